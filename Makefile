@@ -1,27 +1,160 @@
+# Every target runs from a clean clone on a machine with Go, Node, git, make and apt: what it needs, it builds or installs first.
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
+.ONESHELL:
+.DEFAULT_GOAL := help
 
-PROTOVALIDATE := v1.2.2
+# One set of build flags for the product, its tests and the linter, so that all three share one build cache.
+export GOFLAGS := $(strip $(shell go env GOFLAGS) -trimpath)
+export CGO_ENABLED := 0
+
+# The packages where goroutines live: `make test-race` and `make ci` test them under the race detector.
+CONCURRENT := ^github.com/tcoder-dev/tcoder/(services|worker|sdk/go|internal/(redisstore|local))(/|$$)
+# What `make generate` writes. `make ci` refuses a change in any of it, untracked files included.
+GENERATED := gen docs/state-machine.md internal/redisstore/lua/include
+PROTOVALIDATE_VERSION := v1.2.2
+FUZZTIME ?= 10s
 
 BUF := .tmp/bin/buf
+GRPCURL := .tmp/bin/grpcurl
+GOLANGCI := .tmp/bin/golangci-lint
+NODE_MODULES := node_modules/.package-lock.json
+SCHEMAS := .deps/protovalidate-$(PROTOVALIDATE_VERSION).stamp
+
+##@ Use
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9%-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: deps build ## Start everything, transcode a real clip to an adaptive stream, check it, stop
+	scripts/demo
+
+.PHONY: up
+up: deps build ## Start the whole stack on this machine and keep it running (Ctrl-C stops it)
+	exec bin/tcoder up
+
+.PHONY: build
+build: ## Build bin/tcoder
+	go build -o bin/tcoder ./cmd/tcoder
+
+.PHONY: deps
+deps: ## Install the missing programs that running needs: FFmpeg, Redis ... (apt)
+	@scripts/install-deps run
+
+.PHONY: deps-dev
+deps-dev: ## Install the missing programs that the tests and linters need besides
+	@scripts/install-deps run dev
+
+##@ Develop
+
+.PHONY: all
+all: generate build lint test ## Generate, build, lint and test
 
 .PHONY: generate
-generate: $(BUF) .deps/protovalidate node_modules/.package-lock.json
+generate: $(BUF) $(SCHEMAS) $(NODE_MODULES) ## Write the generated code: gen/, Lua includes, docs/state-machine.md
 	$(BUF) generate
+	go generate ./...
+
+.PHONY: lint
+lint: deps-dev $(BUF) $(SCHEMAS) $(GOLANGCI) $(NODE_MODULES) ## Lint Go, protos, TypeScript and shell scripts
+	$(BUF) lint proto
+	$(BUF) format --diff --exit-code proto
+	$(GOLANGCI) run
+	npm run lint --workspaces --if-present
+	shellcheck .ci/run $$(grep -rlE '^#!.*\b(bash|sh)$$' scripts)
+
+.PHONY: fmt
+fmt: $(BUF) $(GOLANGCI) ## Format Go and protos
+	$(GOLANGCI) fmt
+	$(BUF) format -w proto
+
+.PHONY: breaking
+breaking: $(BUF) $(SCHEMAS) ## Refuse a change of the API that breaks clients of the last release
+	$(BUF) breaking proto --against proto/image.binpb
+
+# Run it when a release is tagged, and only then: the image is what `make breaking` holds the next release to.
+.PHONY: image
+image: $(BUF) $(SCHEMAS) ## Save the API of a release as proto/image.binpb
+	$(BUF) build proto --exclude-source-info -o proto/image.binpb
+
+##@ Test
+
+# With TEST_RACE=1 the concurrent packages run under the race detector instead of without it.
+.PHONY: test
+test: test-setup ## Run all tests: Go and TypeScript (TEST_RACE=1: with the race detector where goroutines live)
+ifeq ($(TEST_RACE),1)
+	CGO_ENABLED=1 go test -race -count=1 $$(go list ./... | grep -E '$(CONCURRENT)')
+	go test -count=1 $$(go list ./... | grep -vE '$(CONCURRENT)')
+else
+	go test -count=1 ./...
+endif
+	npm test --workspaces --if-present
+
+.PHONY: test-race
+test-race: test-setup ## Run the Go tests of the concurrent packages under the race detector
+	CGO_ENABLED=1 go test -race -count=1 $$(go list ./... | grep -E '$(CONCURRENT)')
+
+.PHONY: test-setup
+test-setup: deps-dev build $(GRPCURL) $(NODE_MODULES)
+
+.PHONY: e2e
+e2e: test-setup ## Run the end-to-end tests alone
+	go test -count=1 -v ./e2e/...
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (10s)
+	go list ./... | while read -r pkg; do
+		for target in $$(go test -list '^Fuzz' "$$pkg" | grep '^Fuzz' || true); do
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg"
+		done
+	done
+
+.PHONY: bench
+bench: deps build ## Run all benchmarks: ratios to named peers, as a table and in .tcoder/bench.json
+	go run ./bench -media "$$(scripts/fetch-bench-media)"
+
+bench-%: deps build ## Run one group of benchmarks, like bench-pipeline
+	go run ./bench -media "$$(scripts/fetch-bench-media)" $*
+
+.PHONY: ci
+ci: check-generated lint breaking ## What CI runs: generate check, lint, breaking, tests
+	$(MAKE) test TEST_RACE=1
+
+.PHONY: check-generated
+check-generated: generate
+	@changed=$$(git status --porcelain --untracked-files=all -- $(GENERATED))
+	if [[ -n "$$changed" ]]; then
+		printf 'Generated files differ from what is committed. Run "make generate" and commit:\n%s\n' "$$changed" >&2
+		exit 1
+	fi
+
+.PHONY: clean
+clean: ## Remove what make built (not .tcoder, where the data of `make up` lies)
+	rm -rf bin out .tmp .deps node_modules gen/ts/node_modules sdk/ts/node_modules sdk/ts/dist
+
+# ---- tools and generated inputs, made once and kept until what they come from changes
 
 $(BUF): tools/go.mod
-	mkdir -p $(@D)
-	go build -modfile=tools/go.mod -o $@ github.com/bufbuild/buf/cmd/buf
+	go build -C tools -o $(CURDIR)/$@ github.com/bufbuild/buf/cmd/buf
 
-node_modules/.package-lock.json: package-lock.json gen/ts/package.json sdk/ts/package.json
+$(GRPCURL): tools/go.mod
+	go build -C tools -o $(CURDIR)/$@ github.com/fullstorydev/grpcurl/cmd/grpcurl
+
+$(GOLANGCI): tools/lint/go.mod
+	go build -C tools/lint -o $(CURDIR)/$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+$(NODE_MODULES): package-lock.json package.json gen/ts/package.json sdk/ts/package.json
 	npm ci
 	touch $@
 
-.deps/protovalidate:
-	mkdir -p $(@D)
-	dir=$$(go mod download -json github.com/bufbuild/protovalidate@$(PROTOVALIDATE) | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')
-	cp -r "$$dir/proto/protovalidate" $@.tmp
-	chmod -R u+w $@.tmp
-	mv $@.tmp $@
-.ONESHELL:
+# protovalidate's schema comes out of its Go module, so generating needs no schema registry.
+$(SCHEMAS):
+	rm -rf .deps
+	mkdir -p .deps
+	dir=$$(go mod download -json github.com/bufbuild/protovalidate@$(PROTOVALIDATE_VERSION) | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')
+	cp -r "$$dir/proto/protovalidate" .deps/protovalidate
+	chmod -R u+w .deps
+	touch $@
