@@ -1,0 +1,110 @@
+package media
+
+import "time"
+
+// RenditionPlan is one video rendition to be made.
+type RenditionPlan struct {
+	Name            string `json:"name"` // in paths and playlists: 720p
+	Width           int    `json:"width"`
+	Height          int    `json:"height"`
+	VideoBitrateBPS int    `json:"video_bitrate_bps"`
+	Copy            bool   `json:"copy,omitempty"`
+}
+
+// VideoPlan is the video half of an output.
+type VideoPlan struct {
+	StreamIndex    int             `json:"stream_index"`
+	Codec          VideoCodec      `json:"codec"`
+	RateControl    RateControl     `json:"rate_control"`
+	CRF            int             `json:"crf,omitempty"`
+	EncoderPreset  string          `json:"encoder_preset"`
+	FrameRate      Rational        `json:"frame_rate"` // constant
+	GOPFrames      int             `json:"gop_frames"`
+	Deinterlace    bool            `json:"deinterlace,omitempty"`
+	ToneMap        bool            `json:"tone_map,omitempty"`
+	Renditions     []RenditionPlan `json:"renditions"` // largest first
+	ExpectedFrames int64           `json:"expected_frames,omitempty"`
+}
+
+// AudioPlan is the audio half of an output.
+type AudioPlan struct {
+	Name         string     `json:"name"` // in paths and playlists: audio
+	StreamIndex  int        `json:"stream_index"`
+	Codec        AudioCodec `json:"codec"`
+	BitrateBPS   int        `json:"bitrate_bps"`
+	Channels     int        `json:"channels"`
+	SampleRateHz int        `json:"sample_rate_hz"`
+	Copy         bool       `json:"copy,omitempty"`
+	Language     string     `json:"language,omitempty"`
+}
+
+// OutputPlan is one output to be made.
+type OutputPlan struct {
+	Name           string     `json:"name"`
+	Kind           OutputKind `json:"kind"`
+	Video          *VideoPlan `json:"video,omitempty"` // nil for audio-only
+	Audio          *AudioPlan `json:"audio,omitempty"` // nil for silent sources
+	SegmentSeconds float64    `json:"segment_seconds,omitempty"`
+}
+
+// Plan is what a source and a spec come to.
+type Plan struct {
+	Outputs  []OutputPlan  `json:"outputs"`
+	Duration time.Duration `json:"duration"`
+	Notes    []string      `json:"notes,omitempty"` // what was left out, and why
+}
+
+// RenditionResult is a rendition as it was really produced.
+type RenditionResult struct {
+	Name              string        `json:"name"`
+	Codecs            string        `json:"codecs"` // RFC 6381
+	Width             int           `json:"width,omitempty"`
+	Height            int           `json:"height,omitempty"`
+	FrameRate         Rational      `json:"frame_rate,omitzero"`
+	Duration          time.Duration `json:"duration"`
+	SizeBytes         int64         `json:"size_bytes"`
+	AverageBitrateBPS int64         `json:"average_bitrate_bps"`
+	PeakBitrateBPS    int64         `json:"peak_bitrate_bps"`
+	FrameCount        int64         `json:"frame_count,omitempty"`
+	Copied            bool          `json:"copied,omitempty"`
+}
+
+// EncodedObject is a segment or a file that an attempt uploaded.
+type EncodedObject struct {
+	Name        string        `json:"name"` // below the attempt's folder
+	SizeBytes   int64         `json:"size_bytes"`
+	Duration    time.Duration `json:"duration,omitempty"` // of a media segment
+	ContentType string        `json:"content_type"`
+}
+
+// EncodedRendition is a rendition that an attempt made.
+type EncodedRendition struct {
+	Result      RenditionResult `json:"result"`
+	InitSegment *EncodedObject  `json:"init_segment,omitempty"` // HLS
+	Segments    []EncodedObject `json:"segments,omitempty"`     // HLS, in order
+	File        *EncodedObject  `json:"file,omitempty"`         // MP4
+}
+
+// EncodeResult is what an encode attempt made.
+type EncodeResult struct {
+	Renditions []EncodedRendition `json:"renditions"` // largest first, then audio
+}
+
+// OutputObject is a stored file of an output.
+type OutputObject struct {
+	Name        string `json:"name"` // below the output's folder
+	Key         string `json:"key"`  // in the output bucket
+	SizeBytes   int64  `json:"size_bytes"`
+	ContentType string `json:"content_type"`
+}
+
+// Output is an output as it was published.
+type Output struct {
+	Name       string            `json:"name"`
+	Kind       OutputKind        `json:"kind"`
+	Entry      string            `json:"entry"` // the object to open
+	Objects    []OutputObject    `json:"objects"`
+	Renditions []RenditionResult `json:"renditions"`
+	Duration   time.Duration     `json:"duration"`
+	SizeBytes  int64             `json:"size_bytes"`
+}

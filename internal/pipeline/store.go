@@ -1,0 +1,273 @@
+package pipeline
+
+import (
+	"context"
+	"time"
+
+	"github.com/tcoder-dev/tcoder/internal/media"
+)
+
+// Store keeps the state of uploads, jobs, tasks, leases and the pool. Every
+// method is one atomic step. Each may be repeated after a lost answer: a
+// replay changes nothing and gives the first answer, unless said otherwise.
+// Its clock is the only one for deadlines.
+//
+// Methods return *Error with the reason named in their comment, and
+// ReasonStateUnavailable when the store can't be reached.
+type Store interface {
+	UploadStore
+	JobStore
+	LeaseStore
+	PoolStore
+	SweepStore
+	Notices
+}
+
+// Idempotency makes the repeat of a create safe. An empty Key means none.
+type Idempotency struct {
+	Key         string
+	Fingerprint string        // of the request; the same key with another one is refused
+	TTL         time.Duration // how long the key is kept
+}
+
+// UploadStore keeps uploads. Times of the given records are ignored: the
+// store's clock sets them.
+type UploadStore interface {
+	// CreateUpload writes an upload that expires after ttl, and its job in
+	// UPLOADING. With a known idempotency key it returns the first upload.
+	// Errors: ReasonIdempotencyKeyReused.
+	CreateUpload(ctx context.Context, u Upload, j Job, ttl time.Duration, idem Idempotency) (Upload, error)
+	// GetUpload returns an upload. Errors: ReasonUploadNotFound.
+	GetUpload(ctx context.Context, id string) (Upload, error)
+	// CompleteUpload moves an open upload to COMPLETED and its job to PENDING
+	// with the given task ready. An upload that is already complete is
+	// returned as it is.
+	// Errors: ReasonUploadNotFound, ReasonUploadExpired, ReasonUploadAborted,
+	// ReasonUploadSizeMismatch (it FAILED before).
+	CompleteUpload(ctx context.Context, id string, sizeBytes int64, etag string, first NewTask) (Upload, error)
+	// EndUpload moves an open upload by UploadAbort, UploadExpire or
+	// UploadFail, and its job to CANCELED or FAILED with the failure. Ending
+	// an upload again the same way returns it as it is.
+	// Errors: ReasonUploadNotFound, ReasonUploadCompleted,
+	// ReasonUploadExpired, ReasonUploadAborted.
+	EndUpload(ctx context.Context, id string, by UploadTransition, f Failure) (Upload, error)
+}
+
+// JobFilter chooses jobs of a list.
+type JobFilter struct {
+	Project string
+	States  []JobState // empty: all
+	Before  string     // only ids below this one; empty: from the newest
+	Limit   int
+}
+
+// JobStore keeps jobs.
+type JobStore interface {
+	// CreateJob writes a job in PENDING with the given task ready. With a
+	// known idempotency key it returns the first job.
+	// Errors: ReasonIdempotencyKeyReused.
+	CreateJob(ctx context.Context, j Job, first NewTask, idem Idempotency) (Job, error)
+	// GetJob returns a job with its tasks. Errors: ReasonJobNotFound.
+	GetJob(ctx context.Context, id string) (Job, error)
+	// ListJobs returns jobs by descending id, without tasks and the objects
+	// of outputs.
+	ListJobs(ctx context.Context, f JobFilter) ([]Job, error)
+	// JobEvents returns the events after a sequence, oldest first. Events
+	// beyond the newest 1,000 may be gone.
+	JobEvents(ctx context.Context, id string, after int64) ([]Event, error)
+	// CancelJob moves a live job to CANCELED, its tasks with it, and aborts
+	// its open upload. A canceled job is returned as it is.
+	// Errors: ReasonJobNotFound, ReasonJobTerminal.
+	CancelJob(ctx context.Context, id string) (Job, error)
+	// RetryJob starts the next run of a FAILED or CANCELED job whose source
+	// is in the store, with the given task ready. expectRun is the run that
+	// ended; a job that is already one further is returned as it is.
+	// Errors: ReasonJobNotFound, ReasonJobNotTerminal, ReasonJobTerminal (it
+	// COMPLETED), ReasonInputMissing (its upload never completed).
+	RetryJob(ctx context.Context, id string, expectRun int, first NewTask) (Job, error)
+	// DeleteJob removes a terminal job, its tasks, events and upload, and
+	// leaves a DutyPurge for its objects.
+	// Errors: ReasonJobNotFound, ReasonJobNotTerminal.
+	DeleteJob(ctx context.Context, id string) error
+	// CompleteJob publishes a job whose tasks of this run are all done: it
+	// moves to COMPLETED with its outputs and its DutyPublish ends. False if
+	// the job is not in that run or not RUNNING; a replay returns true.
+	CompleteJob(ctx context.Context, id string, run int, outputs []media.Output) (bool, error)
+}
+
+// Claim asks for tasks for one worker.
+type Claim struct {
+	RequestID string // unique per claim, so that a replay gets the first answer
+	WorkerID  string
+	Session   int64 // of the worker's attach; an older one gets nothing
+	Max       int
+	Lease     time.Duration
+}
+
+// Lease is a task leased to a worker.
+type Lease struct {
+	Ref     LeaseRef
+	Task    Task
+	Job     Job // with Spec, Source, Probe and Plan; without Tasks and Outputs
+	Expires time.Time
+}
+
+// Renewal renews one lease and tells its progress.
+type Renewal struct {
+	Ref      LeaseRef
+	Fraction float64  // of the task, 0 to 1
+	Progress Progress // Percent is ignored
+}
+
+// Verdict is what a store says to a write that names a lease.
+type Verdict string
+
+// The verdicts.
+const (
+	VerdictAccepted Verdict = "ACCEPTED" // it took effect, now or when it was first sent
+	VerdictStale    Verdict = "STALE"    // the lease is not, or no longer, the worker's; nothing changed
+)
+
+// TaskResult is what an accepted result adds to its job.
+type TaskResult struct {
+	Ref      LeaseRef
+	WorkerID string
+	Result   *media.EncodeResult // encode tasks
+	Probe    *media.Probe        // probe tasks
+	Plan     *media.Plan         // probe tasks
+	Tasks    []NewTask           // probe tasks: the plan's
+}
+
+// TaskFault is how an attempt failed.
+type TaskFault struct {
+	Ref      LeaseRef
+	WorkerID string
+	Class    FaultClass
+	Failure  Failure
+	Retry    RetryPolicy
+}
+
+// LeaseStore keeps tasks and leases. Every write names its lease; a stale
+// one changes nothing.
+type LeaseStore interface {
+	// ClaimTasks leases up to Max ready tasks to a worker, best first. The
+	// first lease of a job moves it to RUNNING. None are given to a worker
+	// that is draining, unknown, or attached in a newer session.
+	ClaimTasks(ctx context.Context, c Claim) ([]Lease, error)
+	// RenewLeases renews leases of a worker for another period and marks it
+	// as seen. It returns those that are lost.
+	RenewLeases(ctx context.Context, workerID string, lease time.Duration, rs []Renewal) (lost []LeaseRef, err error)
+	// FinishTask ends an attempt with its result. When the last task of the
+	// run is done, lastOfRun is true and the job has a DutyPublish.
+	FinishTask(ctx context.Context, r TaskResult) (v Verdict, lastOfRun bool, err error)
+	// FailTask ends an attempt with a fault: the task is DELAYED, READY (the
+	// machine's fault) or DEAD; a dead task fails its job.
+	FailTask(ctx context.Context, f TaskFault) (Verdict, error)
+	// ReleaseTask hands an attempt back, not charged: the task is READY.
+	ReleaseTask(ctx context.Context, workerID string, ref LeaseRef) (Verdict, error)
+}
+
+// PoolStore keeps workers and machines.
+type PoolStore interface {
+	// AttachWorker records a worker's new stream and returns its session.
+	// Of the leases that it holds, those that are its own are renewed and
+	// returned; leases of it that it doesn't hold are released: their
+	// assignment was lost on the way. Its machine moves to RUNNING.
+	AttachWorker(ctx context.Context, w Worker, lease time.Duration) (session int64, kept []Lease, err error)
+	// DetachWorker says that a worker's stream of this session is cut. gone
+	// says that it exits and holds nothing: it is forgotten.
+	DetachWorker(ctx context.Context, id string, session int64, gone bool) error
+	// DrainWorker marks a worker: it is given nothing more.
+	// Errors: ReasonWorkerNotFound.
+	DrainWorker(ctx context.Context, id string) (Worker, error)
+	// LeaveWorker marks a worker as draining if it holds no lease, in one
+	// step, and reports whether it may exit.
+	LeaveWorker(ctx context.Context, id string, session int64) (bool, error)
+	// ListWorkers returns the workers seen within the last minute, by id.
+	ListWorkers(ctx context.Context) ([]Worker, error)
+	// ReserveMachine writes a machine in CREATING unless there are limit
+	// machines already that are neither FAILED nor DESTROYED; false then. A
+	// machine that is there already is a replay: true.
+	ReserveMachine(ctx context.Context, m Machine, limit int) (bool, error)
+	// MoveMachine moves a machine, and sets its provider's id and its failure
+	// where given. A machine that is already there is returned as it is;
+	// DESTROYED forgets it. Errors: ReasonMachineNotFound.
+	MoveMachine(ctx context.Context, id string, by MachineTransition, providerID string, f *Failure) (Machine, error)
+	// ListMachines returns the machines, by id.
+	ListMachines(ctx context.Context) ([]Machine, error)
+	// LoseMachine releases, not charged and not as a loss, every lease of the
+	// workers of a machine that the provider says is gone, and forgets them.
+	LoseMachine(ctx context.Context, id string) error
+	// PoolStats counts tasks.
+	PoolStats(ctx context.Context) (PoolStats, error)
+}
+
+// DutyKind is work outside the store that a state change left to do.
+type DutyKind string
+
+// The kinds of duty.
+const (
+	DutyExpireUpload DutyKind = "EXPIRE_UPLOAD" // ID is an upload past its deadline: complete or expire it
+	DutyPublish      DutyKind = "PUBLISH"       // ID is a job whose tasks are done: write manifests, CompleteJob
+	DutyClean        DutyKind = "CLEAN"         // ID is a terminal job: remove objects that no output names
+	DutyPurge        DutyKind = "PURGE"         // ID is a deleted job: remove all its objects
+)
+
+// Duty is one such piece of work. It comes again until it is ended.
+type Duty struct {
+	Kind    DutyKind
+	ID      string
+	Project string
+	Source  Source // DutyPurge
+}
+
+// Swept is what a sweep did and what it leaves to do.
+type Swept struct {
+	Leader   bool // false: another replica sweeps, nothing was done
+	Requeued int  // leases that ran out
+	Dead     int  // tasks that were quarantined
+	Woken    int  // delayed tasks that are ready again
+	Duties   []Duty
+	NextDue  time.Duration // until the next deadline, at most the leader's ttl
+}
+
+// SweepStore finds what time has made due.
+type SweepStore interface {
+	// Sweep does what is due if replica is, or becomes, the leader for ttl:
+	// leases that ran out are requeued or quarantined by the policy, delayed
+	// tasks wake, duties are handed out for a minute. After a pause in which
+	// nobody swept for longer than half a lease, it first renews all leases
+	// once, so that an outage of the control plane costs no attempt.
+	Sweep(ctx context.Context, replica string, ttl, lease time.Duration, p RetryPolicy) (Swept, error)
+	// EndDuty ends a duty.
+	EndDuty(ctx context.Context, d Duty) error
+	// Resign gives leadership up at once.
+	Resign(ctx context.Context, replica string) error
+}
+
+// JobNotice says that a job changed. Notices can be lost or merged; truth is
+// read from the store.
+type JobNotice struct {
+	Sequence int64     // newest event, 0 for progress alone
+	Progress *Progress // latest progress, if that is what changed
+}
+
+// Wake says why the control plane should look.
+type Wake string
+
+// The wake-ups.
+const (
+	WakeReady  Wake = "READY"  // a task is ready
+	WakeDue    Wake = "DUE"    // a deadline earlier than the sweeper's next was set
+	WakeWorker Wake = "WORKER" // a worker was told to drain, or a lease was taken from one
+)
+
+// Notices tells of changes as they happen, on any replica.
+type Notices interface {
+	// WatchJob returns notices of one job until ctx ends. The channel is
+	// closed then.
+	WatchJob(ctx context.Context, id string) (<-chan JobNotice, error)
+	// Wakes returns the wake-ups of the deployment until ctx ends. After a
+	// reconnect it wakes for everything once. The channel is closed at the end.
+	Wakes(ctx context.Context) (<-chan Wake, error)
+}
