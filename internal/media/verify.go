@@ -1,0 +1,141 @@
+package media
+
+import (
+	"fmt"
+	"math"
+	"time"
+)
+
+// VerifyResult checks what an attempt says it made against the plan, before
+// it is committed: every rendition is there with its size and cadence, all
+// renditions have the same frames and the same segment edges, the durations
+// add up to the source's, and no object is empty.
+func VerifyResult(o OutputPlan, duration time.Duration, r EncodeResult) error {
+	names := map[string]EncodedRendition{}
+	for _, e := range r.Renditions {
+		names[e.Result.Name] = e
+	}
+	want := 0
+	var first *EncodedRendition
+	if o.Video != nil {
+		for _, plan := range o.Video.Renditions {
+			want++
+			e, ok := names[plan.Name]
+			if !ok {
+				return fmt.Errorf("rendition %s is missing", plan.Name)
+			}
+			if err := verifyVideo(*o.Video, plan, e); err != nil {
+				return fmt.Errorf("rendition %s: %w", plan.Name, err)
+			}
+			if err := verifyObjects(o, e); err != nil {
+				return fmt.Errorf("rendition %s: %w", plan.Name, err)
+			}
+			if first == nil {
+				first = &e
+			} else if err := verifyAligned(*first, e); err != nil {
+				return fmt.Errorf("rendition %s is not aligned with %s: %w", plan.Name, first.Result.Name, err)
+			}
+		}
+	}
+	if o.Audio != nil && (o.Kind == KindHLS || o.Video == nil) {
+		want++
+		e, ok := names[o.Audio.Name]
+		if !ok {
+			return fmt.Errorf("rendition %s is missing", o.Audio.Name)
+		}
+		if err := verifyObjects(o, e); err != nil {
+			return fmt.Errorf("rendition %s: %w", o.Audio.Name, err)
+		}
+	}
+	if len(r.Renditions) != want {
+		return fmt.Errorf("%d renditions, planned are %d", len(r.Renditions), want)
+	}
+
+	return verifyDuration(o, duration, r)
+}
+
+func verifyVideo(v VideoPlan, plan RenditionPlan, e EncodedRendition) error {
+	if e.Result.Width != plan.Width || e.Result.Height != plan.Height {
+		return fmt.Errorf("%d x %d pixels, planned are %d x %d", e.Result.Width, e.Result.Height, plan.Width, plan.Height)
+	}
+	if e.Result.FrameCount < 1 {
+		return fmt.Errorf("no frames")
+	}
+	if plan.Copy {
+		return nil
+	}
+	if math.Abs(e.Result.FrameRate.Float()-v.FrameRate.Float()) > 0.01*v.FrameRate.Float() {
+		return fmt.Errorf("%.6g frames per second, planned are %.6g", e.Result.FrameRate.Float(), v.FrameRate.Float())
+	}
+
+	return nil
+}
+
+func verifyObjects(o OutputPlan, e EncodedRendition) error {
+	if e.Result.Codecs == "" {
+		return fmt.Errorf("no codecs string")
+	}
+	if o.Kind != KindHLS {
+		if e.File == nil || e.File.SizeBytes <= 0 {
+			return fmt.Errorf("no file")
+		}
+
+		return nil
+	}
+	if e.InitSegment == nil || e.InitSegment.SizeBytes <= 0 {
+		return fmt.Errorf("no init segment")
+	}
+	if len(e.Segments) == 0 {
+		return fmt.Errorf("no segments")
+	}
+	var sum time.Duration
+	for _, s := range e.Segments {
+		if s.SizeBytes <= 0 || s.Duration <= 0 {
+			return fmt.Errorf("segment %s is empty", s.Name)
+		}
+		sum += s.Duration
+	}
+	if off := (sum - e.Result.Duration).Abs(); off > time.Millisecond*time.Duration(1+len(e.Segments)) {
+		return fmt.Errorf("segments last %s together, the rendition %s", sum, e.Result.Duration)
+	}
+
+	return nil
+}
+
+func verifyAligned(a, b EncodedRendition) error {
+	if a.Result.FrameCount != b.Result.FrameCount {
+		return fmt.Errorf("%d frames against %d", b.Result.FrameCount, a.Result.FrameCount)
+	}
+	if len(a.Segments) != len(b.Segments) {
+		return fmt.Errorf("%d segments against %d", len(b.Segments), len(a.Segments))
+	}
+	for i := range a.Segments {
+		if (a.Segments[i].Duration - b.Segments[i].Duration).Abs() > time.Millisecond {
+			return fmt.Errorf("segment %d lasts %s against %s", i, b.Segments[i].Duration, a.Segments[i].Duration)
+		}
+	}
+
+	return nil
+}
+
+// verifyDuration refuses a result that ends before the source does. A
+// container's own duration is exact to a frame in most formats and an
+// estimate in some, hence the slack of half a second or half a percent.
+func verifyDuration(o OutputPlan, duration time.Duration, r EncodeResult) error {
+	if duration <= 0 {
+		return nil
+	}
+	var longest time.Duration
+	for _, e := range r.Renditions {
+		longest = max(longest, e.Result.Duration)
+	}
+	slack := max(500*time.Millisecond, duration/200)
+	if o.Video != nil {
+		slack += time.Duration(float64(time.Second) / o.Video.FrameRate.Float())
+	}
+	if duration-longest > slack {
+		return fmt.Errorf("the result lasts %s, the source %s", longest.Round(time.Millisecond), duration.Round(time.Millisecond))
+	}
+
+	return nil
+}
