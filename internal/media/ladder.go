@@ -53,16 +53,16 @@ func uprightSize(v Stream) size {
 	return s
 }
 
-// scaledTo is s with the short side brought to n, both sides even.
+// scaledTo is s with the short side brought to n, or just below it: encoders
+// of 4:2:0 take even sides only. Neither side grows.
 func (s size) scaledTo(n int) size {
+	n = max(2, n&^1)
 	factor := float64(n) / float64(s.short())
+	side := func(pixels int) int {
+		return max(2, min(2*int(math.Round(float64(pixels)*factor/2)), pixels&^1))
+	}
 
-	return size{even(float64(s.width) * factor), even(float64(s.height) * factor)}
-}
-
-// even rounds down to an even number of at least 2: encoders of 4:2:0 take no other.
-func even(x float64) int {
-	return max(2, int(x+0.5)&^1)
+	return size{side(s.width), side(s.height)}
 }
 
 // rungs chooses the renditions of an output, largest first: the asked

@@ -208,6 +208,9 @@ func planAudio(a Stream, o OutputSpec, s AudioSettings) AudioPlan {
 		SampleRateHz: 48000,
 		Language:     a.Language,
 	}
+	if a.Language == "und" {
+		plan.Language = ""
+	}
 	if o.Copy == CopyWhenFitting && o.Kind == KindMP4 && a.Codec == "aac" && a.Profile == "LC" && a.Channels <= 2 && a.SampleRateHz <= 48000 {
 		plan.Copy = true
 		plan.SampleRateHz = a.SampleRateHz

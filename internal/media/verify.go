@@ -30,10 +30,14 @@ func VerifyResult(o OutputPlan, duration time.Duration, r EncodeResult) error {
 			if err := verifyObjects(o, e); err != nil {
 				return fmt.Errorf("rendition %s: %w", plan.Name, err)
 			}
-			if first == nil {
+			switch {
+			case plan.Copy:
+			case first == nil:
 				first = &e
-			} else if err := verifyAligned(*first, e); err != nil {
-				return fmt.Errorf("rendition %s is not aligned with %s: %w", plan.Name, first.Result.Name, err)
+			default:
+				if err := verifyAligned(*first, e); err != nil {
+					return fmt.Errorf("rendition %s is not aligned with %s: %w", plan.Name, first.Result.Name, err)
+				}
 			}
 		}
 	}
