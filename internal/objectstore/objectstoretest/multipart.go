@@ -1,0 +1,201 @@
+package objectstoretest
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"github.com/tcoder-dev/tcoder/internal/objectstore"
+)
+
+const partKey = "in/a b+c/source"
+
+func multipartTests() map[string]func(*testing.T, bench) {
+	return map[string]func(*testing.T, bench){
+		"Multipart":                multipart,
+		"MultipartIsInvisible":     multipartIsInvisible,
+		"MultipartResumes":         multipartResumes,
+		"MultipartWrongLength":     multipartWrongLength,
+		"MultipartWrongParts":      multipartWrongParts,
+		"MultipartSmallPart":       multipartSmallPart,
+		"MultipartUnknown":         multipartUnknown,
+		"MultipartAbort":           multipartAbort,
+		"MultipartCompleteReplay":  multipartCompleteReplay,
+		"MultipartUploadsSeparate": multipartUploadsSeparate,
+	}
+}
+
+func (b bench) createMultipart(t *testing.T) string {
+	t.Helper()
+	uploadID, err := b.CreateMultipart(t.Context(), partKey, "video/mp4")
+	require.NoError(t, err)
+	require.NotEmpty(t, uploadID)
+	return uploadID
+}
+
+// putPart uploads a part and returns it with the ETag as the client gets it.
+func (b bench) putPart(t *testing.T, uploadID string, number int, body string) objectstore.Part {
+	t.Helper()
+	signed, err := b.PresignPart(t.Context(), partKey, uploadID, number, int64(len(body)), ttl)
+	require.NoError(t, err)
+	require.Equal(t, http.MethodPut, signed.Method)
+	got := b.send(t, signed, body)
+	require.Equal(t, http.StatusOK, got.status, got.body)
+	return objectstore.Part{Number: number, ETag: got.header.Get("ETag"), SizeBytes: int64(len(body))}
+}
+
+// multipart: parts uploaded by anybody become the object, in the order of
+// their numbers, whatever the order of the list and the quotes of the ETags.
+func multipart(t *testing.T, b bench) {
+	uploadID := b.createMultipart(t)
+	first := strings.Repeat("a", int(objectstore.MinPartSizeBytes))
+	part2 := b.putPart(t, uploadID, 2, "tail")
+	part1 := b.putPart(t, uploadID, 1, first)
+	part2.ETag = strings.Trim(part2.ETag, `"`)
+	require.NoError(t, b.CompleteMultipart(t.Context(), partKey, uploadID, []objectstore.Part{part2, part1}))
+
+	info, err := b.Head(t.Context(), partKey)
+	require.NoError(t, err)
+	require.EqualValues(t, len(first)+len("tail"), info.SizeBytes)
+	require.Equal(t, "video/mp4", info.ContentType)
+	require.True(t, strings.HasSuffix(info.ETag, "-2"), info.ETag)
+	require.True(t, b.content(t, partKey) == first+"tail", "content differs")
+}
+
+// multipartIsInvisible: nothing shows before the upload is completed.
+func multipartIsInvisible(t *testing.T, b bench) {
+	uploadID := b.createMultipart(t)
+	b.putPart(t, uploadID, 1, "hello")
+	_, err := b.Head(t.Context(), partKey)
+	require.ErrorIs(t, err, objectstore.ErrNotFound)
+	require.Empty(t, b.keys(t, ""))
+}
+
+// multipartResumes: a client that lost its memory finds out which parts are
+// there, on all pages, and may replace one.
+func multipartResumes(t *testing.T, b bench) {
+	uploadID := b.createMultipart(t)
+	parts, err := b.ListParts(t.Context(), partKey, uploadID)
+	require.NoError(t, err)
+	require.Empty(t, parts)
+
+	var want []objectstore.Part
+	b.putPart(t, uploadID, 3, "to be replaced")
+	for number := 1; number <= 7; number++ {
+		part := b.putPart(t, uploadID, number, strings.Repeat("x", number))
+		part.ETag = strings.Trim(part.ETag, `"`)
+		want = append(want, part)
+	}
+	parts, err = b.ListParts(t.Context(), partKey, uploadID)
+	require.NoError(t, err)
+	require.Equal(t, want, parts)
+}
+
+// multipartWrongLength: a part of another length than signed is refused, and
+// so is one under another number.
+func multipartWrongLength(t *testing.T, b bench) {
+	uploadID := b.createMultipart(t)
+	signed, err := b.PresignPart(t.Context(), partKey, uploadID, 1, 5, ttl)
+	require.NoError(t, err)
+	requireRefused(t, b.send(t, signed, "hello!"))
+	moved := signed
+	moved.URL = strings.Replace(signed.URL, "partNumber=1", "partNumber=2", 1)
+	require.NotEqual(t, signed.URL, moved.URL)
+	requireRefused(t, b.send(t, moved, "hello"))
+	parts, err := b.ListParts(t.Context(), partKey, uploadID)
+	require.NoError(t, err)
+	require.Empty(t, parts)
+}
+
+// multipartWrongParts: a list that doesn't match the uploaded parts is
+// ErrInvalidPart and leaves the upload as it was, so the right list completes.
+func multipartWrongParts(t *testing.T, b bench) {
+	uploadID := b.createMultipart(t)
+	part := b.putPart(t, uploadID, 1, "hello")
+	for name, parts := range map[string][]objectstore.Part{
+		"empty":        nil,
+		"missing part": {part, {Number: 2, ETag: part.ETag}},
+		"other ETag":   {{Number: 1, ETag: `"00000000000000000000000000000000"`}},
+		"no ETag":      {{Number: 1}},
+		"twice":        {part, part},
+		"number 0":     {{Number: 0, ETag: part.ETag}},
+	} {
+		err := b.CompleteMultipart(t.Context(), partKey, uploadID, parts)
+		require.ErrorIs(t, err, objectstore.ErrInvalidPart, name)
+		require.ErrorContains(t, err, partKey, name)
+	}
+	_, err := b.Head(t.Context(), partKey)
+	require.ErrorIs(t, err, objectstore.ErrNotFound)
+	require.NoError(t, b.CompleteMultipart(t.Context(), partKey, uploadID, []objectstore.Part{part}))
+	require.Equal(t, "hello", b.content(t, partKey))
+}
+
+// multipartSmallPart: only the last part may be below the least size.
+func multipartSmallPart(t *testing.T, b bench) {
+	uploadID := b.createMultipart(t)
+	parts := []objectstore.Part{b.putPart(t, uploadID, 1, "too small"), b.putPart(t, uploadID, 2, "last")}
+	err := b.CompleteMultipart(t.Context(), partKey, uploadID, parts)
+	require.ErrorIs(t, err, objectstore.ErrInvalidPart)
+}
+
+// multipartUnknown: an id that isn't known is ErrUploadNotFound, not a missing
+// object.
+func multipartUnknown(t *testing.T, b bench) {
+	const unknown = "0a1b2c3d-0000-4000-8000-000000000000"
+	_, err := b.ListParts(t.Context(), partKey, unknown)
+	require.ErrorIs(t, err, objectstore.ErrUploadNotFound)
+	require.NotErrorIs(t, err, objectstore.ErrNotFound)
+	err = b.CompleteMultipart(t.Context(), partKey, unknown, []objectstore.Part{{Number: 1, ETag: "00"}})
+	require.ErrorIs(t, err, objectstore.ErrUploadNotFound)
+	require.NoError(t, b.AbortMultipart(t.Context(), partKey, unknown))
+
+	signed, err := b.PresignPart(t.Context(), partKey, unknown, 1, 5, ttl)
+	require.NoError(t, err, "signing doesn't look")
+	require.Equal(t, http.StatusNotFound, b.send(t, signed, "hello").status)
+}
+
+// multipartAbort: an aborted upload is gone with its parts; again is no error.
+func multipartAbort(t *testing.T, b bench) {
+	uploadID := b.createMultipart(t)
+	part := b.putPart(t, uploadID, 1, "hello")
+	require.NoError(t, b.AbortMultipart(t.Context(), partKey, uploadID))
+	_, err := b.ListParts(t.Context(), partKey, uploadID)
+	require.ErrorIs(t, err, objectstore.ErrUploadNotFound)
+	err = b.CompleteMultipart(t.Context(), partKey, uploadID, []objectstore.Part{part})
+	require.ErrorIs(t, err, objectstore.ErrUploadNotFound)
+	require.NoError(t, b.AbortMultipart(t.Context(), partKey, uploadID))
+}
+
+// multipartCompleteReplay: a caller that lost the answer asks again and learns
+// one way or the other that the object is there; aborting then changes nothing.
+func multipartCompleteReplay(t *testing.T, b bench) {
+	uploadID := b.createMultipart(t)
+	parts := []objectstore.Part{b.putPart(t, uploadID, 1, "hello")}
+	require.NoError(t, b.CompleteMultipart(t.Context(), partKey, uploadID, parts))
+	first, err := b.Head(t.Context(), partKey)
+	require.NoError(t, err)
+
+	if err := b.CompleteMultipart(t.Context(), partKey, uploadID, parts); err != nil {
+		require.ErrorIs(t, err, objectstore.ErrUploadNotFound)
+	}
+	require.NoError(t, b.AbortMultipart(t.Context(), partKey, uploadID))
+	again, err := b.Head(t.Context(), partKey)
+	require.NoError(t, err)
+	require.Equal(t, first.ETag, again.ETag)
+	require.Equal(t, "hello", b.content(t, partKey))
+}
+
+// multipartUploadsSeparate: two uploads of one key don't see each other's
+// parts, and an ended context is not taken for a fault of the store.
+func multipartUploadsSeparate(t *testing.T, b bench) {
+	one, two := b.createMultipart(t), b.createMultipart(t)
+	require.NotEqual(t, one, two)
+	b.putPart(t, one, 1, "hello")
+	parts, err := b.ListParts(t.Context(), partKey, two)
+	require.NoError(t, err)
+	require.Empty(t, parts)
+	_, err = b.ListParts(canceled(t), partKey, one)
+	require.ErrorIs(t, err, context.Canceled)
+}

@@ -1,0 +1,194 @@
+package objectstoretest
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/tcoder-dev/tcoder/internal/objectstore"
+)
+
+func signerTests() map[string]func(*testing.T, bench) {
+	return map[string]func(*testing.T, bench){
+		"PresignPut":            presignPut,
+		"PresignPutBounds":      presignPutBounds,
+		"PresignPutOpen":        presignPutOpen,
+		"PresignPutIfNoneMatch": presignPutIfNoneMatch,
+		"PresignPutIsBound":     presignPutIsBound,
+		"PresignGet":            presignGet,
+		"PresignGetRange":       presignGetRange,
+		"PresignExpires":        presignExpires,
+		"PresignArguments":      presignArguments,
+		"PresignNeedsNoNetwork": presignNeedsNoNetwork,
+	}
+}
+
+// presignPut: a client without credentials writes the object it was allowed
+// to, sending just the listed headers.
+func presignPut(t *testing.T, b bench) {
+	before := time.Now().Truncate(time.Second)
+	signed, err := b.PresignPut(t.Context(), objectstore.PutRequest{
+		Key: "in/source", SizeBytes: 5, ContentType: "video/mp4", Expires: ttl,
+	})
+	require.NoError(t, err)
+	require.Equal(t, http.MethodPut, signed.Method)
+	require.Equal(t, map[string]string{"Content-Type": "video/mp4"}, signed.Header)
+	require.WithinRange(t, signed.ExpiresAt, before.Add(ttl), time.Now().Add(ttl))
+
+	require.Equal(t, http.StatusOK, b.send(t, signed, "hello").status)
+	info, err := b.Head(t.Context(), "in/source")
+	require.NoError(t, err)
+	require.EqualValues(t, 5, info.SizeBytes)
+	require.Equal(t, "video/mp4", info.ContentType)
+}
+
+// presignPutBounds: another length or type than the signed one is refused and
+// writes nothing.
+func presignPutBounds(t *testing.T, b bench) {
+	signed, err := b.PresignPut(t.Context(), objectstore.PutRequest{
+		Key: "in/source", SizeBytes: 5, ContentType: "video/mp4", Expires: ttl,
+	})
+	require.NoError(t, err)
+	requireRefused(t, b.send(t, signed, "hell"))
+	requireRefused(t, b.send(t, signed, "hello!"))
+	requireRefused(t, b.send(t, signed, "hello", header("Content-Type", "text/html")))
+	chunked := b.send(t, signed, "hello", func(req *http.Request) {
+		req.Body, req.ContentLength, req.Close = io.NopCloser(strings.NewReader("hello")), -1, true
+	})
+	require.GreaterOrEqual(t, chunked.status, http.StatusBadRequest, "a body of unknown length")
+	_, err = b.Head(t.Context(), "in/source")
+	require.ErrorIs(t, err, objectstore.ErrNotFound)
+}
+
+// presignPutOpen: without a size any length is taken.
+func presignPutOpen(t *testing.T, b bench) {
+	signed, err := b.PresignPut(t.Context(), objectstore.PutRequest{Key: "out/1.m4s", Expires: ttl})
+	require.NoError(t, err)
+	require.Empty(t, signed.Header)
+	require.Equal(t, http.StatusOK, b.send(t, signed, "hello world").status)
+	require.Equal(t, "hello world", b.content(t, "out/1.m4s"))
+}
+
+// presignPutIfNoneMatch: the second upload by such a URL fails with 412 and
+// leaves the first object.
+func presignPutIfNoneMatch(t *testing.T, b bench) {
+	signed, err := b.PresignPut(t.Context(), objectstore.PutRequest{
+		Key: "in/source", SizeBytes: 5, Expires: ttl, IfNoneMatch: true,
+	})
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"If-None-Match": "*"}, signed.Header)
+	requireRefused(t, b.send(t, signed, "first", func(req *http.Request) { req.Header.Del("If-None-Match") }))
+	require.Equal(t, http.StatusOK, b.send(t, signed, "first").status)
+	require.Equal(t, http.StatusPreconditionFailed, b.send(t, signed, "other").status)
+	require.Equal(t, "first", b.content(t, "in/source"))
+}
+
+// presignPutIsBound: a URL is good for its key and its method only.
+func presignPutIsBound(t *testing.T, b bench) {
+	b.put(t, "in/mine", "x")
+	b.put(t, "in/other", "kept")
+	signed, err := b.PresignPut(t.Context(), objectstore.PutRequest{Key: "in/mine", SizeBytes: 5, Expires: ttl})
+	require.NoError(t, err)
+	moved := signed
+	moved.URL = strings.Replace(signed.URL, "/in/mine", "/in/other", 1)
+	requireRefused(t, b.send(t, moved, "hello"))
+	require.Equal(t, "kept", b.content(t, "in/other"))
+	for _, method := range []string{http.MethodGet, http.MethodDelete} {
+		other := signed
+		other.Method = method
+		requireRefused(t, b.send(t, other, ""))
+	}
+	require.Equal(t, "x", b.content(t, "in/mine"))
+}
+
+// presignGet: a download needs no header and answers with the wanted ones.
+func presignGet(t *testing.T, b bench) {
+	b.put(t, "out/720p.mp4", "movie")
+	signed, err := b.PresignGet(t.Context(), "out/720p.mp4", objectstore.GetOptions{
+		Expires: ttl, ContentDisposition: `attachment; filename="my clip.mp4"`, ContentType: "video/mp4",
+	})
+	require.NoError(t, err)
+	require.Equal(t, http.MethodGet, signed.Method)
+	require.Empty(t, signed.Header)
+	got := b.send(t, signed, "")
+	require.Equal(t, http.StatusOK, got.status)
+	require.Equal(t, "movie", got.body)
+	require.Equal(t, `attachment; filename="my clip.mp4"`, got.header.Get("Content-Disposition"))
+	require.Equal(t, "video/mp4", got.header.Get("Content-Type"))
+}
+
+// presignGetRange: FFmpeg reads any range of a source, with one URL.
+func presignGetRange(t *testing.T, b bench) {
+	b.put(t, "in/source", "0123456789")
+	signed, err := b.PresignGet(t.Context(), "in/source", objectstore.GetOptions{Expires: ttl})
+	require.NoError(t, err)
+	for rangeHeader, want := range map[string]string{"bytes=0-3": "0123", "bytes=4-": "456789", "bytes=-2": "89"} {
+		got := b.send(t, signed, "", header("Range", rangeHeader))
+		require.Equal(t, http.StatusPartialContent, got.status, rangeHeader)
+		require.Equal(t, want, got.body, rangeHeader)
+		require.Contains(t, got.header.Get("Content-Range"), "/10", rangeHeader)
+	}
+	past := b.send(t, signed, "", header("Range", "bytes=10-"))
+	require.Equal(t, http.StatusRequestedRangeNotSatisfiable, past.status)
+}
+
+// presignExpires: a URL works before its deadline and no more after it.
+func presignExpires(t *testing.T, b bench) {
+	b.put(t, "key", "x")
+	signed, err := b.PresignGet(t.Context(), "key", objectstore.GetOptions{Expires: 1900 * time.Millisecond})
+	require.NoError(t, err)
+	require.WithinDuration(t, time.Now().Add(time.Second), signed.ExpiresAt, time.Second, "rounded down")
+	require.Eventually(t, func() bool {
+		got := b.send(t, signed, "")
+		if got.status == http.StatusOK {
+			return false
+		}
+		requireRefused(t, got)
+		return true
+	}, 10*time.Second, 50*time.Millisecond, "the URL never expired")
+	require.False(t, time.Now().Before(signed.ExpiresAt), "refused before its deadline")
+}
+
+// presignArguments: what no store could serve is refused when signing.
+func presignArguments(t *testing.T, b bench) {
+	for _, expires := range []time.Duration{0, -time.Second, objectstore.MinExpires - 1, objectstore.MaxExpires + 1} {
+		_, err := b.PresignPut(t.Context(), objectstore.PutRequest{Key: "key", SizeBytes: 1, Expires: expires})
+		require.Error(t, err, expires)
+		_, err = b.PresignGet(t.Context(), "key", objectstore.GetOptions{Expires: expires})
+		require.Error(t, err, expires)
+		_, err = b.PresignPart(t.Context(), "key", "upload", 1, 1, expires)
+		require.Error(t, err, expires)
+	}
+	for _, size := range []int64{-1, objectstore.MaxPutSizeBytes + 1} {
+		_, err := b.PresignPut(t.Context(), objectstore.PutRequest{Key: "key", SizeBytes: size, Expires: ttl})
+		require.Error(t, err, size)
+		_, err = b.PresignPart(t.Context(), "key", "upload", 1, size, ttl)
+		require.Error(t, err, size)
+	}
+	_, err := b.PresignPart(t.Context(), "key", "upload", 1, 0, ttl)
+	require.Error(t, err, "a part without a size")
+	for _, number := range []int{-1, 0, objectstore.MaxParts + 1} {
+		_, err := b.PresignPart(t.Context(), "key", "upload", number, 1, ttl)
+		require.Error(t, err, number)
+	}
+	_, err = b.PresignPut(t.Context(), objectstore.PutRequest{
+		Key: "key", SizeBytes: objectstore.MaxPutSizeBytes, Expires: objectstore.MaxExpires,
+	})
+	require.NoError(t, err, "the limits themselves")
+	_, err = b.PresignPart(t.Context(), "key", "upload", objectstore.MaxParts, 1, objectstore.MinExpires)
+	require.NoError(t, err, "the limits themselves")
+}
+
+// presignNeedsNoNetwork: with a context that would end any request, signing
+// still works.
+func presignNeedsNoNetwork(t *testing.T, b bench) {
+	_, err := b.PresignPut(canceled(t), objectstore.PutRequest{Key: "key", SizeBytes: 1, Expires: ttl})
+	require.NoError(t, err)
+	_, err = b.PresignGet(canceled(t), "key", objectstore.GetOptions{Expires: ttl})
+	require.NoError(t, err)
+	_, err = b.PresignPart(canceled(t), "key", "upload", 1, 1, ttl)
+	require.NoError(t, err)
+}

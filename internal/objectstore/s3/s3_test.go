@@ -1,0 +1,184 @@
+package s3_test
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/tcoder-dev/tcoder/internal/objectstore"
+	"github.com/tcoder-dev/tcoder/internal/objectstore/objectstoretest"
+	"github.com/tcoder-dev/tcoder/internal/objectstore/s3"
+	"github.com/tcoder-dev/tcoder/internal/s3test"
+)
+
+func TestMain(m *testing.M) {
+	s3test.Main(m)
+}
+
+// The adapter keeps the port's contract on a real S3 server.
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	objectstoretest.Run(t, func(t *testing.T) objectstore.Store {
+		t.Helper()
+		cfg := s3test.New(t)
+		cfg.PageSize = 3
+		return newStore(t, cfg)
+	})
+}
+
+// A URL names the address its users know, not the one the control plane uses,
+// and is accepted there.
+func TestPublicEndpoint(t *testing.T) {
+	t.Parallel()
+	cfg := s3test.New(t)
+	endpoint, err := url.Parse(cfg.Endpoint)
+	require.NoError(t, err)
+	cfg.PublicEndpoint = "http://localhost:" + endpoint.Port()
+	store := newStore(t, cfg)
+	require.NoError(t, store.Put(t.Context(), "key", strings.NewReader("hello"), objectstore.PutOptions{}))
+
+	signed, err := store.PresignGet(t.Context(), "key", objectstore.GetOptions{Expires: time.Minute})
+	require.NoError(t, err)
+	require.True(t, strings.HasPrefix(signed.URL, cfg.PublicEndpoint+"/"+cfg.Bucket+"/key?"), "wrong host or path")
+	resp := do(t, signed.Method, signed.URL, nil)
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+}
+
+// Any number of control planes may start at once on an empty store.
+func TestEnsureBucketIsIdempotent(t *testing.T) {
+	t.Parallel()
+	cfg := s3test.New(t)
+	cfg.Bucket += "-more"
+	store := newStore(t, cfg)
+	_, err := store.Head(t.Context(), "key")
+	require.Error(t, err)
+	require.NoError(t, store.EnsureBucket(t.Context()))
+	require.NoError(t, store.EnsureBucket(t.Context()))
+	require.NoError(t, store.Put(t.Context(), "key", strings.NewReader("x"), objectstore.PutOptions{}))
+}
+
+// A page of an allowed origin passes the preflight of an upload and reads the
+// ETag; a page of any other origin doesn't.
+func TestCORS(t *testing.T) {
+	t.Parallel()
+	store := newStore(t, s3test.New(t))
+	require.Error(t, store.PutCORS(t.Context(), nil))
+	require.NoError(t, store.PutCORS(t.Context(), []string{"http://localhost:5173", "https://app.example.com"}))
+	signed, err := store.PresignPut(t.Context(), objectstore.PutRequest{
+		Key: "in/source", SizeBytes: 5, ContentType: "video/mp4", IfNoneMatch: true, Expires: time.Minute,
+	})
+	require.NoError(t, err)
+	preflight := func(origin string) *http.Response {
+		return do(t, http.MethodOptions, signed.URL, map[string]string{
+			"Origin":                         origin,
+			"Access-Control-Request-Method":  http.MethodPut,
+			"Access-Control-Request-Headers": "content-type,if-none-match",
+		})
+	}
+	allowed := preflight("https://app.example.com")
+	require.Equal(t, http.StatusOK, allowed.StatusCode)
+	require.Equal(t, "https://app.example.com", allowed.Header.Get("Access-Control-Allow-Origin"))
+	require.Equal(t, http.StatusForbidden, preflight("https://evil.example.com").StatusCode)
+
+	download, err := store.PresignGet(t.Context(), "in/source", objectstore.GetOptions{Expires: time.Minute})
+	require.NoError(t, err)
+	require.NoError(t, store.Put(t.Context(), "in/source", strings.NewReader("hello"), objectstore.PutOptions{}))
+	got := do(t, http.MethodGet, download.URL, map[string]string{"Origin": "http://localhost:5173"})
+	require.Contains(t, got.Header.Get("Access-Control-Expose-Headers"), "ETag")
+}
+
+// Faults of access and of the network are ErrUnavailable, and their text has
+// neither a key nor a URL in it.
+func TestUnavailable(t *testing.T) {
+	t.Parallel()
+	cfg := s3test.New(t)
+	closed, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, closed.Close())
+	for name, change := range map[string]func(*s3.Config){
+		"wrong secret":  func(c *s3.Config) { c.SecretAccessKey = "wrong-secret" },
+		"wrong key id":  func(c *s3.Config) { c.AccessKeyID = "wrong-id" },
+		"nobody there":  func(c *s3.Config) { c.Endpoint = "http://" + closed.Addr().String() },
+		"no such host":  func(c *s3.Config) { c.Endpoint = "http://store.invalid" },
+		"no bucket yet": func(c *s3.Config) { c.Bucket = "not-there" },
+	} {
+		changed := cfg
+		change(&changed)
+		store := newStore(t, changed)
+		err := store.Put(t.Context(), "in/key", strings.NewReader("x"), objectstore.PutOptions{})
+		require.ErrorIs(t, err, objectstore.ErrUnavailable, name)
+		require.ErrorContains(t, err, "in/key", name)
+		_, err = store.CreateMultipart(t.Context(), "in/key", "")
+		require.ErrorIs(t, err, objectstore.ErrUnavailable, name)
+		for _, secret := range []string{changed.AccessKeyID, changed.SecretAccessKey, "X-Amz", "http://"} {
+			require.NotContains(t, err.Error(), secret, name)
+		}
+	}
+}
+
+// A deadline that passes while the store is silent comes back as such.
+func TestDeadline(t *testing.T) {
+	t.Parallel()
+	silent, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, silent.Close()) })
+	cfg := s3test.New(t)
+	cfg.Endpoint = "http://" + silent.Addr().String()
+	store := newStore(t, cfg)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err = store.Head(ctx, "key")
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.NotErrorIs(t, err, objectstore.ErrUnavailable)
+}
+
+// A configuration that can't work is refused before anything is tried, without
+// repeating what was given.
+func TestNewRefusesBadConfig(t *testing.T) {
+	t.Parallel()
+	good := s3.Config{Endpoint: "http://localhost:1", AccessKeyID: "id", SecretAccessKey: "secret", Bucket: "bucket"}
+	_, err := s3.New(good)
+	require.NoError(t, err)
+	for name, change := range map[string]func(*s3.Config){
+		"no bucket":            func(c *s3.Config) { c.Bucket = "" },
+		"no key id":            func(c *s3.Config) { c.AccessKeyID = "" },
+		"no secret":            func(c *s3.Config) { c.SecretAccessKey = "" },
+		"no scheme":            func(c *s3.Config) { c.Endpoint = "localhost:9000" },
+		"other scheme":         func(c *s3.Config) { c.PublicEndpoint = "ftp://localhost" },
+		"credentials in a URL": func(c *s3.Config) { c.Endpoint = "http://secret:secret@localhost" },
+	} {
+		bad := good
+		change(&bad)
+		_, err := s3.New(bad)
+		require.Error(t, err, name)
+		require.NotContains(t, err.Error(), "secret", name)
+	}
+}
+
+func newStore(t *testing.T, cfg s3.Config) *s3.Store {
+	t.Helper()
+	store, err := s3.New(cfg)
+	require.NoError(t, err)
+	t.Cleanup(store.Close)
+	return store
+}
+
+// do sends a request and closes the answer's body.
+func do(t *testing.T, method, target string, headers map[string]string) *http.Response {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, target, nil)
+	require.NoError(t, err)
+	for name, value := range headers {
+		req.Header.Set(name, value)
+	}
+	transport := &http.Transport{DisableKeepAlives: true}
+	resp, err := transport.RoundTrip(req)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	return resp
+}
