@@ -61,7 +61,7 @@ func Zoom1080(t testing.TB, length time.Duration) string {
 func cacheDir(t testing.TB) string {
 	t.Helper()
 
-	dir := os.Getenv("TCODER_TEST_MEDIA") //nolint:forbidigo // where this machine keeps its test clips
+	dir := os.Getenv("TCODER_TEST_MEDIA")
 	if dir == "" {
 		cache, err := os.UserCacheDir()
 		require.NoError(t, err)
@@ -69,7 +69,7 @@ func cacheDir(t testing.TB) string {
 		dir = filepath.Join(cache, "tcoder-media")
 	}
 
-	require.NoError(t, os.MkdirAll(dir, 0o755)) //nolint:gosec // clips are no secret
+	require.NoError(t, os.MkdirAll(dir, 0o755))
 
 	return dir
 }
@@ -124,7 +124,7 @@ func makeClip(ctx context.Context, path string, made recipe, inputs []string) er
 			return err
 		}
 
-		if err := os.WriteFile(out, content, 0o644); err != nil { //nolint:gosec // clips are no secret
+		if err := os.WriteFile(out, content, 0o644); err != nil {
 			return fmt.Errorf("write: %w", err)
 		}
 	} else if err := ffmpeg(ctx, append(made.command(inputs), out)...); err != nil {
@@ -140,7 +140,7 @@ func makeClip(ctx context.Context, path string, made recipe, inputs []string) er
 
 // lock waits for the file lock at path and returns what releases it.
 func lock(path string) (func(), error) {
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644) //nolint:gosec // a lock file is no secret
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("open lock: %w", err)
 	}
