@@ -1,0 +1,132 @@
+// Command bench measures tcoder against named peers in the same run, prints a
+// table of ratios and writes it as JSON. It uses the real binary, the real
+// parts and loopback only.
+//
+//	go run ./bench -media DIR [GROUP ...]
+//
+// Exit code 1 says that a run was not valid or a bar was missed.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+)
+
+// Result is one measured figure. Peer says what it is divided by, Bar what
+// is asked of it; empty where nothing is asked.
+type Result struct {
+	Name  string  `json:"name"`
+	Value float64 `json:"value"`
+	Unit  string  `json:"unit"`
+	Peer  string  `json:"peer"`
+	Bar   string  `json:"bar"`
+	OK    bool    `json:"ok"`
+}
+
+// setting is what a group may use.
+type setting struct {
+	binary string // of tcoder
+	media  string // folder of the clips
+	rounds int    // interleaved repetitions; medians are reported
+	work   string // scratch folder
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		stop()
+		os.Exit(1) //nolint:gocritic // stop has been called
+	}
+}
+
+func run(ctx context.Context) error {
+	groups := map[string]func(context.Context, setting) ([]Result, error){
+		"pipeline": pipeline,
+	}
+	var s setting
+	var out string
+	flag.StringVar(&s.binary, "binary", "bin/tcoder", "the tcoder binary")
+	flag.StringVar(&s.media, "media", "", "folder of the bench clips, as scripts/fetch-bench-media prints it")
+	flag.IntVar(&s.rounds, "rounds", 3, "interleaved repetitions")
+	flag.StringVar(&out, "json", ".tcoder/bench.json", "where the results go")
+	flag.Parse()
+	names := flag.Args()
+	if len(names) == 0 {
+		for name := range groups {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+	}
+	var err error
+	if s.binary, err = filepath.Abs(s.binary); err != nil {
+		return fmt.Errorf("binary: %w", err)
+	}
+	if s.work, err = os.MkdirTemp("", "tcoder-bench-"); err != nil {
+		return fmt.Errorf("scratch folder: %w", err)
+	}
+	defer os.RemoveAll(s.work) //nolint:errcheck // a leftover in the temporary folder harms nobody
+
+	var results []Result
+	for _, name := range names {
+		group, known := groups[name]
+		if !known {
+			return fmt.Errorf("no group is called %q", name)
+		}
+		got, err := group(ctx, s)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		results = append(results, got...)
+	}
+	if err := write(out, results); err != nil {
+		return err
+	}
+
+	return report(results)
+}
+
+func write(path string, results []Result) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("results: %w", err)
+	}
+	text, err := json.MarshalIndent(results, "", "  ")
+	if err != nil {
+		return fmt.Errorf("results: %w", err)
+	}
+	if err := os.WriteFile(path, append(text, '\n'), 0o600); err != nil {
+		return fmt.Errorf("results: %w", err)
+	}
+
+	return nil
+}
+
+// report prints the table, and fails if a bar was missed.
+func report(results []Result) error {
+	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "NAME\tVALUE\tUNIT\tPEER\tBAR\tOK")
+	var missed []string
+	for _, r := range results {
+		fmt.Fprintf(table, "%s\t%.4g\t%s\t%s\t%s\t%t\n", r.Name, r.Value, r.Unit, r.Peer, r.Bar, r.OK)
+		if !r.OK {
+			missed = append(missed, r.Name)
+		}
+	}
+	if err := table.Flush(); err != nil {
+		return fmt.Errorf("table: %w", err)
+	}
+	if len(missed) > 0 {
+		return fmt.Errorf("missed: %s", strings.Join(missed, ", "))
+	}
+
+	return nil
+}
