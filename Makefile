@@ -12,7 +12,7 @@ export CGO_ENABLED := 0
 # The packages where goroutines live: `make test-race` and `make ci` test them under the race detector.
 CONCURRENT := ^github.com/tcoder-dev/tcoder/(services|worker|sdk/go|internal/(redisstore|local))(/|$$)
 # What `make generate` writes. `make ci` refuses a change in any of it, untracked files included.
-GENERATED := gen docs/state-machine.md internal/redisstore/lua/include
+GENERATED := gen docs/state-machine.md internal/redisstore/lua/include/transitions.lua
 PROTOVALIDATE_VERSION := v1.2.2
 FUZZTIME ?= 10s
 
