@@ -12,8 +12,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"github.com/tcoder-dev/tcoder/internal/local"
 	"go.uber.org/goleak"
+
+	"github.com/tcoder-dev/tcoder/internal/local"
 )
 
 // TestMain lets the test binary play the parent that is killed: started with
@@ -39,7 +40,7 @@ func parent(dir string) error {
 	}
 	go func() {
 		<-redis.Ready()
-		fmt.Println(redis.PID())
+		fmt.Fprintln(os.Stdout, redis.PID())
 	}()
 	return redis.Run(ctx)
 }
@@ -80,7 +81,7 @@ func run(t *testing.T, server supervised) (stop func()) {
 // shortDir is short enough for a unix socket in it.
 func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "tcoder-")
+	dir, err := os.MkdirTemp("", "tcoder-") //nolint:usetesting // its folders have long names
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	return dir

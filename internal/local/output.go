@@ -53,7 +53,7 @@ func (l *lineLog) line(text string) {
 	if text == "" {
 		return
 	}
-	l.log.DebugContext(l.ctx, text, "server", l.server)
+	l.log.DebugContext(l.ctx, "server output", "server", l.server, "line", text)
 	l.last = append(l.last, text)
 	if len(l.last) > keptLines {
 		l.last = l.last[1:]

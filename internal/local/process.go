@@ -95,7 +95,7 @@ func (p *Process) Run(ctx context.Context) error {
 		startedAt := time.Now()
 		err := p.runOnce(ctx)
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // the end that was asked for
+			return nil // the end that was asked for
 		}
 		if p.isFinal(err, attempt) {
 			return fmt.Errorf("%s: %w", p.cfg.Name, err)
@@ -144,32 +144,33 @@ func (p *Process) runOnce(ctx context.Context) error {
 	childCtx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	output := &lineLog{ctx: ctx, log: p.cfg.Log, server: p.cfg.Name}
-	exited, err := p.start(childCtx, output)
+	child, err := p.start(childCtx, output)
 	if err != nil {
 		return finalError{err}
 	}
-	checked := make(chan error, 1)
-	go func() { checked <- p.awaitService(childCtx) }()
-
-	select {
-	case err = <-exited:
+	if err := p.awaitService(childCtx, child.exited); err != nil {
 		stop(err)
-		<-checked
-	case err = <-checked:
-		if err != nil {
-			stop(err)
-			<-exited
-			break
-		}
+		<-child.exited
+		return output.explain(err)
+	}
+	select {
+	case <-child.exited: // the check may have met another server
+	default:
 		p.readyOnce.Do(func() { close(p.ready) })
 		p.cfg.Log.DebugContext(ctx, "server is ready", "server", p.cfg.Name, "pid", p.PID())
-		err = <-exited
+		<-child.exited
 	}
-	return output.explain(err)
+	return output.explain(child.err)
 }
 
-// start starts the child; the channel gets the reason of its end.
-func (p *Process) start(ctx context.Context, output *lineLog) (<-chan error, error) {
+// child is one started process.
+type child struct {
+	exited chan struct{}
+	err    error // why it ended; set when exited is closed
+}
+
+// start starts the child.
+func (p *Process) start(ctx context.Context, output *lineLog) (*child, error) {
 	var inherit []*os.File
 	if p.cfg.LockFile != "" {
 		lock, err := lockFile(ctx, p.cfg.LockFile, p.cfg.Log)
@@ -193,32 +194,39 @@ func (p *Process) start(ctx context.Context, output *lineLog) (<-chan error, err
 		return nil, fmt.Errorf("start: %w", err)
 	}
 	p.pid.Store(int64(cmd.Process.Pid))
-	exited := make(chan error, 1)
+	started := &child{exited: make(chan struct{})}
 	go func() {
-		err := cmd.Wait()
+		defer close(started.exited)
+		started.err = cmd.Wait()
 		p.pid.Store(0)
 		// Whatever the child started goes with it; mostly there is nothing.
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		output.flush()
-		if err == nil {
-			err = errors.New("exit status 0")
+		if started.err == nil {
+			started.err = errors.New("exit status 0")
 		}
-		exited <- err
 	}()
-	return exited, nil
+	return started, nil
 }
 
-// awaitService asks until the child serves or its time is over.
-func (p *Process) awaitService(ctx context.Context) error {
+// awaitService asks until the child serves, has ended, or its time is over.
+// The end of the child is no error here.
+func (p *Process) awaitService(ctx context.Context, exited <-chan struct{}) error {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.StartTimeout)
 	defer cancel()
+	ticker := time.NewTicker(checkEvery)
+	defer ticker.Stop()
 	for {
 		err := p.cfg.Check(ctx)
 		if err == nil {
 			return nil
 		}
-		if !wait(ctx, checkEvery) {
+		select {
+		case <-exited:
+			return nil
+		case <-ctx.Done():
 			return fmt.Errorf("not ready after %s: %w", p.cfg.StartTimeout, err)
+		case <-ticker.C:
 		}
 	}
 }

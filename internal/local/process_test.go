@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
 	"github.com/tcoder-dev/tcoder/internal/local"
 )
 
@@ -97,14 +98,12 @@ func TestProcessGivesUp(t *testing.T) {
 	cfg.Command = func(ctx context.Context) (*exec.Cmd, error) { return exec.CommandContext(ctx, "/does/not/exist"), nil }
 	require.ErrorIs(t, local.NewProcess(cfg).Run(t.Context()), os.ErrNotExist)
 
-	cfg = shell(t.TempDir(), `touch "$DIR/ready"; while [ ! -e "$DIR/die" ]; do sleep 0.02; done; exit 4`)
+	cfg = shell(t.TempDir(), `touch "$DIR/ready"; `+forever)
 	cfg.NoRestart = true
 	process := local.NewProcess(cfg)
 	ended := make(chan error, 1)
 	go func() { ended <- process.Run(t.Context()) }()
 	<-process.Ready()
-	dir := strings.TrimSuffix(cfg.LockFile, "lock")
-	require.Empty(t, dir, "no lock asked for")
 	require.NoError(t, syscall.Kill(process.PID(), syscall.SIGKILL))
 	require.ErrorContains(t, <-ended, "signal: killed")
 }
@@ -175,7 +174,7 @@ func TestProcessLogsOutput(t *testing.T) {
 	cfg.Log = slog.New(slog.NewJSONHandler(logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	require.Error(t, local.NewProcess(cfg).Run(t.Context()))
 	require.Equal(t, 4, strings.Count(logged.String(), `"level":"DEBUG"`), logged.String())
-	for _, line := range []string{`"msg":"one"`, `"msg":"two"`, `"msg":"three`, `"server":"script"`} {
+	for _, line := range []string{`"line":"one"`, `"line":"two"`, `"line":"three`, `"server":"script"`} {
 		require.Contains(t, logged.String(), line)
 	}
 }

@@ -132,7 +132,7 @@ func (s *S3) chooseAddress(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := os.WriteFile(remembered, []byte(address+"\n"), filePerm); err != nil {
+	if err := os.WriteFile(remembered, []byte(address+"\n"), filePerm); err != nil { //nolint:gosec // in the data folder the user named
 		return "", fmt.Errorf("remember address: %w", err)
 	}
 	return address, nil

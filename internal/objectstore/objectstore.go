@@ -125,7 +125,7 @@ type Objects interface {
 	// earlier attempt of the same call was carried out and its answer lost.
 	Put(ctx context.Context, key string, body io.ReadSeeker, opts PutOptions) error
 	// Get opens an object; the caller closes the reader. ctx covers reading
-	// too. Errors: [ErrNotFound].
+	// too, and an error of the reader is unclassified. Errors: [ErrNotFound].
 	Get(ctx context.Context, key string) (io.ReadCloser, ObjectInfo, error)
 	// Delete removes an object. Idempotent: a missing object is no error.
 	Delete(ctx context.Context, key string) error

@@ -20,8 +20,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"github.com/tcoder-dev/tcoder/internal/local"
 	"go.uber.org/goleak"
+
+	"github.com/tcoder-dev/tcoder/internal/local"
 )
 
 // shared is the server of this test binary; there is one by intent.
@@ -157,7 +158,7 @@ type Server struct {
 // Start starts a server and waits until it serves.
 func Start(t testing.TB, opts Options) *Server {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "tcoder-redis-") // t.TempDir is too long for a socket
+	dir, err := os.MkdirTemp("", "tcoder-redis-") //nolint:usetesting // its names are too long for a socket
 	require.NoError(t, err)
 	s := &Server{t: t, cfg: local.RedisConfig{Dir: dir, FsyncAlways: opts.FsyncAlways, NoRestart: true}}
 	t.Cleanup(func() {

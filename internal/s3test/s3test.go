@@ -19,9 +19,10 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
 	"github.com/tcoder-dev/tcoder/internal/local"
 	"github.com/tcoder-dev/tcoder/internal/objectstore/s3"
-	"go.uber.org/goleak"
 )
 
 // shared is the server of this test binary; there is one by intent.

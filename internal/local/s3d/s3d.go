@@ -13,10 +13,11 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/tcoder-dev/tcoder/internal/local"
 	"github.com/versity/versitygw/backend/meta"
 	"github.com/versity/versitygw/backend/posix"
 	"github.com/versity/versitygw/embedgw"
+
+	"github.com/tcoder-dev/tcoder/internal/local"
 )
 
 const (

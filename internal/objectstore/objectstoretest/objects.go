@@ -8,10 +8,10 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
 	"github.com/tcoder-dev/tcoder/internal/objectstore"
 )
 
@@ -19,8 +19,8 @@ import (
 // at all.
 const oddKey = "in/a b+c/ü%41&=?#'()/source file.mp4"
 
-func objectTests() map[string]func(*testing.T, bench) {
-	return map[string]func(*testing.T, bench){
+func objectTests() map[string]func(bench) {
+	return map[string]func(bench){
 		"PutHeadGet":              putHeadGet,
 		"PutReplaces":             putReplaces,
 		"PutIfNoneMatch":          putIfNoneMatch,
@@ -38,7 +38,8 @@ func objectTests() map[string]func(*testing.T, bench) {
 }
 
 // putHeadGet: an object comes back as it was written, with its properties.
-func putHeadGet(t *testing.T, b bench) {
+func putHeadGet(b bench) {
+	t := b.t
 	before := time.Now()
 	const content = "#EXTM3U\n"
 	require.NoError(t, b.Put(t.Context(), "out/master.m3u8", strings.NewReader(content), objectstore.PutOptions{
@@ -59,53 +60,57 @@ func putHeadGet(t *testing.T, b bench) {
 	require.NoError(t, err)
 	require.NoError(t, body.Close())
 	require.Equal(t, info, got)
-	require.Equal(t, content, b.content(t, "out/master.m3u8"))
+	require.Equal(t, content, b.content("out/master.m3u8"))
 
 	signed, err := b.PresignGet(t.Context(), "out/master.m3u8", objectstore.GetOptions{Expires: ttl})
 	require.NoError(t, err)
-	require.Equal(t, "no-cache", b.send(t, signed, "").header.Get("Cache-Control"))
+	require.Equal(t, "no-cache", b.send(signed, "").header.Get("Cache-Control"))
 }
 
 // putReplaces: a second write of a key wins.
-func putReplaces(t *testing.T, b bench) {
-	b.put(t, "key", "first")
-	b.put(t, "key", "second")
-	require.Equal(t, "second", b.content(t, "key"))
+func putReplaces(b bench) {
+	t := b.t
+	b.put("key", "first")
+	b.put("key", "second")
+	require.Equal(t, "second", b.content("key"))
 }
 
 // putIfNoneMatch: a write that wants a new key leaves an object alone.
-func putIfNoneMatch(t *testing.T, b bench) {
+func putIfNoneMatch(b bench) {
+	t := b.t
 	opts := objectstore.PutOptions{IfNoneMatch: true}
 	require.NoError(t, b.Put(t.Context(), "key", strings.NewReader("first"), opts))
 	err := b.Put(t.Context(), "key", strings.NewReader("second"), opts)
 	require.ErrorIs(t, err, objectstore.ErrPrecondition)
-	require.Equal(t, "first", b.content(t, "key"))
+	require.Equal(t, "first", b.content("key"))
 }
 
 // emptyObject: zero bytes are an object like any other.
-func emptyObject(t *testing.T, b bench) {
-	b.put(t, "empty", "")
+func emptyObject(b bench) {
+	t := b.t
+	b.put("empty", "")
 	info, err := b.Head(t.Context(), "empty")
 	require.NoError(t, err)
 	require.Zero(t, info.SizeBytes)
-	require.Empty(t, b.content(t, "empty"))
+	require.Empty(t, b.content("empty"))
 }
 
 // oddKeys: every method means the same object by a key that needs escaping.
-func oddKeys(t *testing.T, b bench) {
+func oddKeys(b bench) {
+	t := b.t
 	signedPut, err := b.PresignPut(t.Context(), objectstore.PutRequest{Key: oddKey, SizeBytes: 5, Expires: ttl})
 	require.NoError(t, err)
-	require.Equal(t, http.StatusOK, b.send(t, signedPut, "hello").status)
+	require.Equal(t, http.StatusOK, b.send(signedPut, "hello").status)
 
 	info, err := b.Head(t.Context(), oddKey)
 	require.NoError(t, err)
 	require.Equal(t, oddKey, info.Key)
-	require.Equal(t, "hello", b.content(t, oddKey))
-	require.Equal(t, []string{oddKey}, b.keys(t, "in/a b+c/"))
+	require.Equal(t, "hello", b.content(oddKey))
+	require.Equal(t, []string{oddKey}, b.keys("in/a b+c/"))
 
 	signedGet, err := b.PresignGet(t.Context(), oddKey, objectstore.GetOptions{Expires: ttl})
 	require.NoError(t, err)
-	require.Equal(t, "hello", b.send(t, signedGet, "").body)
+	require.Equal(t, "hello", b.send(signedGet, "").body)
 
 	require.NoError(t, b.DeletePrefix(t.Context(), "in/a b+c/"))
 	_, err = b.Head(t.Context(), oddKey)
@@ -113,7 +118,8 @@ func oddKeys(t *testing.T, b bench) {
 }
 
 // missingObject: what isn't there is ErrNotFound, with the key in the text.
-func missingObject(t *testing.T, b bench) {
+func missingObject(b bench) {
+	t := b.t
 	_, err := b.Head(t.Context(), "in/missing")
 	require.ErrorIs(t, err, objectstore.ErrNotFound)
 	require.ErrorContains(t, err, "in/missing")
@@ -124,12 +130,13 @@ func missingObject(t *testing.T, b bench) {
 
 	signed, err := b.PresignGet(t.Context(), "in/missing", objectstore.GetOptions{Expires: ttl})
 	require.NoError(t, err, "signing doesn't look")
-	require.Equal(t, http.StatusNotFound, b.send(t, signed, "").status)
+	require.Equal(t, http.StatusNotFound, b.send(signed, "").status)
 }
 
 // emptyKey: no method takes the bucket itself for an object.
-func emptyKey(t *testing.T, b bench) {
-	b.put(t, "key", "kept")
+func emptyKey(b bench) {
+	t := b.t
+	b.put("key", "kept")
 	_, err := b.Head(t.Context(), "")
 	require.Error(t, err)
 	require.NotErrorIs(t, err, objectstore.ErrUnavailable, "it never gets better")
@@ -137,12 +144,13 @@ func emptyKey(t *testing.T, b bench) {
 	require.Error(t, b.Delete(t.Context(), ""))
 	_, err = b.PresignPut(t.Context(), objectstore.PutRequest{SizeBytes: 1, Expires: ttl})
 	require.Error(t, err)
-	require.Equal(t, []string{"key"}, b.keys(t, ""))
+	require.Equal(t, []string{"key"}, b.keys(""))
 }
 
 // deleteIsIdempotent: deleting twice, or what never was, is no error.
-func deleteIsIdempotent(t *testing.T, b bench) {
-	b.put(t, "out/key", "x")
+func deleteIsIdempotent(b bench) {
+	t := b.t
+	b.put("out/key", "x")
 	require.NoError(t, b.Delete(t.Context(), "out/key"))
 	_, err := b.Head(t.Context(), "out/key")
 	require.ErrorIs(t, err, objectstore.ErrNotFound)
@@ -152,33 +160,36 @@ func deleteIsIdempotent(t *testing.T, b bench) {
 
 // deletePrefix: everything below the prefix goes, whatever the number of
 // pages, and nothing beside it.
-func deletePrefix(t *testing.T, b bench) {
+func deletePrefix(b bench) {
+	t := b.t
 	for i := range 7 {
-		b.put(t, fmt.Sprintf("out/job1/hls/%d.m4s", i), "x")
+		b.put(fmt.Sprintf("out/job1/hls/%d.m4s", i), "x")
 	}
-	b.put(t, "out/job1/master.m3u8", "x")
-	b.put(t, "out/job10/master.m3u8", "kept")
+	b.put("out/job1/master.m3u8", "x")
+	b.put("out/job10/master.m3u8", "kept")
 	require.NoError(t, b.DeletePrefix(t.Context(), "out/job1/"))
-	require.Equal(t, []string{"out/job10/master.m3u8"}, b.keys(t, ""))
+	require.Equal(t, []string{"out/job10/master.m3u8"}, b.keys(""))
 	require.NoError(t, b.DeletePrefix(t.Context(), "out/job1/"), "nothing left is no error")
 }
 
 // deletePrefixNeedsPrefix: a forgotten prefix doesn't empty the bucket.
-func deletePrefixNeedsPrefix(t *testing.T, b bench) {
-	b.put(t, "key", "kept")
+func deletePrefixNeedsPrefix(b bench) {
+	t := b.t
+	b.put("key", "kept")
 	require.Error(t, b.DeletePrefix(t.Context(), ""))
-	require.Equal(t, []string{"key"}, b.keys(t, ""))
+	require.Equal(t, []string{"key"}, b.keys(""))
 }
 
 // listPages: a listing has each object once, in order, with size and ETag.
-func listPages(t *testing.T, b bench) {
-	var want []string
-	for i := range 7 {
+func listPages(b bench) {
+	t := b.t
+	want := make([]string, 0, 7)
+	for i := range cap(want) {
 		key := fmt.Sprintf("out/a/%d", i)
-		b.put(t, key, strings.Repeat("x", i))
+		b.put(key, strings.Repeat("x", i))
 		want = append(want, key)
 	}
-	b.put(t, "other", "x")
+	b.put("other", "x")
 	var got []string
 	require.NoError(t, b.List(t.Context(), "out/", func(object objectstore.ObjectInfo) error {
 		require.EqualValues(t, len(got), object.SizeBytes)
@@ -188,13 +199,14 @@ func listPages(t *testing.T, b bench) {
 		return nil
 	}))
 	require.Equal(t, want, got)
-	require.Empty(t, b.keys(t, "nothing/"))
+	require.Empty(t, b.keys("nothing/"))
 }
 
 // listStops: the visitor's error ends the listing and comes back as it is.
-func listStops(t *testing.T, b bench) {
+func listStops(b bench) {
+	t := b.t
 	for i := range 5 {
-		b.put(t, fmt.Sprintf("key%d", i), "x")
+		b.put(fmt.Sprintf("key%d", i), "x")
 	}
 	errEnough := errors.New("enough")
 	var visited int
@@ -209,7 +221,8 @@ func listStops(t *testing.T, b bench) {
 }
 
 // endedContext: a call ended by its caller says so and blames nobody else.
-func endedContext(t *testing.T, b bench) {
+func endedContext(b bench) {
+	t := b.t
 	_, err := b.Head(canceled(t), "key")
 	require.ErrorIs(t, err, context.Canceled)
 	require.NotErrorIs(t, err, objectstore.ErrUnavailable)

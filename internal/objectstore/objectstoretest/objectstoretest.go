@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
 	"github.com/tcoder-dev/tcoder/internal/objectstore"
 )
 
@@ -25,22 +26,23 @@ const ttl = 5 * time.Minute
 // Run runs the suite; each test gets its own store.
 func Run(t *testing.T, newStore NewStore) {
 	t.Helper()
-	suites := []map[string]func(*testing.T, bench){objectTests(), signerTests(), multipartTests()}
+	suites := []map[string]func(bench){objectTests(), signerTests(), multipartTests()}
 	for _, tests := range suites {
 		for name, test := range tests {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				test(t, newBench(t, newStore))
+				test(newBench(t, newStore))
 			})
 		}
 	}
 }
 
-// bench is a store together with the HTTP client of somebody who holds no
-// credentials.
+// bench is one test's store, together with the HTTP client of somebody who
+// holds no credentials.
 type bench struct {
 	objectstore.Store
 
+	t    *testing.T
 	http *http.Client
 }
 
@@ -48,12 +50,13 @@ func newBench(t *testing.T, newStore NewStore) bench {
 	t.Helper()
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
-	return bench{Store: newStore(t), http: &http.Client{Transport: transport}}
+	return bench{Store: newStore(t), t: t, http: &http.Client{Transport: transport}}
 }
 
 // send sends a signed request as a client does: the listed headers, a body of
 // known length, and what the test adds or changes.
-func (b bench) send(t *testing.T, req objectstore.SignedRequest, body string, change ...func(*http.Request)) answer {
+func (b bench) send(req objectstore.SignedRequest, body string, change ...func(*http.Request)) answer {
+	t := b.t
 	t.Helper()
 	var reader io.Reader
 	if body != "" {
@@ -92,12 +95,14 @@ func header(name, value string) func(*http.Request) {
 	return func(req *http.Request) { req.Header.Set(name, value) }
 }
 
-func (b bench) put(t *testing.T, key, body string) {
+func (b bench) put(key, body string) {
+	t := b.t
 	t.Helper()
 	require.NoError(t, b.Put(t.Context(), key, strings.NewReader(body), objectstore.PutOptions{}))
 }
 
-func (b bench) content(t *testing.T, key string) string {
+func (b bench) content(key string) string {
+	t := b.t
 	t.Helper()
 	body, _, err := b.Get(t.Context(), key)
 	require.NoError(t, err)
@@ -108,7 +113,8 @@ func (b bench) content(t *testing.T, key string) string {
 	return buffer.String()
 }
 
-func (b bench) keys(t *testing.T, prefix string) []string {
+func (b bench) keys(prefix string) []string {
+	t := b.t
 	t.Helper()
 	var keys []string
 	require.NoError(t, b.List(t.Context(), prefix, func(object objectstore.ObjectInfo) error {

@@ -4,15 +4,15 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
 	"github.com/tcoder-dev/tcoder/internal/objectstore"
 )
 
-func signerTests() map[string]func(*testing.T, bench) {
-	return map[string]func(*testing.T, bench){
+func signerTests() map[string]func(bench) {
+	return map[string]func(bench){
 		"PresignPut":            presignPut,
 		"PresignPutBounds":      presignPutBounds,
 		"PresignPutOpen":        presignPutOpen,
@@ -28,7 +28,8 @@ func signerTests() map[string]func(*testing.T, bench) {
 
 // presignPut: a client without credentials writes the object it was allowed
 // to, sending just the listed headers.
-func presignPut(t *testing.T, b bench) {
+func presignPut(b bench) {
+	t := b.t
 	before := time.Now().Truncate(time.Second)
 	signed, err := b.PresignPut(t.Context(), objectstore.PutRequest{
 		Key: "in/source", SizeBytes: 5, ContentType: "video/mp4", Expires: ttl,
@@ -38,7 +39,7 @@ func presignPut(t *testing.T, b bench) {
 	require.Equal(t, map[string]string{"Content-Type": "video/mp4"}, signed.Header)
 	require.WithinRange(t, signed.ExpiresAt, before.Add(ttl), time.Now().Add(ttl))
 
-	require.Equal(t, http.StatusOK, b.send(t, signed, "hello").status)
+	require.Equal(t, http.StatusOK, b.send(signed, "hello").status)
 	info, err := b.Head(t.Context(), "in/source")
 	require.NoError(t, err)
 	require.EqualValues(t, 5, info.SizeBytes)
@@ -47,15 +48,16 @@ func presignPut(t *testing.T, b bench) {
 
 // presignPutBounds: another length or type than the signed one is refused and
 // writes nothing.
-func presignPutBounds(t *testing.T, b bench) {
+func presignPutBounds(b bench) {
+	t := b.t
 	signed, err := b.PresignPut(t.Context(), objectstore.PutRequest{
 		Key: "in/source", SizeBytes: 5, ContentType: "video/mp4", Expires: ttl,
 	})
 	require.NoError(t, err)
-	requireRefused(t, b.send(t, signed, "hell"))
-	requireRefused(t, b.send(t, signed, "hello!"))
-	requireRefused(t, b.send(t, signed, "hello", header("Content-Type", "text/html")))
-	chunked := b.send(t, signed, "hello", func(req *http.Request) {
+	requireRefused(t, b.send(signed, "hell"))
+	requireRefused(t, b.send(signed, "hello!"))
+	requireRefused(t, b.send(signed, "hello", header("Content-Type", "text/html")))
+	chunked := b.send(signed, "hello", func(req *http.Request) {
 		req.Body, req.ContentLength, req.Close = io.NopCloser(strings.NewReader("hello")), -1, true
 	})
 	require.GreaterOrEqual(t, chunked.status, http.StatusBadRequest, "a body of unknown length")
@@ -64,56 +66,60 @@ func presignPutBounds(t *testing.T, b bench) {
 }
 
 // presignPutOpen: without a size any length is taken.
-func presignPutOpen(t *testing.T, b bench) {
+func presignPutOpen(b bench) {
+	t := b.t
 	signed, err := b.PresignPut(t.Context(), objectstore.PutRequest{Key: "out/1.m4s", Expires: ttl})
 	require.NoError(t, err)
 	require.Empty(t, signed.Header)
-	require.Equal(t, http.StatusOK, b.send(t, signed, "hello world").status)
-	require.Equal(t, "hello world", b.content(t, "out/1.m4s"))
+	require.Equal(t, http.StatusOK, b.send(signed, "hello world").status)
+	require.Equal(t, "hello world", b.content("out/1.m4s"))
 }
 
 // presignPutIfNoneMatch: the second upload by such a URL fails with 412 and
 // leaves the first object.
-func presignPutIfNoneMatch(t *testing.T, b bench) {
+func presignPutIfNoneMatch(b bench) {
+	t := b.t
 	signed, err := b.PresignPut(t.Context(), objectstore.PutRequest{
 		Key: "in/source", SizeBytes: 5, Expires: ttl, IfNoneMatch: true,
 	})
 	require.NoError(t, err)
 	require.Equal(t, map[string]string{"If-None-Match": "*"}, signed.Header)
-	requireRefused(t, b.send(t, signed, "first", func(req *http.Request) { req.Header.Del("If-None-Match") }))
-	require.Equal(t, http.StatusOK, b.send(t, signed, "first").status)
-	require.Equal(t, http.StatusPreconditionFailed, b.send(t, signed, "other").status)
-	require.Equal(t, "first", b.content(t, "in/source"))
+	requireRefused(t, b.send(signed, "first", func(req *http.Request) { req.Header.Del("If-None-Match") }))
+	require.Equal(t, http.StatusOK, b.send(signed, "first").status)
+	require.Equal(t, http.StatusPreconditionFailed, b.send(signed, "other").status)
+	require.Equal(t, "first", b.content("in/source"))
 }
 
 // presignPutIsBound: a URL is good for its key and its method only.
-func presignPutIsBound(t *testing.T, b bench) {
-	b.put(t, "in/mine", "x")
-	b.put(t, "in/other", "kept")
+func presignPutIsBound(b bench) {
+	t := b.t
+	b.put("in/mine", "x")
+	b.put("in/other", "kept")
 	signed, err := b.PresignPut(t.Context(), objectstore.PutRequest{Key: "in/mine", SizeBytes: 5, Expires: ttl})
 	require.NoError(t, err)
 	moved := signed
 	moved.URL = strings.Replace(signed.URL, "/in/mine", "/in/other", 1)
-	requireRefused(t, b.send(t, moved, "hello"))
-	require.Equal(t, "kept", b.content(t, "in/other"))
+	requireRefused(t, b.send(moved, "hello"))
+	require.Equal(t, "kept", b.content("in/other"))
 	for _, method := range []string{http.MethodGet, http.MethodDelete} {
 		other := signed
 		other.Method = method
-		requireRefused(t, b.send(t, other, ""))
+		requireRefused(t, b.send(other, ""))
 	}
-	require.Equal(t, "x", b.content(t, "in/mine"))
+	require.Equal(t, "x", b.content("in/mine"))
 }
 
 // presignGet: a download needs no header and answers with the wanted ones.
-func presignGet(t *testing.T, b bench) {
-	b.put(t, "out/720p.mp4", "movie")
+func presignGet(b bench) {
+	t := b.t
+	b.put("out/720p.mp4", "movie")
 	signed, err := b.PresignGet(t.Context(), "out/720p.mp4", objectstore.GetOptions{
 		Expires: ttl, ContentDisposition: `attachment; filename="my clip.mp4"`, ContentType: "video/mp4",
 	})
 	require.NoError(t, err)
 	require.Equal(t, http.MethodGet, signed.Method)
 	require.Empty(t, signed.Header)
-	got := b.send(t, signed, "")
+	got := b.send(signed, "")
 	require.Equal(t, http.StatusOK, got.status)
 	require.Equal(t, "movie", got.body)
 	require.Equal(t, `attachment; filename="my clip.mp4"`, got.header.Get("Content-Disposition"))
@@ -121,28 +127,30 @@ func presignGet(t *testing.T, b bench) {
 }
 
 // presignGetRange: FFmpeg reads any range of a source, with one URL.
-func presignGetRange(t *testing.T, b bench) {
-	b.put(t, "in/source", "0123456789")
+func presignGetRange(b bench) {
+	t := b.t
+	b.put("in/source", "0123456789")
 	signed, err := b.PresignGet(t.Context(), "in/source", objectstore.GetOptions{Expires: ttl})
 	require.NoError(t, err)
 	for rangeHeader, want := range map[string]string{"bytes=0-3": "0123", "bytes=4-": "456789", "bytes=-2": "89"} {
-		got := b.send(t, signed, "", header("Range", rangeHeader))
+		got := b.send(signed, "", header("Range", rangeHeader))
 		require.Equal(t, http.StatusPartialContent, got.status, rangeHeader)
 		require.Equal(t, want, got.body, rangeHeader)
 		require.Contains(t, got.header.Get("Content-Range"), "/10", rangeHeader)
 	}
-	past := b.send(t, signed, "", header("Range", "bytes=10-"))
+	past := b.send(signed, "", header("Range", "bytes=10-"))
 	require.Equal(t, http.StatusRequestedRangeNotSatisfiable, past.status)
 }
 
 // presignExpires: a URL works before its deadline and no more after it.
-func presignExpires(t *testing.T, b bench) {
-	b.put(t, "key", "x")
+func presignExpires(b bench) {
+	t := b.t
+	b.put("key", "x")
 	signed, err := b.PresignGet(t.Context(), "key", objectstore.GetOptions{Expires: 1900 * time.Millisecond})
 	require.NoError(t, err)
 	require.WithinDuration(t, time.Now().Add(time.Second), signed.ExpiresAt, time.Second, "rounded down")
 	require.Eventually(t, func() bool {
-		got := b.send(t, signed, "")
+		got := b.send(signed, "")
 		if got.status == http.StatusOK {
 			return false
 		}
@@ -153,7 +161,8 @@ func presignExpires(t *testing.T, b bench) {
 }
 
 // presignArguments: what no store could serve is refused when signing.
-func presignArguments(t *testing.T, b bench) {
+func presignArguments(b bench) {
+	t := b.t
 	for _, expires := range []time.Duration{0, -time.Second, objectstore.MinExpires - 1, objectstore.MaxExpires + 1} {
 		_, err := b.PresignPut(t.Context(), objectstore.PutRequest{Key: "key", SizeBytes: 1, Expires: expires})
 		require.Error(t, err, expires)
@@ -184,7 +193,8 @@ func presignArguments(t *testing.T, b bench) {
 
 // presignNeedsNoNetwork: with a context that would end any request, signing
 // still works.
-func presignNeedsNoNetwork(t *testing.T, b bench) {
+func presignNeedsNoNetwork(b bench) {
+	t := b.t
 	_, err := b.PresignPut(canceled(t), objectstore.PutRequest{Key: "key", SizeBytes: 1, Expires: ttl})
 	require.NoError(t, err)
 	_, err = b.PresignGet(canceled(t), "key", objectstore.GetOptions{Expires: ttl})

@@ -9,6 +9,7 @@ import (
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
+
 	"github.com/tcoder-dev/tcoder/internal/objectstore"
 )
 
@@ -62,12 +63,10 @@ func sentinelOf(errCode string, errStatus int) error {
 // transportError describes a failure without an answer. A request that could
 // not even be built is wrong, and no fault of the network.
 func transportError(err error) error {
-	var build *smithy.SerializationError
-	if errors.As(err, &build) {
+	if _, ok := errors.AsType[*smithy.SerializationError](err); ok {
 		return errors.New("request can't be built, is the key empty?")
 	}
-	var netErr net.Error
-	if errors.As(err, &netErr) {
+	if _, ok := errors.AsType[net.Error](err); ok {
 		return fmt.Errorf("%w: %w", objectstore.ErrUnavailable, rootNetError(err))
 	}
 	return fmt.Errorf("%w: no usable answer", objectstore.ErrUnavailable)
@@ -75,28 +74,24 @@ func transportError(err error) error {
 
 // rootNetError is the network error itself, without the URL around it.
 func rootNetError(err error) error {
-	var opErr *net.OpError
-	if errors.As(err, &opErr) {
+	if opErr, ok := errors.AsType[*net.OpError](err); ok {
 		return opErr
 	}
-	var dnsErr *net.DNSError
-	if errors.As(err, &dnsErr) {
+	if dnsErr, ok := errors.AsType[*net.DNSError](err); ok {
 		return dnsErr
 	}
 	return errors.New("connection failed")
 }
 
 func code(err error) string {
-	var apiErr smithy.APIError
-	if errors.As(err, &apiErr) {
+	if apiErr, ok := errors.AsType[smithy.APIError](err); ok {
 		return apiErr.ErrorCode()
 	}
 	return ""
 }
 
 func status(err error) int {
-	var respErr *awshttp.ResponseError
-	if errors.As(err, &respErr) {
+	if respErr, ok := errors.AsType[*awshttp.ResponseError](err); ok {
 		return respErr.HTTPStatusCode()
 	}
 	return 0

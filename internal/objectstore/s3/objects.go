@@ -8,8 +8,9 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/tcoder-dev/tcoder/internal/objectstore"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/tcoder-dev/tcoder/internal/objectstore"
 )
 
 // deletesAtOnce keeps deleting thousands of segments from taking minutes.

@@ -16,12 +16,22 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
 	"github.com/tcoder-dev/tcoder/internal/objectstore"
+)
+
+// A call is tried for a few seconds at most: R2 refuses more than one write of
+// a key in a second, and callers have loops of their own for what takes longer.
+const (
+	maxAttempts = 4
+	maxBackoff  = time.Second
 )
 
 // Config says which bucket, and how to reach it.
@@ -78,11 +88,14 @@ func New(cfg Config) (*Store, error) {
 
 	newClient := func(endpoint string) *awss3.Client {
 		return awss3.New(awss3.Options{
-			BaseEndpoint:               optional(endpoint),
-			Region:                     cfg.Region,
-			UsePathStyle:               cfg.PathStyle,
-			Credentials:                credentials.NewStaticCredentialsProvider(cfg.AccessKeyID, cfg.SecretAccessKey, ""),
-			HTTPClient:                 httpClient,
+			BaseEndpoint: optional(endpoint),
+			Region:       cfg.Region,
+			UsePathStyle: cfg.PathStyle,
+			Credentials:  credentials.NewStaticCredentialsProvider(cfg.AccessKeyID, cfg.SecretAccessKey, ""),
+			HTTPClient:   httpClient,
+			Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
+				o.MaxAttempts, o.MaxBackoff = maxAttempts, maxBackoff
+			}),
 			RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
 			ResponseChecksumValidation: aws.ResponseChecksumValidationWhenRequired,
 		})

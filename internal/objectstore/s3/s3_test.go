@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
 	"github.com/tcoder-dev/tcoder/internal/objectstore"
 	"github.com/tcoder-dev/tcoder/internal/objectstore/objectstoretest"
 	"github.com/tcoder-dev/tcoder/internal/objectstore/s3"
@@ -45,8 +46,8 @@ func TestPublicEndpoint(t *testing.T) {
 	signed, err := store.PresignGet(t.Context(), "key", objectstore.GetOptions{Expires: time.Minute})
 	require.NoError(t, err)
 	require.True(t, strings.HasPrefix(signed.URL, cfg.PublicEndpoint+"/"+cfg.Bucket+"/key?"), "wrong host or path")
-	resp := do(t, signed.Method, signed.URL, nil)
-	require.Equal(t, http.StatusOK, resp.StatusCode)
+	status, _ := do(t, signed.Method, signed.URL, nil)
+	require.Equal(t, http.StatusOK, status)
 }
 
 // Any number of control planes may start at once on an empty store.
@@ -73,23 +74,24 @@ func TestCORS(t *testing.T) {
 		Key: "in/source", SizeBytes: 5, ContentType: "video/mp4", IfNoneMatch: true, Expires: time.Minute,
 	})
 	require.NoError(t, err)
-	preflight := func(origin string) *http.Response {
+	preflight := func(origin string) (int, http.Header) {
 		return do(t, http.MethodOptions, signed.URL, map[string]string{
 			"Origin":                         origin,
 			"Access-Control-Request-Method":  http.MethodPut,
 			"Access-Control-Request-Headers": "content-type,if-none-match",
 		})
 	}
-	allowed := preflight("https://app.example.com")
-	require.Equal(t, http.StatusOK, allowed.StatusCode)
-	require.Equal(t, "https://app.example.com", allowed.Header.Get("Access-Control-Allow-Origin"))
-	require.Equal(t, http.StatusForbidden, preflight("https://evil.example.com").StatusCode)
+	status, header := preflight("https://app.example.com")
+	require.Equal(t, http.StatusOK, status)
+	require.Equal(t, "https://app.example.com", header.Get("Access-Control-Allow-Origin"))
+	status, _ = preflight("https://evil.example.com")
+	require.Equal(t, http.StatusForbidden, status)
 
 	download, err := store.PresignGet(t.Context(), "in/source", objectstore.GetOptions{Expires: time.Minute})
 	require.NoError(t, err)
 	require.NoError(t, store.Put(t.Context(), "in/source", strings.NewReader("hello"), objectstore.PutOptions{}))
-	got := do(t, http.MethodGet, download.URL, map[string]string{"Origin": "http://localhost:5173"})
-	require.Contains(t, got.Header.Get("Access-Control-Expose-Headers"), "ETag")
+	_, header = do(t, http.MethodGet, download.URL, map[string]string{"Origin": "http://localhost:5173"})
+	require.Contains(t, header.Get("Access-Control-Expose-Headers"), "ETag")
 }
 
 // Faults of access and of the network are ErrUnavailable, and their text has
@@ -107,17 +109,20 @@ func TestUnavailable(t *testing.T) {
 		"no such host":  func(c *s3.Config) { c.Endpoint = "http://store.invalid" },
 		"no bucket yet": func(c *s3.Config) { c.Bucket = "not-there" },
 	} {
-		changed := cfg
-		change(&changed)
-		store := newStore(t, changed)
-		err := store.Put(t.Context(), "in/key", strings.NewReader("x"), objectstore.PutOptions{})
-		require.ErrorIs(t, err, objectstore.ErrUnavailable, name)
-		require.ErrorContains(t, err, "in/key", name)
-		_, err = store.CreateMultipart(t.Context(), "in/key", "")
-		require.ErrorIs(t, err, objectstore.ErrUnavailable, name)
-		for _, secret := range []string{changed.AccessKeyID, changed.SecretAccessKey, "X-Amz", "http://"} {
-			require.NotContains(t, err.Error(), secret, name)
-		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			changed := cfg
+			change(&changed)
+			store := newStore(t, changed)
+			err := store.Put(t.Context(), "in/key", strings.NewReader("x"), objectstore.PutOptions{})
+			require.ErrorIs(t, err, objectstore.ErrUnavailable)
+			require.ErrorContains(t, err, "in/key")
+			_, err = store.CreateMultipart(t.Context(), "in/key", "")
+			require.ErrorIs(t, err, objectstore.ErrUnavailable)
+			for _, secret := range []string{changed.AccessKeyID, changed.SecretAccessKey, "X-Amz", "http://"} {
+				require.NotContains(t, err.Error(), secret)
+			}
+		})
 	}
 }
 
@@ -168,8 +173,8 @@ func newStore(t *testing.T, cfg s3.Config) *s3.Store {
 	return store
 }
 
-// do sends a request and closes the answer's body.
-func do(t *testing.T, method, target string, headers map[string]string) *http.Response {
+// do sends a request and returns the answer's status and header.
+func do(t *testing.T, method, target string, headers map[string]string) (int, http.Header) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, target, nil)
 	require.NoError(t, err)
@@ -180,5 +185,5 @@ func do(t *testing.T, method, target string, headers map[string]string) *http.Re
 	resp, err := transport.RoundTrip(req)
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
-	return resp
+	return resp.StatusCode, resp.Header
 }
