@@ -1,0 +1,121 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"time"
+
+	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
+)
+
+// withScratch gives every attempt a folder of its own below base, and removes
+// it afterwards, whatever happened.
+func withScratch(base string, next executor) executor {
+	return func(ctx context.Context, a attempt) (report *tcoderv1.TaskReport, err error) {
+		a.dir, err = os.MkdirTemp(base, "attempt-")
+		if err != nil {
+			return nil, machineFault("The worker can't write to its scratch folder.", err)
+		}
+
+		defer func() {
+			if err := os.RemoveAll(a.dir); err != nil {
+				a.log.Error("an attempt's scratch folder can't be removed", "error", err)
+			}
+		}()
+
+		return next(ctx, a)
+	}
+}
+
+// withTimeLimit ends the work when the assignment's time is up.
+func withTimeLimit(next executor) executor {
+	return func(ctx context.Context, a attempt) (*tcoderv1.TaskReport, error) {
+		if limit := a.assignment.GetTimeLimit().AsDuration(); limit > 0 {
+			limited, cancel := context.WithTimeoutCause(ctx, limit, errTimeLimit)
+			defer cancel()
+
+			ctx = limited
+		}
+
+		report, err := next(ctx, a)
+
+		return report, ended(ctx, err)
+	}
+}
+
+// withRecovery turns a panic into an error: one task's bug is not the others'.
+func withRecovery(next executor) executor {
+	return func(ctx context.Context, a attempt) (report *tcoderv1.TaskReport, err error) {
+		err = recovered(func() error {
+			var err error
+
+			report, err = next(ctx, a)
+
+			return err
+		})
+
+		return report, err
+	}
+}
+
+// recovered calls f and returns its panic, if it panics, as an error.
+func recovered(f func() error) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
+		}
+	}()
+
+	return f()
+}
+
+// withLog tells the start and the end of every attempt.
+func withLog(next executor) executor {
+	return func(ctx context.Context, a attempt) (*tcoderv1.TaskReport, error) {
+		start := time.Now()
+
+		a.log.Info("attempt starts", "kind", a.assignment.GetKind().String(),
+			"source_size_bytes", a.assignment.GetSourceSizeBytes())
+
+		report, err := next(ctx, a)
+		seconds := slog.Float64("seconds", time.Since(start).Seconds())
+
+		switch {
+		case err == nil:
+			a.log.Info("attempt succeeded", seconds)
+		case stoppedByUs(err):
+			a.log.Info("attempt was stopped", "cause", err, seconds)
+		default:
+			fault := faultOf(err)
+			a.log.Warn("attempt failed", "class", fault.Class.String(), "reason", fault.Reason.String(),
+				"message", fault.Message, "detail", fault.Log, seconds)
+		}
+
+		return report, err
+	}
+}
+
+// withReport makes every end a report of the attempt's lease; the error is
+// always nil.
+func withReport(next executor) executor {
+	return func(ctx context.Context, a attempt) (*tcoderv1.TaskReport, error) {
+		lease := a.assignment.GetLease()
+
+		report, err := next(ctx, a)
+		if err != nil {
+			return faultReport(lease, faultOf(err)), nil
+		}
+
+		report.Lease = lease
+
+		return report, nil
+	}
+}
+
+// decorate builds what the worker runs out of the bare work.
+func decorate(scratchDir string, work executor) executor {
+	return withReport(withLog(withRecovery(withTimeLimit(withScratch(scratchDir, work)))))
+}

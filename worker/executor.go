@@ -1,0 +1,179 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
+	"github.com/tcoder-dev/tcoder/worker/ffmpeg"
+)
+
+// attempt is one assignment, with all that the work may reach.
+type attempt struct {
+	assignment *tcoderv1.Assignment
+	source     *grant
+	// dir is the attempt's own folder, removed after it. Set by scratch.
+	dir string
+	// progress is told how far the work is, without blocking.
+	progress func(*tcoderv1.TaskProgress)
+	sign     signer
+	log      *slog.Logger
+}
+
+// executor does the work of an attempt. It returns when all that it started
+// has ended, soon after ctx has. The report carries no lease yet. An error is
+// a *ffmpeg.Fault, the cause of ctx, or something unexpected.
+type executor func(ctx context.Context, a attempt) (*tcoderv1.TaskReport, error)
+
+// mediaWork is the innermost executor: FFmpeg between a source that is read
+// and results that are written by presigned URLs.
+type mediaWork struct {
+	tools  ffmpeg.Tools
+	client *http.Client
+	pacing transferPacing
+}
+
+func (m mediaWork) execute(ctx context.Context, a attempt) (*tcoderv1.TaskReport, error) {
+	work := a.assignment
+
+	served, err := openSource(ctx, newObject(
+		m.client, a.source, int64(work.GetSourceSizeBytes()), work.GetSourceEtag(), m.pacing), a.log)
+	if err != nil {
+		return nil, machineFault("The worker could not open a port for FFmpeg.", err)
+	}
+	defer served.close()
+
+	source := ffmpeg.Source{
+		URL: served.url, SizeBytes: int64(work.GetSourceSizeBytes()), TransferError: served.transferError,
+	}
+
+	switch kind := work.GetWork().(type) {
+	case *tcoderv1.Assignment_Probe:
+		result, err := ffmpeg.Probe(ctx, m.tools, ffmpeg.ProbeRequest{
+			Source: source, Limits: kind.Probe.GetLimits(), TimeLimit: work.GetTimeLimit().AsDuration(),
+		})
+		if err != nil {
+			return nil, err
+		}
+
+		return &tcoderv1.TaskReport{End: &tcoderv1.TaskReport_Probe{Probe: result}}, nil
+	case *tcoderv1.Assignment_Encode:
+		renditions, err := m.encode(ctx, a, source, kind.Encode)
+		if err != nil {
+			return nil, err
+		}
+
+		return &tcoderv1.TaskReport{
+			End: &tcoderv1.TaskReport_Encode{Encode: &tcoderv1.EncodeResult{Renditions: renditions}},
+		}, nil
+	default:
+		return nil, &ffmpeg.Fault{
+			Class:   tcoderv1.FaultClass_FAULT_CLASS_UNKNOWN,
+			Reason:  tcoderv1.ErrorReason_ERROR_REASON_WORKER_INCOMPATIBLE,
+			Message: fmt.Sprintf("This worker can't do a task of kind %s.", work.GetKind()),
+		}
+	}
+}
+
+// encode runs FFmpeg and uploads every file as soon as it is finished. Both
+// halves end when one fails.
+func (m mediaWork) encode(
+	ctx context.Context, a attempt, source ffmpeg.Source, work *tcoderv1.EncodeWork,
+) ([]*tcoderv1.EncodedRendition, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+
+	uploads := newUploader(m.client, a.sign, a.dir, m.pacing, func(err error) { cancel(err) })
+	uploaded := make(chan error, 1)
+
+	go func() { uploaded <- recovered(func() error { return uploads.run(ctx) }) }()
+
+	renditions, err := ffmpeg.Encode(ctx, m.tools, ffmpeg.EncodeRequest{
+		Source: source, Work: work, Dir: a.dir, TimeLimit: a.assignment.GetTimeLimit().AsDuration(),
+		OnProgress: func(p ffmpeg.Progress) {
+			a.progress(progressOf(a.assignment.GetLease(), p))
+
+			finished, err := ffmpeg.Finished(a.dir)
+			if err != nil {
+				a.log.Warn("finished segments can't be listed yet", "error", err)
+			}
+
+			uploads.add(finished...)
+		},
+	})
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause // a failed upload, or what ended the task
+		}
+
+		cancel(err)
+		<-uploaded
+
+		return nil, err
+	}
+
+	for _, rendition := range renditions {
+		uploads.add(objectsOf(rendition)...)
+	}
+
+	uploads.close()
+
+	if err := <-uploaded; err != nil {
+		return nil, err
+	}
+
+	return renditions, verifyUploads(uploads, renditions)
+}
+
+// verifyUploads checks that what was measured is what was uploaded.
+func verifyUploads(uploads *uploader, renditions []*tcoderv1.EncodedRendition) error {
+	for _, rendition := range renditions {
+		for _, object := range objectsOf(rendition) {
+			if size, ok := uploads.sent(object.GetName()); !ok || size != object.GetSizeBytes() {
+				return changedFault()
+			}
+		}
+	}
+
+	return nil
+}
+
+func objectsOf(rendition *tcoderv1.EncodedRendition) []*tcoderv1.EncodedObject {
+	var objects []*tcoderv1.EncodedObject
+	if init := rendition.GetInitSegment(); init != nil {
+		objects = append(objects, init)
+	}
+
+	objects = append(objects, rendition.GetSegments()...)
+
+	if file := rendition.GetFile(); file != nil {
+		objects = append(objects, file)
+	}
+
+	return objects
+}
+
+func progressOf(lease *tcoderv1.LeaseRef, p ffmpeg.Progress) *tcoderv1.TaskProgress {
+	return &tcoderv1.TaskProgress{
+		Lease:     lease,
+		Fraction:  min(max(p.Fraction, 0), 1),
+		MediaTime: durationpb.New(p.OutTime),
+		Speed:     p.Speed,
+		Fps:       p.FPS,
+	}
+}
+
+// ended returns the cause of ctx if it has ended, err otherwise: FFmpeg and
+// net/http only know that they were canceled.
+func ended(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return context.Cause(ctx)
+	}
+
+	return err
+}

@@ -1,0 +1,84 @@
+package worker
+
+import (
+	"context"
+	"sync"
+
+	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
+)
+
+// outbox holds what one stream has yet to send. Putting never blocks, so a slow
+// control plane holds up nobody: messages wait in order, and of heartbeats only
+// the newest waits, since each says all that its predecessor said.
+type outbox struct {
+	mu        sync.Mutex
+	queue     []*tcoderv1.AttachRequest
+	heartbeat *tcoderv1.AttachRequest
+	closed    bool
+	wake      chan struct{} // holds one token when there may be something to take
+}
+
+func newOutbox() *outbox {
+	return &outbox{wake: make(chan struct{}, 1)}
+}
+
+// put appends a message.
+func (o *outbox) put(message *tcoderv1.AttachRequest) {
+	o.mu.Lock()
+	o.queue = append(o.queue, message)
+	o.mu.Unlock()
+	o.poke()
+}
+
+// putHeartbeat replaces the heartbeat that waits.
+func (o *outbox) putHeartbeat(message *tcoderv1.AttachRequest) {
+	o.mu.Lock()
+	o.heartbeat = message
+	o.mu.Unlock()
+	o.poke()
+}
+
+// close ends the outbox once it is empty.
+func (o *outbox) close() {
+	o.mu.Lock()
+	o.closed = true
+	o.mu.Unlock()
+	o.poke()
+}
+
+func (o *outbox) poke() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// next waits for a message; false means that there will be none.
+func (o *outbox) next(ctx context.Context) (*tcoderv1.AttachRequest, bool) {
+	for {
+		message, closed := o.take()
+		if message != nil || closed {
+			return message, message != nil
+		}
+
+		select {
+		case <-o.wake:
+		case <-ctx.Done():
+			return nil, false
+		}
+	}
+}
+
+func (o *outbox) take() (message *tcoderv1.AttachRequest, closed bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+
+	switch {
+	case len(o.queue) > 0:
+		message, o.queue = o.queue[0], o.queue[1:]
+	case o.heartbeat != nil:
+		message, o.heartbeat = o.heartbeat, nil
+	}
+
+	return message, o.closed
+}

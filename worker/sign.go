@@ -1,0 +1,45 @@
+package worker
+
+import (
+	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
+	"github.com/tcoder-dev/tcoder/worker/ffmpeg"
+)
+
+// signCall is a request for URLs on its way to the control plane and back. It
+// outlives streams: it is sent on each until it is answered.
+type signCall struct {
+	task    *heldTask
+	objects []*tcoderv1.EncodedObject
+	answer  chan *tcoderv1.SignResponse // takes one
+}
+
+// signRefusal is the control plane's no to a request for URLs.
+type signRefusal struct {
+	failure *tcoderv1.Failure
+}
+
+// Error tells the reason.
+func (r *signRefusal) Error() string {
+	return "uploads were not signed: " + r.failure.GetReason().String()
+}
+
+// passing tells whether the same request may be granted later.
+func (r *signRefusal) passing() bool {
+	switch r.failure.GetReason() {
+	case tcoderv1.ErrorReason_ERROR_REASON_STATE_UNAVAILABLE,
+		tcoderv1.ErrorReason_ERROR_REASON_OBJECT_STORE_UNAVAILABLE,
+		tcoderv1.ErrorReason_ERROR_REASON_SERVER_DRAINING,
+		tcoderv1.ErrorReason_ERROR_REASON_INTERNAL:
+		return true
+	default:
+		return false
+	}
+}
+
+func (r *signRefusal) fault() *ffmpeg.Fault {
+	return &ffmpeg.Fault{
+		Class:   tcoderv1.FaultClass_FAULT_CLASS_UNKNOWN,
+		Reason:  r.failure.GetReason(),
+		Message: r.failure.GetMessage(),
+	}
+}

@@ -1,0 +1,199 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
+	"github.com/tcoder-dev/tcoder/worker/ffmpeg"
+)
+
+// DefaultDrainGrace is the time that tasks get to end by themselves when the
+// worker is told to stop.
+const DefaultDrainGrace = 5 * time.Second
+
+const maxSlots = 64
+
+// Config is what a worker is made of. The zero value of an optional field means
+// its default.
+type Config struct {
+	// ServerURL is the control plane's, http (then HTTP/2 without TLS) or https.
+	// Required.
+	ServerURL string
+	// WorkerID names the process, unlike any other there was. Default: a ULID.
+	WorkerID string
+	// MachineID is the pool's machine it runs on; empty for a self-managed one.
+	MachineID string
+	// Token is the worker's credential. Empty sends none.
+	Token string
+	// Slots is how many tasks run at a time, 1 to 64. Default 1.
+	Slots int
+	// ScratchDir is where attempts keep their files, at most the size of their
+	// results. Workers may share it. Default: a folder of the system's temporary
+	// one.
+	ScratchDir string
+	// Tools are the FFmpeg programs. Default: those in $PATH.
+	Tools ffmpeg.Tools
+	// Encoders are the video codecs it offers. Default: what FFmpeg says.
+	Encoders []tcoderv1.VideoCodec
+	// Version of the program.
+	Version string
+	// DrainGrace is the time that tasks get to end by themselves when the worker
+	// is told to stop. Negative means none. Default DefaultDrainGrace.
+	DrainGrace time.Duration
+	// Logger gets the log. Required.
+	Logger *slog.Logger
+	// ControlClient makes a client for each stream, so that a dead connection
+	// ends with its stream. Default: HTTP/2 with pings.
+	ControlClient func() *http.Client
+	// StoreClient sends presigned requests. It must not follow redirects.
+	// Default: HTTP/1.1.
+	StoreClient *http.Client
+}
+
+// Worker runs tasks for one control plane.
+type Worker struct {
+	cfg   Config
+	work  executor // replaces FFmpeg in tests of the protocol
+	drain sync.Once
+	stop  chan struct{}
+}
+
+// New checks the configuration. It opens and starts nothing.
+func New(cfg Config) (*Worker, error) {
+	server, err := url.Parse(cfg.ServerURL)
+	if err != nil || (server.Scheme != "http" && server.Scheme != "https") || server.Host == "" {
+		return nil, fmt.Errorf("the server's URL %q is not one of http or https", cfg.ServerURL)
+	}
+
+	if cfg.Logger == nil {
+		return nil, errors.New("a worker needs a logger")
+	}
+
+	if cfg.Slots == 0 {
+		cfg.Slots = 1
+	}
+
+	if cfg.Slots < 1 || cfg.Slots > maxSlots {
+		return nil, fmt.Errorf("a worker has 1 to %d slots, not %d", maxSlots, cfg.Slots)
+	}
+
+	if cfg.WorkerID == "" {
+		cfg.WorkerID = newID(time.Now())
+	}
+
+	if strings.ContainsAny(cfg.WorkerID, "/\\.") {
+		return nil, fmt.Errorf("the worker's id %q is none", cfg.WorkerID)
+	}
+
+	if cfg.ScratchDir == "" {
+		cfg.ScratchDir = filepath.Join(os.TempDir(), "tcoder-scratch")
+	}
+
+	if cfg.DrainGrace == 0 {
+		cfg.DrainGrace = DefaultDrainGrace
+	}
+
+	cfg.DrainGrace = max(cfg.DrainGrace, 0)
+
+	if cfg.ControlClient == nil {
+		cfg.ControlClient = func() *http.Client { return newControlClient(cfg.ServerURL) }
+	}
+
+	cfg.Logger = cfg.Logger.With("worker_id", cfg.WorkerID)
+
+	return &Worker{cfg: cfg, stop: make(chan struct{})}, nil
+}
+
+// ID is the worker's id.
+func (w *Worker) ID() string { return w.cfg.WorkerID }
+
+// Drain makes Run finish what ends soon, hand back the rest, and return. It may
+// be called at any time, and again.
+func (w *Worker) Drain() {
+	w.drain.Do(func() { close(w.stop) })
+}
+
+// Run attaches to the control plane and works until it is told to leave. It
+// returns nil after a granted leave or a finished drain, the cause of ctx when
+// that was canceled, which stops all work at once, and an error if FFmpeg or
+// the scratch folder can't be used or the control plane can't serve this
+// version. Losing the control plane is none. It is called once.
+func (w *Worker) Run(ctx context.Context) (err error) {
+	work, encoders := w.work, w.cfg.Encoders
+
+	if work == nil {
+		client := w.cfg.StoreClient
+		if client == nil {
+			client = newStoreClient()
+			defer client.CloseIdleConnections()
+		}
+
+		tools, err := w.tools()
+		if err != nil {
+			return err
+		}
+
+		if encoders == nil {
+			names, err := ffmpeg.Encoders(ctx, tools)
+			if err != nil {
+				return fmt.Errorf("ask FFmpeg for its encoders: %w", err)
+			}
+
+			encoders = ffmpeg.VideoCodecs(names)
+		}
+
+		work = mediaWork{tools: tools, client: client, pacing: defaultPacing()}.execute
+	}
+
+	scratch, err := openScratch(w.cfg.ScratchDir, w.cfg.WorkerID)
+	if err != nil {
+		return err
+	}
+
+	defer func() { err = errors.Join(err, scratch.close()) }()
+
+	hello := &tcoderv1.Hello{
+		WorkerId:  w.cfg.WorkerID,
+		MachineId: w.cfg.MachineID,
+		Version:   w.cfg.Version,
+		Slots:     uint32(w.cfg.Slots),
+		Encoders:  encoders,
+		Cpus:      uint32(runtime.GOMAXPROCS(0)),
+	}
+
+	return newLoop(w.cfg, hello, decorate(scratch.dir, work), w.stop).run(ctx)
+}
+
+// tools completes the configured programs by those in $PATH.
+func (w *Worker) tools() (ffmpeg.Tools, error) {
+	tools := w.cfg.Tools
+	if tools.FFmpeg != "" && tools.FFprobe != "" {
+		return tools, nil
+	}
+
+	found, err := ffmpeg.Find()
+	if err != nil {
+		return ffmpeg.Tools{}, fmt.Errorf("find FFmpeg: %w", err)
+	}
+
+	if tools.FFmpeg == "" {
+		tools.FFmpeg = found.FFmpeg
+	}
+
+	if tools.FFprobe == "" {
+		tools.FFprobe = found.FFprobe
+	}
+
+	return tools, nil
+}
