@@ -3,12 +3,13 @@ package ffmpeg
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 )
-
-var errNotBuilt = errors.New("api only")
 
 // Source is where FFmpeg reads from.
 type Source struct {
@@ -23,22 +24,6 @@ type Source struct {
 	// source that is gone), any other error as TRANSFER_FAILED of class UNKNOWN.
 	// A nil func means that transfers never fail.
 	TransferError func() error
-}
-
-// ProbeRequest is one probe.
-type ProbeRequest struct {
-	// Source is what is probed.
-	Source Source
-	// Limits bound what the source may be; a zero field bounds nothing.
-	Limits *tcoderv1.InputLimits
-	// TimeLimit bounds the wall time. Default 2 minutes.
-	TimeLimit time.Duration
-}
-
-// Probe finds out what a source is: its streams, and by decoding the head and
-// reading the tail whether they are really there.
-func Probe(ctx context.Context, tools Tools, req ProbeRequest) (*tcoderv1.ProbeResult, error) {
-	return nil, errNotBuilt
 }
 
 // EncodeRequest is one encode.
@@ -57,18 +42,6 @@ type EncodeRequest struct {
 	OnProgress func(Progress)
 }
 
-// Progress is how far FFmpeg is.
-type Progress struct {
-	// OutTime is the media time written.
-	OutTime time.Duration
-	// Fraction is OutTime's share of the whole, 0 to 1.
-	Fraction float64
-	// Frame is the number of frames of the first video rendition.
-	Frame int64
-	// FPS is frames per second, Speed media seconds per second.
-	FPS, Speed float64
-}
-
 // Encode makes one output in req.Dir and returns what it really made: the
 // video renditions, largest first, then the audio rendition of HLS. Names of
 // objects are their paths below Dir: `720p/init.mp4`, `720p/00000.m4s`,
@@ -78,11 +51,173 @@ type Progress struct {
 // FFmpeg's process group is dead when it returns. On cancel of ctx it returns
 // ctx's error, within twice KillGrace.
 func Encode(ctx context.Context, tools Tools, req EncodeRequest) ([]*tcoderv1.EncodedRendition, error) {
-	return nil, errNotBuilt
+	args, err := EncodeArgs(req.Work, req.Source.URL)
+	if err != nil {
+		return nil, unknownFault(tcoderv1.ErrorReason_ERROR_REASON_ENCODE_FAILED, err.Error(), "the plan can't be carried out by this worker")
+	}
+
+	for _, name := range hlsFolders(req.Work.GetOutput()) {
+		if err := os.Mkdir(filepath.Join(req.Dir, name), 0o700); err != nil {
+			return nil, machineFault(err.Error(), "the worker's disk can't be written")
+		}
+	}
+
+	log, err := encode(ctx, tools.withDefaults(), req, args)
+	if err != nil {
+		return nil, err
+	}
+
+	if err := transferFault(req.Source, log); err != nil {
+		return nil, err
+	}
+
+	renditions, err := Measure(req.Work, req.Dir)
+
+	var fault *Fault
+	if errors.As(err, &fault) {
+		fault.Log = log
+	}
+
+	return renditions, err
 }
+
+// encode runs FFmpeg and returns the end of its standard error.
+func encode(ctx context.Context, tools Tools, req EncodeRequest, args []string) (string, error) {
+	run := process{
+		path: tools.FFmpeg, args: args, dir: req.Dir, timeLimit: req.TimeLimit,
+		stallTimeout: tools.StallTimeout, killGrace: tools.KillGrace, maxFileBytes: tools.MaxFileBytes,
+	}
+
+	var last time.Duration = -1
+
+	run.stdout = &progressParser{onBlock: func(p Progress, end bool) {
+		if p.OutTime != last {
+			last = p.OutTime
+			run.beat()
+		}
+
+		if total := req.Work.GetDuration().AsDuration(); total > 0 {
+			p.Fraction = min(1, p.OutTime.Seconds()/total.Seconds())
+		}
+
+		if end {
+			p.Fraction = 1
+		}
+
+		if req.OnProgress != nil {
+			req.OnProgress(p)
+		}
+	}}
+
+	end, err := run.run(ctx)
+	if err != nil {
+		return end.log, endFault(err, end.log)
+	}
+
+	if end.code != 0 {
+		if err := transferFault(req.Source, end.log); err != nil {
+			return end.log, err
+		}
+
+		return end.log, exitFault(end, func(log string) *Fault {
+			return unknownFault(tcoderv1.ErrorReason_ERROR_REASON_ENCODE_FAILED, log, "FFmpeg failed on this source")
+		})
+	}
+
+	return end.log, nil
+}
+
+// hlsFolders are the folders of an output's renditions; none for MP4.
+func hlsFolders(output *tcoderv1.OutputPlan) []string {
+	if output.GetKind() != tcoderv1.OutputKind_OUTPUT_KIND_HLS {
+		return nil
+	}
+
+	var names []string
+	for _, rendition := range output.GetVideo().GetRenditions() {
+		names = append(names, rendition.GetName())
+	}
+
+	if output.GetAudio() != nil {
+		names = append(names, output.GetAudio().GetName())
+	}
+
+	return names
+}
+
+// The MIME types of results.
+const (
+	typeVideo   = "video/mp4"
+	typeAudio   = "audio/mp4"
+	typeSegment = "video/iso.segment"
+)
 
 // Finished returns the HLS objects below dir that are complete on disk and
 // change no more, with name, size and content type, rendition by rendition in
 // order. It may be asked at any time during an encode, also from OnProgress.
 // MP4 files are not listed: they are complete when Encode returns.
-func Finished(dir string) ([]*tcoderv1.EncodedObject, error) { return nil, errNotBuilt }
+func Finished(dir string) ([]*tcoderv1.EncodedObject, error) {
+	folders, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("finished objects: %w", err)
+	}
+
+	var finished []*tcoderv1.EncodedObject
+
+	for _, folder := range folders {
+		if !folder.IsDir() {
+			continue
+		}
+
+		objects, err := finishedIn(dir, folder.Name())
+		if err != nil {
+			return nil, err
+		}
+
+		finished = append(finished, objects...)
+	}
+
+	return finished, nil
+}
+
+// finishedIn lists one rendition's folder. FFmpeg writes a segment under
+// another name and renames it. It writes the init segment in place, but
+// before it starts the first segment.
+func finishedIn(dir, folder string) ([]*tcoderv1.EncodedObject, error) {
+	entries, err := os.ReadDir(filepath.Join(dir, folder))
+	if err != nil {
+		return nil, fmt.Errorf("finished objects: %w", err)
+	}
+
+	var initial, segments []*tcoderv1.EncodedObject
+
+	for _, entry := range entries {
+		name := entry.Name()
+		isInit := name == initName
+
+		if !isInit && filepath.Ext(name) != segmentExt {
+			continue
+		}
+
+		info, err := entry.Info()
+		if err != nil {
+			return nil, fmt.Errorf("finished objects: %w", err)
+		}
+
+		object := &tcoderv1.EncodedObject{
+			Name: folder + "/" + name, SizeBytes: uint64(info.Size()), ContentType: typeSegment, //nolint:gosec // sizes are positive
+		}
+		if isInit {
+			object.ContentType = typeVideo
+			initial = append(initial, object)
+		} else {
+			segments = append(segments, object)
+		}
+	}
+
+	if len(segments) == 0 {
+		return nil, nil
+	}
+
+	return append(initial, segments...), nil
+}

@@ -1,7 +1,11 @@
 package ffmpeg
 
 import (
+	"bytes"
 	"context"
+	"os/exec"
+	"slices"
+	"strings"
 	"time"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
@@ -21,12 +25,113 @@ type Tools struct {
 	MaxFileBytes uint64
 }
 
+// The defaults of Tools.
+const (
+	defaultStallTimeout = time.Minute
+	defaultKillGrace    = time.Second
+	defaultMaxFileBytes = 256 << 30
+)
+
+func (t Tools) withDefaults() Tools {
+	if t.StallTimeout <= 0 {
+		t.StallTimeout = defaultStallTimeout
+	}
+
+	if t.KillGrace <= 0 {
+		t.KillGrace = defaultKillGrace
+	}
+
+	if t.MaxFileBytes == 0 {
+		t.MaxFileBytes = defaultMaxFileBytes
+	}
+
+	return t
+}
+
 // Find returns the Tools in $PATH. It fails with ENCODER_MISSING, as the
 // machine's fault, if one of the programs isn't there.
-func Find() (Tools, error) { return Tools{}, errNotBuilt }
+func Find() (Tools, error) {
+	var tools Tools
 
-// Encoders returns which of libx264, libx265, libsvtav1 and aac FFmpeg has.
-func Encoders(ctx context.Context, tools Tools) ([]string, error) { return nil, errNotBuilt }
+	for name, path := range map[string]*string{"ffmpeg": &tools.FFmpeg, "ffprobe": &tools.FFprobe} {
+		found, err := exec.LookPath(name)
+		if err != nil {
+			fault := missingProgram()
+			fault.Log = err.Error()
 
-// VideoCodecs returns the codecs that a worker with these encoders can make.
-func VideoCodecs(encoders []string) []tcoderv1.VideoCodec { return nil }
+			return Tools{}, fault
+		}
+
+		*path = found
+	}
+
+	return tools, nil
+}
+
+// maxEncoderList bounds what is read of FFmpeg's list of encoders.
+const maxEncoderList = 1 << 20
+
+// Encoders returns which of libx264, libx265, libsvtav1 and aac FFmpeg has, in
+// this order.
+func Encoders(ctx context.Context, tools Tools) ([]string, error) {
+	const timeLimit = 20 * time.Second
+
+	list := &capture{limit: maxEncoderList}
+	run := process{
+		path: tools.FFmpeg, args: []string{"-nostdin", "-hide_banner", "-encoders"}, stdout: list,
+		timeLimit: timeLimit, killGrace: tools.withDefaults().KillGrace,
+	}
+
+	end, err := run.run(ctx)
+	if err != nil {
+		return nil, endFault(err, end.log)
+	}
+
+	if end.code != 0 {
+		return nil, exitFault(end, func(log string) *Fault { return machineFault(log, "FFmpeg doesn't list its encoders") })
+	}
+
+	words := strings.Fields(list.String())
+
+	return slices.DeleteFunc([]string{"libx264", "libx265", "libsvtav1", "aac"}, func(name string) bool {
+		return !slices.Contains(words, name)
+	}), nil
+}
+
+// VideoCodecs returns the video codecs that a worker with these encoders can
+// make.
+func VideoCodecs(encoders []string) []tcoderv1.VideoCodec {
+	var codecs []tcoderv1.VideoCodec
+
+	for _, codec := range []tcoderv1.VideoCodec{
+		tcoderv1.VideoCodec_VIDEO_CODEC_H264, tcoderv1.VideoCodec_VIDEO_CODEC_HEVC, tcoderv1.VideoCodec_VIDEO_CODEC_AV1,
+	} {
+		if slices.Contains(encoders, videoEncoder(codec)) {
+			codecs = append(codecs, codec)
+		}
+	}
+
+	return codecs
+}
+
+// capture keeps the start of what is written to it.
+type capture struct {
+	limit    int
+	overflow bool
+	data     bytes.Buffer
+}
+
+// Write never fails: a writer that did would leave the program hanging.
+func (c *capture) Write(data []byte) (int, error) {
+	if room := c.limit - c.data.Len(); len(data) > room {
+		c.overflow = true
+		c.data.Write(data[:room])
+	} else {
+		c.data.Write(data)
+	}
+
+	return len(data), nil
+}
+
+// String is what was kept.
+func (c *capture) String() string { return c.data.String() }

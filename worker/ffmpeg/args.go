@@ -1,0 +1,313 @@
+package ffmpeg
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
+)
+
+// errWork is why no argument list could be made of a work. The control plane
+// never sends such a one.
+var errWork = errors.New("the work can't be done")
+
+// lengthSlack is how far an output may run past the planned duration before
+// it is cut: a source whose timestamps jump by hours must not fill the disk.
+const lengthSlack = time.Second
+
+// EncodeArgs returns the arguments of the one FFmpeg process that makes an
+// output: one decode, one chain of filters for all renditions. It is pure.
+// Paths of outputs are relative to the folder that FFmpeg is run in, which has
+// a folder for each HLS rendition.
+func EncodeArgs(work *tcoderv1.EncodeWork, sourceURL string) ([]string, error) {
+	if err := checkWork(work); err != nil {
+		return nil, err
+	}
+
+	args := []string{
+		"-nostdin", "-hide_banner", "-nostats", "-v", "level+warning",
+		"-progress", "pipe:1", "-stats_period", "0.5",
+	}
+	args = append(args, inputArgs(work.GetLimits())...)
+	args = append(args, "-i", sourceURL)
+
+	video, audio := work.GetOutput().GetVideo(), work.GetOutput().GetAudio()
+	if graph := filterGraph(video, sourceStream(work, video.GetStreamIndex())); graph != "" {
+		args = append(args, "-filter_complex", graph)
+	}
+
+	encoded := 0
+
+	for _, rendition := range video.GetRenditions() {
+		if rendition.GetCopy() {
+			args = append(args, "-map", input(video.GetStreamIndex()), "-c:v", "copy")
+		} else {
+			args = append(args, "-map", fmt.Sprintf("[v%d]", encoded))
+			args = append(args, videoArgs(video, rendition)...)
+			encoded++
+		}
+
+		if work.GetOutput().GetKind() == tcoderv1.OutputKind_OUTPUT_KIND_HLS {
+			args = append(args, hlsArgs(work, rendition.GetName())...)
+
+			continue
+		}
+
+		if audio != nil {
+			args = append(args, audioArgs(audio)...)
+		}
+
+		args = append(args, mp4Args(work, rendition.GetName()+".mp4")...)
+	}
+
+	if audio != nil && work.GetOutput().GetKind() == tcoderv1.OutputKind_OUTPUT_KIND_HLS {
+		args = append(append(args, audioArgs(audio)...), hlsArgs(work, audio.GetName())...)
+	} else if video == nil {
+		args = append(append(args, audioArgs(audio)...), mp4Args(work, audio.GetName()+".m4a")...)
+	}
+
+	return args, nil
+}
+
+func checkWork(work *tcoderv1.EncodeWork) error {
+	output := work.GetOutput()
+	video, audio := output.GetVideo(), output.GetAudio()
+
+	switch {
+	case output.GetKind() != tcoderv1.OutputKind_OUTPUT_KIND_HLS && output.GetKind() != tcoderv1.OutputKind_OUTPUT_KIND_MP4:
+		return fmt.Errorf("%w: output kind %s", errWork, output.GetKind())
+	case video == nil && audio == nil:
+		return fmt.Errorf("%w: neither picture nor sound", errWork)
+	case output.GetKind() == tcoderv1.OutputKind_OUTPUT_KIND_HLS && output.GetSegmentSeconds() <= 0:
+		return fmt.Errorf("%w: no segment duration", errWork)
+	case audio != nil && !plainName(audio.GetName()):
+		return fmt.Errorf("%w: name of the audio rendition", errWork)
+	case video == nil:
+		return nil
+	case len(video.GetRenditions()) == 0:
+		return fmt.Errorf("%w: no renditions", errWork)
+	case videoEncoder(video.GetCodec()) == "":
+		return fmt.Errorf("%w: video codec %s", errWork, video.GetCodec())
+	}
+
+	copies := 0
+
+	for _, rendition := range video.GetRenditions() {
+		if rendition.GetCopy() {
+			copies++
+
+			continue
+		}
+
+		if rendition.GetWidth() == 0 || rendition.GetHeight() == 0 || rendition.GetWidth()%2+rendition.GetHeight()%2 != 0 {
+			return fmt.Errorf("%w: %d x %d pixels", errWork, rendition.GetWidth(), rendition.GetHeight())
+		}
+
+		if video.GetFrameRate().GetNum() <= 0 || video.GetFrameRate().GetDen() <= 0 || video.GetGopFrames() == 0 {
+			return fmt.Errorf("%w: no cadence", errWork)
+		}
+	}
+
+	for _, rendition := range video.GetRenditions() {
+		if !plainName(rendition.GetName()) {
+			return fmt.Errorf("%w: name of a rendition", errWork)
+		}
+	}
+
+	// The source's keyframes are not those of the other rungs.
+	if output.GetKind() == tcoderv1.OutputKind_OUTPUT_KIND_HLS && copies > 0 && len(video.GetRenditions()) > 1 {
+		return fmt.Errorf("%w: a copied rendition among others is not aligned", errWork)
+	}
+
+	return nil
+}
+
+// plainName reports whether a name is a single element of a path, and nothing
+// that FFmpeg takes for a pattern or an option.
+func plainName(name string) bool {
+	for i, r := range name {
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_'
+		if !letter && (i == 0 || r != '-' && r != '.') {
+			return false
+		}
+	}
+
+	return name != ""
+}
+
+func input(index uint32) string { return fmt.Sprintf("0:%d", index) }
+
+// sourceStream is the stream of the source with an index, nil if the probe
+// doesn't tell of it.
+func sourceStream(work *tcoderv1.EncodeWork, index uint32) *tcoderv1.StreamInfo {
+	for _, stream := range work.GetSource().GetStreams() {
+		if stream.GetIndex() == index {
+			return stream
+		}
+	}
+
+	return nil
+}
+
+func videoEncoder(codec tcoderv1.VideoCodec) string {
+	switch codec {
+	case tcoderv1.VideoCodec_VIDEO_CODEC_H264:
+		return "libx264"
+	case tcoderv1.VideoCodec_VIDEO_CODEC_HEVC:
+		return "libx265"
+	case tcoderv1.VideoCodec_VIDEO_CODEC_AV1:
+		return "libsvtav1"
+	case tcoderv1.VideoCodec_VIDEO_CODEC_UNSPECIFIED:
+	}
+
+	return ""
+}
+
+// videoArgs encode a rendition. Groups of pictures are closed and equally
+// long in all renditions: a keyframe each GopFrames, and nowhere else.
+func videoArgs(video *tcoderv1.VideoPlan, rendition *tcoderv1.RenditionPlan) []string {
+	gop := strconv.FormatUint(uint64(video.GetGopFrames()), 10)
+	args := []string{"-c:v", videoEncoder(video.GetCodec())}
+
+	switch video.GetCodec() {
+	case tcoderv1.VideoCodec_VIDEO_CODEC_HEVC:
+		args = append(args, "-preset", video.GetEncoderPreset(), "-profile:v", "main", "-tag:v", "hvc1",
+			"-x265-params", "log-level=error:open-gop=0:scenecut=0:keyint="+gop+":min-keyint="+gop)
+	case tcoderv1.VideoCodec_VIDEO_CODEC_AV1:
+		args = append(args, "-preset", svtPreset(video.GetEncoderPreset()), "-g", gop, "-svtav1-params", "scd=0:irefresh-type=2")
+	case tcoderv1.VideoCodec_VIDEO_CODEC_H264, tcoderv1.VideoCodec_VIDEO_CODEC_UNSPECIFIED:
+		args = append(args, "-preset", video.GetEncoderPreset(), "-profile:v", "high",
+			"-g", gop, "-keyint_min", gop, "-sc_threshold", "0", "-flags:v", "+cgop")
+	}
+
+	args = append(args, rateArgs(video, rendition.GetVideoBitrateBps())...)
+
+	// The filters made the cadence constant; nothing else may touch it.
+	return append(args, "-fps_mode", "passthrough")
+}
+
+// rateArgs say how bits are spent. The buffer holds 1.5 s at the cap.
+func rateArgs(video *tcoderv1.VideoPlan, bps uint32) []string {
+	text := func(n uint64) string { return strconv.FormatUint(n, 10) }
+	bitrate := uint64(bps)
+	capped := video.GetRateControl() != tcoderv1.RateControl_RATE_CONTROL_BITRATE
+
+	if video.GetCodec() == tcoderv1.VideoCodec_VIDEO_CODEC_AV1 {
+		if capped {
+			return []string{"-crf", text(uint64(svtCRF(video.GetCrf()))), "-maxrate", text(bitrate), "-bufsize", text(bitrate * 3 / 2)}
+		}
+
+		return []string{"-b:v", text(bitrate)}
+	}
+
+	if capped {
+		return []string{"-crf", text(uint64(video.GetCrf())), "-maxrate", text(bitrate), "-bufsize", text(bitrate * 3 / 2)}
+	}
+
+	// Room for 7 % above the target lets the encoder meet it.
+	return []string{"-b:v", text(bitrate), "-maxrate", text(bitrate * 107 / 100), "-bufsize", text(bitrate * 3 / 2)}
+}
+
+// svtPreset is the preset of SVT-AV1 that takes the place of x264's.
+func svtPreset(x264 string) string {
+	switch x264 {
+	case "ultrafast":
+		return "12"
+	case "superfast":
+		return "11"
+	case "faster":
+		return "9"
+	case "fast":
+		return "8"
+	case "medium":
+		return "7"
+	case "slow":
+		return "6"
+	default:
+		return "10"
+	}
+}
+
+// svtCRF brings x264's scale of quality to SVT-AV1's, whose middle is 12
+// higher.
+func svtCRF(x264 uint32) uint32 {
+	const offset, highest = 12, 63
+
+	return min(x264+offset, highest)
+}
+
+// audioArgs map and encode the sound. The first sample is at the start of the
+// container's clock, like the first frame, and holes are filled with silence.
+func audioArgs(audio *tcoderv1.AudioPlan) []string {
+	args := []string{"-map", input(audio.GetStreamIndex())}
+
+	if audio.GetCopy() {
+		args = append(args, "-c:a", "copy")
+	} else {
+		layout := "stereo"
+		if audio.GetChannels() == 1 {
+			layout = "mono"
+		}
+
+		args = append(args, "-c:a", "aac", "-b:a", strconv.FormatUint(uint64(audio.GetBitrateBps()), 10),
+			"-af", fmt.Sprintf("aresample=osr=%d:async=1:first_pts=0,aformat=channel_layouts=%s", audio.GetSampleRateHz(), layout))
+	}
+
+	if audio.GetLanguage() != "" {
+		args = append(args, "-metadata:s:a:0", "language="+audio.GetLanguage())
+	}
+
+	return args
+}
+
+// commonArgs bound an output, and keep out what a source says about its maker
+// and where it was.
+func commonArgs(work *tcoderv1.EncodeWork) []string {
+	args := []string{"-map_metadata", "-1", "-map_chapters", "-1", "-max_muxing_queue_size", "4096"}
+
+	longest := work.GetLimits().GetMaxDuration().AsDuration()
+	if d := work.GetDuration().AsDuration(); d > 0 {
+		longest = d + lengthSlack
+	}
+
+	if longest > 0 {
+		args = append(args, "-t", seconds(longest))
+	}
+
+	return args
+}
+
+func mp4Args(work *tcoderv1.EncodeWork, path string) []string {
+	return append(commonArgs(work), "-movflags", "+faststart", "-f", "mp4", path)
+}
+
+// hlsArgs package one rendition in a folder of its own. FFmpeg's playlist is
+// left behind: the control plane writes its own from what was measured.
+func hlsArgs(work *tcoderv1.EncodeWork, name string) []string {
+	// A microsecond less than the segment, because FFmpeg cuts at the first
+	// keyframe that is not before a multiple of it: rounded up, it would miss.
+	target := time.Duration(work.GetOutput().GetSegmentSeconds()*float64(time.Second)).Truncate(time.Microsecond) - time.Microsecond
+
+	return append(commonArgs(work),
+		// The edit list carries negative timestamps of encoders; a shift would
+		// take picture and sound apart.
+		"-avoid_negative_ts", "disabled",
+		"-f", "hls", "-hls_time", seconds(target), "-hls_playlist_type", "vod",
+		"-hls_segment_type", "fmp4", "-hls_fmp4_init_filename", initName,
+		// Under its own name a segment is complete.
+		"-hls_flags", "independent_segments+temp_file",
+		"-hls_segment_filename", name+"/%05d"+segmentExt, name+"/"+playlistName)
+}
+
+// The files of an HLS rendition's folder.
+const (
+	initName     = "init.mp4"
+	segmentExt   = ".m4s"
+	playlistName = "index.m3u8"
+)
+
+func seconds(d time.Duration) string {
+	return strconv.FormatFloat(d.Seconds(), 'f', 6, 64)
+}

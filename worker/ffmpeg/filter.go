@@ -1,0 +1,101 @@
+package ffmpeg
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
+)
+
+// filterGraph makes the pictures of all encoded renditions, [v0] the largest,
+// from one decode: each is scaled from the one above. It is empty when
+// nothing is encoded. FFmpeg has turned the picture upright before.
+func filterGraph(video *tcoderv1.VideoPlan, source *tcoderv1.StreamInfo) string {
+	encoded := slices.DeleteFunc(slices.Clone(video.GetRenditions()), (*tcoderv1.RenditionPlan).GetCopy)
+	if len(encoded) == 0 {
+		return ""
+	}
+
+	graph := "[" + input(video.GetStreamIndex()) + "]" + strings.Join(sourceFilters(video, source, encoded[0]), ",")
+
+	for i, rendition := range encoded {
+		if i > 0 {
+			graph += fmt.Sprintf("[s%d]%s", i, strings.Join(scaleTo(rendition, ""), ","))
+		}
+
+		if i < len(encoded)-1 {
+			graph += fmt.Sprintf(",split=2[v%d][s%d];", i, i+1)
+		} else {
+			graph += fmt.Sprintf("[v%d]", i)
+		}
+	}
+
+	return graph
+}
+
+// sourceFilters make the largest rendition's pictures of the source's.
+func sourceFilters(video *tcoderv1.VideoPlan, source *tcoderv1.StreamInfo, largest *tcoderv1.RenditionPlan) []string {
+	var filters []string
+
+	if video.GetDeinterlace() {
+		// Frames that are not marked as interlaced pass as they are.
+		filters = append(filters, "bwdif=mode=send_frame:parity=auto:deint=interlaced")
+	}
+
+	// The cadence is constant, and begins with the container's clock: a picture
+	// that starts later than the sound is held from the start.
+	filters = append(filters, fmt.Sprintf("fps=%d/%d:start_time=0", video.GetFrameRate().GetNum(), video.GetFrameRate().GetDen()))
+
+	rgb := isRGB(source.GetPixelFormat())
+	if rgb {
+		filters = append(filters, scaleTo(largest, ":out_color_matrix=bt709:out_range=tv")...)
+	} else {
+		filters = append(filters, scaleTo(largest, "")...)
+	}
+
+	if video.GetToneMap() {
+		filters = append(filters, toneMap(source)...)
+	}
+
+	filters = append(filters, "format=yuv420p")
+	if rgb {
+		filters = append(filters, "setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709")
+	}
+
+	return filters
+}
+
+// scaleTo scales to a rendition's size, with square pixels.
+func scaleTo(rendition *tcoderv1.RenditionPlan, options string) []string {
+	return []string{
+		fmt.Sprintf("scale=%d:%d:flags=bicubic%s", rendition.GetWidth(), rendition.GetHeight(), options),
+		"setsar=1",
+	}
+}
+
+// toneMap brings HDR to BT.709. It is the dearest filter, and so comes after
+// the first scaling. What a source leaves unsaid is what HDR10 says.
+func toneMap(source *tcoderv1.StreamInfo) []string {
+	known := func(value, fallback string, values ...string) string {
+		if slices.Contains(values, value) {
+			return value
+		}
+
+		return fallback
+	}
+
+	return []string{
+		fmt.Sprintf("zscale=tin=%s:pin=%s:min=%s:t=linear:npl=100",
+			known(source.GetColorTransfer(), "smpte2084", "smpte2084", "arib-std-b67"),
+			known(source.GetColorPrimaries(), "bt2020", "bt2020", "bt709", "smpte432"),
+			known(source.GetColorSpace(), "bt2020nc", "bt2020nc", "bt2020c", "bt709")),
+		"format=gbrpf32le", "zscale=p=bt709", "tonemap=hable:desat=0", "zscale=t=bt709:m=bt709:r=tv",
+	}
+}
+
+func isRGB(pixelFormat string) bool {
+	return slices.ContainsFunc([]string{"rgb", "bgr", "gbr", "argb", "abgr", "0rgb", "0bgr", "pal8"}, func(prefix string) bool {
+		return strings.HasPrefix(pixelFormat, prefix)
+	})
+}

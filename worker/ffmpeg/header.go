@@ -1,0 +1,286 @@
+package ffmpeg
+
+import (
+	"context"
+	"encoding/json"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
+)
+
+// maxHeader bounds ffprobe's description of a source: a thousand streams.
+const maxHeader = 2 << 20
+
+// headerEntries are what ffprobe is asked for: nothing more, because titles
+// and other tags are as long as the source wants.
+const headerEntries = "format=format_name,duration,start_time,bit_rate" +
+	":stream=index,codec_type,codec_name,profile,level,width,height,has_b_frames,sample_aspect_ratio,pix_fmt" +
+	",color_space,color_transfer,color_primaries,field_order,r_frame_rate,avg_frame_rate,start_time,duration" +
+	",bit_rate,nb_frames,sample_rate,channels" +
+	":stream_disposition=default,attached_pic,timed_thumbnails:stream_tags=language,DURATION:stream_side_data=rotation"
+
+// header is what ffprobe says of a source.
+type header struct {
+	Format struct {
+		Name     string `json:"format_name"` //nolint:tagliatelle // ffprobe's name
+		Duration string `json:"duration"`
+		Start    string `json:"start_time"` //nolint:tagliatelle // ffprobe's name
+		BitRate  string `json:"bit_rate"`   //nolint:tagliatelle // ffprobe's name
+	} `json:"format"`
+	Streams []headerStream `json:"streams"`
+	// estimated is true if the duration is computed of the bitrate.
+	estimated bool
+}
+
+//nolint:tagliatelle // ffprobe's names
+type headerStream struct {
+	Index          uint32 `json:"index"`
+	Type           string `json:"codec_type"`
+	Codec          string `json:"codec_name"`
+	Profile        string `json:"profile"`
+	Level          int32  `json:"level"`
+	Width          uint32 `json:"width"`
+	Height         uint32 `json:"height"`
+	BFrames        int    `json:"has_b_frames"`
+	Aspect         string `json:"sample_aspect_ratio"`
+	PixelFormat    string `json:"pix_fmt"`
+	ColorSpace     string `json:"color_space"`
+	ColorTransfer  string `json:"color_transfer"`
+	ColorPrimaries string `json:"color_primaries"`
+	FieldOrder     string `json:"field_order"`
+	NominalRate    string `json:"r_frame_rate"`
+	AverageRate    string `json:"avg_frame_rate"`
+	Start          string `json:"start_time"`
+	Duration       string `json:"duration"`
+	BitRate        string `json:"bit_rate"`
+	Frames         string `json:"nb_frames"`
+	SampleRate     string `json:"sample_rate"`
+	Channels       uint32 `json:"channels"`
+	Disposition    struct {
+		Default    int `json:"default"`
+		Attached   int `json:"attached_pic"`
+		Thumbnails int `json:"timed_thumbnails"`
+	} `json:"disposition"`
+	Tags struct {
+		Language string `json:"language"`
+		Duration string `json:"DURATION"`
+	} `json:"tags"`
+	SideData []struct {
+		Rotation *float64 `json:"rotation"`
+	} `json:"side_data_list"`
+}
+
+// readHeader asks ffprobe what the source is.
+func (p *prober) readHeader(ctx context.Context) (*header, error) {
+	output := &capture{limit: maxHeader}
+	args := append([]string{"-hide_banner", "-v", "level+warning"}, inputArgs(p.req.Limits)...)
+	run := p.process(p.tools.FFprobe, append(args, "-show_entries", headerEntries, "-of", "json=compact=1", p.req.Source.URL)...)
+	run.stdout = output
+
+	end, err := run.run(ctx)
+
+	switch {
+	case err != nil:
+		return nil, endFault(err, end.log)
+	case end.code != 0:
+		return nil, exitFault(end, notMedia)
+	case output.overflow:
+		return nil, inputFault(tcoderv1.ErrorReason_ERROR_REASON_INPUT_LIMIT_EXCEEDED, end.log, "the source has too many streams")
+	}
+
+	found := header{estimated: strings.Contains(end.log, "Estimating duration from bitrate")}
+	if err := json.Unmarshal(output.data.Bytes(), &found); err != nil {
+		return nil, unknownFault(tcoderv1.ErrorReason_ERROR_REASON_INTERNAL, err.Error()+"\n"+end.log, "the worker doesn't understand its ffprobe")
+	}
+
+	if len(found.Streams) == 0 || found.Format.Name == "" {
+		return nil, notMedia(end.log)
+	}
+
+	return &found, nil
+}
+
+func notMedia(log string) *Fault {
+	return inputFault(tcoderv1.ErrorReason_ERROR_REASON_INPUT_NOT_MEDIA, log, "the source is not a media file that can be read")
+}
+
+// result is the header in the words of the API. Pictures that are attached to
+// a sound are left out, as are codecs that FFmpeg doesn't know.
+func (h *header) result(size int64) *tcoderv1.ProbeResult {
+	result := &tcoderv1.ProbeResult{
+		Format:     h.Format.Name,
+		SizeBytes:  uint64(max(0, size)), //nolint:gosec // not negative
+		BitrateBps: number(h.Format.BitRate),
+	}
+	if start, ok := parseSeconds(h.Format.Start); ok {
+		result.StartTime = durationpb.New(start)
+	}
+
+	if d, ok := parseSeconds(h.Format.Duration); ok && d > 0 {
+		result.Duration = durationpb.New(d)
+	}
+
+	for _, s := range h.Streams {
+		if s.Disposition.Attached == 0 && s.Disposition.Thumbnails == 0 {
+			result.Streams = append(result.Streams, s.info())
+		}
+	}
+
+	return result
+}
+
+func (s headerStream) info() *tcoderv1.StreamInfo {
+	info := &tcoderv1.StreamInfo{
+		Index: s.Index, Kind: s.kind(), Codec: s.Codec, Profile: known(s.Profile), Level: max(0, s.Level),
+		Width: s.Width, Height: s.Height, RotationDegrees: s.rotation(), SampleAspectRatio: aspect(s.Aspect),
+		FrameRate: rational(s.AverageRate, "/"), NominalFrameRate: rational(s.NominalRate, "/"),
+		PixelFormat: known(s.PixelFormat), ColorTransfer: known(s.ColorTransfer), ColorPrimaries: known(s.ColorPrimaries),
+		ColorSpace: known(s.ColorSpace), FieldOrder: known(s.FieldOrder), HasBFrames: s.BFrames > 0,
+		SampleRateHz: uint32(min(number(s.SampleRate), math.MaxUint32)), Channels: s.Channels,
+		BitrateBps: number(s.BitRate), FrameCount: number(s.Frames),
+		Language: language(s.Tags.Language), Default: s.Disposition.Default != 0,
+	}
+
+	if info.GetKind() != tcoderv1.StreamKind_STREAM_KIND_VIDEO {
+		info.FrameRate, info.NominalFrameRate = nil, nil
+	}
+
+	start, _ := parseSeconds(s.Start)
+	info.StartTime = durationpb.New(start)
+
+	if d, ok := parseSeconds(s.Duration); ok && d > 0 {
+		info.Duration = durationpb.New(d)
+	}
+
+	return info
+}
+
+// kind is the stream's kind, unspecified for what can't be decoded.
+func (s headerStream) kind() tcoderv1.StreamKind {
+	if s.Codec == "" || s.Codec == "none" || s.Codec == "unknown" {
+		return tcoderv1.StreamKind_STREAM_KIND_UNSPECIFIED
+	}
+
+	switch s.Type {
+	case "video":
+		return tcoderv1.StreamKind_STREAM_KIND_VIDEO
+	case "audio":
+		return tcoderv1.StreamKind_STREAM_KIND_AUDIO
+	case "subtitle":
+		return tcoderv1.StreamKind_STREAM_KIND_SUBTITLE
+	default:
+		return tcoderv1.StreamKind_STREAM_KIND_UNSPECIFIED
+	}
+}
+
+// rotation is what FFmpeg turns the picture by, clockwise. A display matrix
+// counts the other way; one that is no quarter turn leaves the size as it is.
+func (s headerStream) rotation() uint32 {
+	const full, quarter, near = 360, 90, 1
+
+	for _, data := range s.SideData {
+		if data.Rotation == nil || math.IsNaN(*data.Rotation) || math.IsInf(*data.Rotation, 0) {
+			continue
+		}
+
+		clockwise := math.Mod(full-math.Mod(*data.Rotation, full), full)
+		if turns := math.Round(clockwise / quarter); math.Abs(clockwise-turns*quarter) < near {
+			return uint32(turns) % 4 * quarter
+		}
+	}
+
+	return 0
+}
+
+// known is an FFmpeg name, empty where FFmpeg has none.
+func known(name string) string {
+	if name == "unknown" || name == "reserved" || name == "N/A" {
+		return ""
+	}
+
+	return name
+}
+
+// aspect is the shape of pixels, unset for square ones and for those that are
+// too long to be true.
+func aspect(text string) *tcoderv1.Rational {
+	const extreme = 8
+
+	r := rational(text, ":")
+	if r == nil || r.GetNum() == r.GetDen() || r.GetNum() > extreme*r.GetDen() || r.GetDen() > extreme*r.GetNum() {
+		return nil
+	}
+
+	return r
+}
+
+// rational parses a positive fraction; nil if it is none.
+func rational(text, separator string) *tcoderv1.Rational {
+	a, b, _ := strings.Cut(text, separator)
+
+	const bits = 31
+
+	num, errNum := strconv.ParseUint(a, 10, bits)
+	den, errDen := strconv.ParseUint(b, 10, bits)
+
+	if errNum != nil || errDen != nil {
+		return nil
+	}
+
+	return reduced(num, den)
+}
+
+// number parses a count; 0 if it is none.
+func number(text string) uint64 {
+	n, err := strconv.ParseUint(text, 10, 63)
+	if err != nil {
+		return 0
+	}
+
+	return n
+}
+
+// parseSeconds parses seconds as FFmpeg prints them, if they can be true.
+func parseSeconds(text string) (time.Duration, bool) {
+	f, err := strconv.ParseFloat(text, 64)
+	if err != nil || math.IsNaN(f) || math.Abs(f) > maxDuration.Seconds() {
+		return 0, false
+	}
+
+	return time.Duration(math.Round(f*1e6)) * time.Microsecond, true
+}
+
+// clock parses Matroska's hh:mm:ss.nnnnnnnnn.
+func clock(text string) (time.Duration, bool) {
+	parts := strings.Split(text, ":")
+	if len(parts) != 3 { //nolint:mnd // hours, minutes, seconds
+		return 0, false
+	}
+
+	hours, errHours := strconv.ParseUint(parts[0], 10, 16)
+	minutes, errMinutes := strconv.ParseUint(parts[1], 10, 8)
+	rest, ok := parseSeconds(parts[2])
+
+	if errHours != nil || errMinutes != nil || !ok {
+		return 0, false
+	}
+
+	return time.Duration(hours)*time.Hour + time.Duration(minutes)*time.Minute + rest, true //nolint:gosec // few bits
+}
+
+var languageTag = regexp.MustCompile(`^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,3}$`)
+
+// language is a language tag, empty for what is none.
+func language(tag string) string {
+	if tag == "und" || !languageTag.MatchString(tag) {
+		return ""
+	}
+
+	return tag
+}

@@ -1,0 +1,287 @@
+package ffmpeg
+
+import (
+	"fmt"
+	"math/bits"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/Eyevinn/mp4ff/mp4"
+)
+
+// maxDuration is the longest media time that is believed: a year.
+const maxDuration = 366 * 24 * time.Hour
+
+// track is a track of a file that FFmpeg made.
+type track struct {
+	isVideo       bool
+	codecs        string // of RFC 6381
+	width, height uint32
+	timescale     uint32
+	// priming is what an encoder put before the first sample that is meant, as
+	// the edit list has it. For video it is only a shift of timestamps.
+	priming uint64
+	// frames and ticks are counted for progressive files alone.
+	frames, ticks uint64
+	trex          *mp4.TrexBox
+}
+
+func (t track) duration(ticks uint64) time.Duration {
+	if t.timescale == 0 {
+		return 0
+	}
+
+	whole, rest := ticks/uint64(t.timescale), ticks%uint64(t.timescale)
+	if whole > uint64(maxDuration/time.Second) {
+		return maxDuration
+	}
+
+	high, low := bits.Mul64(rest, uint64(time.Second))
+	nanos, _ := bits.Div64(high, low, uint64(t.timescale))
+
+	return time.Duration(whole)*time.Second + time.Duration(nanos) //nolint:gosec // bounded above
+}
+
+func (t track) contentType() string {
+	if t.isVideo {
+		return typeVideo
+	}
+
+	return typeAudio
+}
+
+// segment is what is in one media segment.
+type segment struct{ start, ticks, frames uint64 }
+
+func open(path string) (*mp4.File, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("measure: %w", err)
+	}
+	defer file.Close() //nolint:errcheck // only read
+
+	parsed, err := mp4.DecodeFile(file, mp4.WithDecodeMode(mp4.DecModeLazyMdat))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errResult, err)
+	}
+
+	return parsed, nil
+}
+
+// readTrack reads the only track of an init segment.
+func readTrack(path string) (track, error) {
+	tracks, err := readTracks(path)
+	if err != nil {
+		return track{}, err
+	}
+
+	if len(tracks) != 1 {
+		return track{}, fmt.Errorf("%w: %d tracks in an init segment", errResult, len(tracks))
+	}
+
+	return tracks[0], nil
+}
+
+// readTracks reads the tracks of a progressive file or an init segment.
+func readTracks(path string) ([]track, error) {
+	file, err := open(path)
+	if err != nil {
+		return nil, err
+	}
+
+	if file.Moov == nil || len(file.Moov.Traks) == 0 {
+		return nil, fmt.Errorf("%w: no tracks", errResult)
+	}
+
+	tracks := make([]track, 0, len(file.Moov.Traks))
+
+	for i, box := range file.Moov.Traks {
+		t, err := describe(box)
+		if err != nil {
+			return nil, err
+		}
+
+		if file.Moov.Mvex != nil && i < len(file.Moov.Mvex.Trexs) {
+			t.trex = file.Moov.Mvex.Trexs[i]
+		}
+
+		tracks = append(tracks, t)
+	}
+
+	return tracks, nil
+}
+
+func describe(box *mp4.TrakBox) (track, error) {
+	if box.Mdia == nil || box.Mdia.Mdhd == nil || box.Mdia.Minf == nil || box.Mdia.Minf.Stbl == nil || box.Mdia.Minf.Stbl.Stsd == nil {
+		return track{}, fmt.Errorf("%w: a track without a description", errResult)
+	}
+
+	table := box.Mdia.Minf.Stbl
+	t := track{timescale: box.Mdia.Mdhd.Timescale}
+
+	if box.Edts != nil && len(box.Edts.Elst) > 0 {
+		for _, entry := range box.Edts.Elst[0].Entries {
+			if entry.MediaTime > 0 {
+				t.priming = uint64(entry.MediaTime)
+			}
+		}
+	}
+
+	for _, entry := range table.Stsd.Children {
+		switch sample := entry.(type) {
+		case *mp4.VisualSampleEntryBox:
+			t.isVideo, t.priming = true, 0
+			t.width, t.height = uint32(sample.Width), uint32(sample.Height)
+			t.codecs = videoCodecs(sample)
+		case *mp4.AudioSampleEntryBox:
+			t.codecs = audioCodecs(sample)
+		}
+	}
+
+	if t.codecs == "" || t.timescale == 0 {
+		return track{}, fmt.Errorf("%w: a track of an unknown codec", errResult)
+	}
+
+	if table.Stts != nil {
+		for i, n := range table.Stts.SampleCount {
+			t.frames += uint64(n)
+			t.ticks += uint64(n) * uint64(table.Stts.SampleTimeDelta[i])
+		}
+	}
+
+	t.ticks -= min(t.ticks, t.priming)
+
+	return t, nil
+}
+
+// readSegment reads the tables of a media segment. Its first picture must be
+// a keyframe.
+func readSegment(path string, head track) (segment, error) {
+	file, err := open(path)
+	if err != nil {
+		return segment{}, err
+	}
+
+	var (
+		made  segment
+		first = true
+	)
+
+	for _, part := range file.Segments {
+		for _, fragment := range part.Fragments {
+			if fragment.Moof == nil || fragment.Moof.Traf == nil || fragment.Moof.Traf.Tfdt == nil || fragment.Moof.Traf.Tfhd == nil {
+				return segment{}, fmt.Errorf("%w: a fragment without a time", errResult)
+			}
+
+			traf := fragment.Moof.Traf
+			if first {
+				made.start = traf.Tfdt.BaseMediaDecodeTime()
+			}
+
+			for _, run := range traf.Truns {
+				made.ticks += run.AddSampleDefaultValues(traf.Tfhd, head.trex)
+				made.frames += uint64(run.SampleCount())
+
+				if first && len(run.Samples) > 0 {
+					if head.isVideo && !run.Samples[0].IsSync() {
+						return segment{}, fmt.Errorf("%w: a segment doesn't start with a keyframe", errResult)
+					}
+
+					first = false
+				}
+			}
+		}
+	}
+
+	if made.frames == 0 || made.ticks == 0 {
+		return segment{}, fmt.Errorf("%w: an empty segment", errResult)
+	}
+
+	return made, nil
+}
+
+// videoCodecs names what a video sample entry holds; empty if unknown.
+func videoCodecs(entry *mp4.VisualSampleEntryBox) string {
+	switch {
+	case entry.AvcC != nil:
+		return fmt.Sprintf("%s.%02x%02x%02x", entry.Type(), entry.AvcC.AVCProfileIndication,
+			entry.AvcC.ProfileCompatibility, entry.AvcC.AVCLevelIndication)
+	case entry.HvcC != nil:
+		return hevcCodecs(entry)
+	case entry.Av1C != nil:
+		const mainTier, highTier = "M", "H"
+
+		tier, depth := mainTier, 8
+		if entry.Av1C.SeqTier0 == 1 {
+			tier = highTier
+		}
+
+		if entry.Av1C.HighBitdepth == 1 {
+			depth = 10
+			if entry.Av1C.TwelveBit == 1 {
+				depth = 12
+			}
+		}
+
+		return fmt.Sprintf("%s.%d.%02d%s.%02d", entry.Type(), entry.Av1C.SeqProfile, entry.Av1C.SeqLevelIdx0, tier, depth)
+	default:
+		return ""
+	}
+}
+
+// hevcCodecs follows ISO/IEC 14496-15 E.3.
+func hevcCodecs(entry *mp4.VisualSampleEntryBox) string {
+	record := entry.HvcC
+	space := []string{"", "A", "B", "C"}[record.GeneralProfileSpace&3]
+	tier := "L"
+
+	if record.GeneralTierFlag {
+		tier = "H"
+	}
+
+	name := fmt.Sprintf("%s.%s%d.%X.%s%d", entry.Type(), space, record.GeneralProfileIDC,
+		bits.Reverse32(record.GeneralProfileCompatibilityFlags), tier, record.GeneralLevelIDC)
+
+	// Six bytes of constraints, the zeros at their end left out.
+	constraints := fmt.Sprintf("%012X", record.GeneralConstraintIndicatorFlags)
+	for len(constraints) > 0 && strings.HasSuffix(constraints, "00") {
+		constraints = constraints[:len(constraints)-2]
+	}
+
+	for len(constraints) > 0 {
+		name += "." + strings.TrimPrefix(constraints[:2], "0")
+		constraints = constraints[2:]
+	}
+
+	return name
+}
+
+// audioCodecs names what an audio sample entry holds; empty if unknown.
+func audioCodecs(entry *mp4.AudioSampleEntryBox) string {
+	if entry.Esds == nil || entry.Esds.DecConfigDescriptor == nil {
+		return ""
+	}
+
+	config := entry.Esds.DecConfigDescriptor
+
+	const aac = 0x40
+	if config.ObjectType != aac {
+		return fmt.Sprintf("%s.%02x", entry.Type(), config.ObjectType)
+	}
+
+	if config.DecSpecificInfo == nil || len(config.DecSpecificInfo.DecConfig) < 2 {
+		return ""
+	}
+
+	const escape = 31 // a longer object type follows
+
+	data := config.DecSpecificInfo.DecConfig
+
+	object := int(data[0] >> 3)
+	if object == escape {
+		object = 32 + int(data[0]&7)<<3 + int(data[1]>>5)
+	}
+
+	return fmt.Sprintf("%s.%02x.%d", entry.Type(), config.ObjectType, object)
+}
