@@ -1,0 +1,133 @@
+package sweep
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tcoder-dev/tcoder/internal/media"
+	"github.com/tcoder-dev/tcoder/internal/objectstore"
+	"github.com/tcoder-dev/tcoder/internal/pipeline"
+)
+
+const deletesAtOnce = 16
+
+// start begins a duty, unless it has begun already. It waits for its turn
+// where too many are at work.
+func (s *Sweeper) start(ctx context.Context, d pipeline.Duty) {
+	key := dutyKey{d.Kind, d.ID}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.begun[key] {
+		return
+	}
+	s.begun[key] = true
+	s.duties.Go(func() {
+		select {
+		case s.turns <- struct{}{}:
+			s.do(ctx, d)
+			<-s.turns
+		case <-ctx.Done():
+		}
+		s.mu.Lock()
+		delete(s.begun, key)
+		s.mu.Unlock()
+	})
+}
+
+// do does a duty and ends it. A failed one is left to come again.
+func (s *Sweeper) do(ctx context.Context, d pipeline.Duty) {
+	ctx, cancel := context.WithTimeout(ctx, dutyTimeout)
+	defer cancel()
+	started := time.Now()
+	log := s.deps.Log.With("duty", string(d.Kind), "id", d.ID)
+	if err := s.perform(ctx, d); err != nil {
+		if ctx.Err() == nil {
+			log.WarnContext(ctx, "duty failed, it comes again", "error", err)
+		}
+		return
+	}
+	if err := s.deps.Store.EndDuty(ctx, d); err != nil {
+		log.WarnContext(ctx, "duty is done but can't be ended, it comes again", "error", err)
+		return
+	}
+	log.DebugContext(ctx, "duty done", "took", time.Since(started))
+}
+
+func (s *Sweeper) perform(ctx context.Context, d pipeline.Duty) error {
+	switch d.Kind {
+	case pipeline.DutyExpireUpload:
+		return s.deps.ExpireUpload(ctx, d.ID)
+	case pipeline.DutyPublish:
+		return s.deps.Publish(ctx, d.ID)
+	case pipeline.DutyClean:
+		return s.clean(ctx, d)
+	case pipeline.DutyPurge:
+		return s.purge(ctx, d)
+	default:
+		return fmt.Errorf("unknown duty %s", d.Kind)
+	}
+}
+
+// clean removes the objects of an ended job that no output names: what failed
+// attempts left, and everything of a job without outputs.
+func (s *Sweeper) clean(ctx context.Context, d pipeline.Duty) error {
+	job, found, err := s.ended(ctx, d.ID)
+	if err != nil || !found {
+		return err
+	}
+	named := map[string]bool{}
+	for _, output := range job.Outputs {
+		for _, object := range output.Objects {
+			named[object.Key] = true
+		}
+	}
+	var surplus []string
+	err = s.deps.Out.List(ctx, media.JobPrefix(job.Project, job.ID), func(o objectstore.ObjectInfo) error {
+		if !named[o.Key] {
+			surplus = append(surplus, o.Key)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	// A retry since the first look may have begun to write: what was listed
+	// is surplus only if the same run is still the last.
+	again, found, err := s.ended(ctx, d.ID)
+	if err != nil || !found || again.Run != job.Run {
+		return err
+	}
+	deletes, ctx := errgroup.WithContext(ctx)
+	deletes.SetLimit(deletesAtOnce)
+	for _, key := range surplus {
+		deletes.Go(func() error { return s.deps.Out.Delete(ctx, key) })
+	}
+	return deletes.Wait()
+}
+
+// ended returns a job; false if it isn't there or lives again.
+func (s *Sweeper) ended(ctx context.Context, id string) (pipeline.Job, bool, error) {
+	job, err := s.deps.Store.GetJob(ctx, id)
+	if err != nil {
+		if pipeline.ReasonOf(err) == pipeline.ReasonJobNotFound {
+			return pipeline.Job{}, false, nil
+		}
+		return pipeline.Job{}, false, err
+	}
+	return job, job.State.Terminal(), nil
+}
+
+// purge removes all objects of a deleted job, and its source if it came by
+// upload: an object that was there before the job isn't ours to remove.
+func (s *Sweeper) purge(ctx context.Context, d pipeline.Duty) error {
+	if err := s.deps.Out.DeletePrefix(ctx, media.JobPrefix(d.Project, d.ID)); err != nil {
+		return err
+	}
+	if d.Source.UploadID == "" || d.Source.ObjectKey != media.InputKey(d.Project, d.Source.UploadID) {
+		return nil
+	}
+	return s.deps.In.Delete(ctx, d.Source.ObjectKey)
+}

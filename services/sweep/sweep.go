@@ -1,0 +1,206 @@
+// Package sweep does what time makes due: leases that ran out, delayed tasks,
+// uploads past their deadline, and the duties that state changes leave behind
+// (publish, clean, purge).
+//
+// Every replica runs a Sweeper and the store lets one of them lead. The
+// leader sleeps until the next deadline, or until it is told of an earlier
+// one; with nothing due, renewing the lead and looking is one call per
+// leader's time to live. A replica that stops resigns, so that another takes
+// over at once; one that dies is replaced when its time runs out. All work is
+// safe to be done twice, so two replicas that both believe to lead do no harm.
+//
+// A lost store costs time alone: the Sweeper tries again with backoff.
+package sweep
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tcoder-dev/tcoder/internal/objectstore"
+	"github.com/tcoder-dev/tcoder/internal/pipeline"
+)
+
+const (
+	firstBackoff   = 100 * time.Millisecond
+	maxBackoff     = 2 * time.Second // bounds how late a lease is swept after an outage
+	minPause       = 5 * time.Millisecond
+	callTimeout    = 10 * time.Second
+	resignTimeout  = 2 * time.Second
+	dutyTimeout    = 10 * time.Minute
+	dutiesAtOnce   = 8
+	defaultLeadTTL = 15 * time.Second
+)
+
+// Config says how to sweep.
+type Config struct {
+	// Replica names this control plane among those of the deployment. One
+	// that keeps its name over a restart leads again at once, even after it
+	// was killed.
+	Replica string
+	// LeaderTTL is how long a leader that is silent stays it (0: 15 s).
+	LeaderTTL time.Duration
+	// Lease is how long leases last after each renewal.
+	Lease time.Duration
+	// Retry is the policy for leases that ran out.
+	Retry pipeline.RetryPolicy
+}
+
+// Store is what sweeping needs of the store.
+type Store interface {
+	pipeline.SweepStore
+	GetJob(ctx context.Context, id string) (pipeline.Job, error)
+	Wakes(ctx context.Context) (<-chan pipeline.Wake, error)
+}
+
+// Deps are what a Sweeper works with.
+type Deps struct {
+	Store Store
+	// In and Out are the buckets of sources and of outputs.
+	In, Out objectstore.Objects
+	// ExpireUpload completes an upload whose object is there after all, and
+	// expires it otherwise. An upload that has ended is no error.
+	ExpireUpload func(ctx context.Context, uploadID string) error
+	// Publish publishes a job whose tasks are done.
+	Publish func(ctx context.Context, jobID string) error
+	Log     *slog.Logger
+}
+
+// Sweeper sweeps while Run does.
+type Sweeper struct {
+	cfg     Config
+	deps    Deps
+	leads   atomic.Bool
+	elected chan struct{}
+	turns   chan struct{} // bounds the duties at work
+	duties  sync.WaitGroup
+
+	mu    sync.Mutex
+	begun map[dutyKey]bool
+}
+
+type dutyKey struct {
+	kind pipeline.DutyKind
+	id   string
+}
+
+// New starts nothing; Run does.
+func New(cfg Config, deps Deps) *Sweeper {
+	if cfg.LeaderTTL == 0 {
+		cfg.LeaderTTL = defaultLeadTTL
+	}
+	return &Sweeper{
+		cfg:     cfg,
+		deps:    deps,
+		elected: make(chan struct{}, 1),
+		turns:   make(chan struct{}, dutiesAtOnce),
+		begun:   map[dutyKey]bool{},
+	}
+}
+
+// Leader reports whether the last sweep was ours to do.
+func (s *Sweeper) Leader() bool { return s.leads.Load() }
+
+// Elected receives after this replica became the leader.
+func (s *Sweeper) Elected() <-chan struct{} { return s.elected }
+
+// Run sweeps until ctx ends, resigns, and returns nil when no duty is at work.
+func (s *Sweeper) Run(ctx context.Context) error {
+	var watching sync.WaitGroup
+	due := make(chan struct{}, 1)
+	watching.Go(func() { s.watch(ctx, due) })
+
+	backoff := firstBackoff
+	for ctx.Err() == nil {
+		pause, err := s.sweep(ctx)
+		if err != nil {
+			s.deps.Log.WarnContext(ctx, "sweep failed, trying again", "error", err, "backoff", backoff)
+			pause, backoff = jitter(backoff), min(2*backoff, maxBackoff)
+		} else {
+			backoff = firstBackoff
+		}
+		s.wait(ctx, due, pause, err == nil)
+	}
+	s.leads.Store(false)
+	s.duties.Wait()
+	watching.Wait()
+	return s.resign(ctx)
+}
+
+// wait sleeps until the pause is over, or something is due earlier.
+func (s *Sweeper) wait(ctx context.Context, due <-chan struct{}, pause time.Duration, wakeable bool) {
+	if !wakeable {
+		due = nil // an outage isn't shortened by looking more often
+	}
+	timer := time.NewTimer(max(pause, minPause))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-due:
+	case <-timer.C:
+	}
+}
+
+// sweep sweeps once and returns when to do it again.
+func (s *Sweeper) sweep(ctx context.Context) (time.Duration, error) {
+	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	swept, err := s.deps.Store.Sweep(callCtx, s.cfg.Replica, s.cfg.LeaderTTL, s.cfg.Lease, s.cfg.Retry)
+	if err != nil {
+		s.leads.Store(false) // not known; nobody may act on it
+		return 0, err
+	}
+	if was := s.leads.Swap(swept.Leader); swept.Leader && !was {
+		s.deps.Log.InfoContext(ctx, "leading", "replica", s.cfg.Replica)
+		signal(s.elected)
+	}
+	if swept.Requeued > 0 || swept.Dead > 0 {
+		s.deps.Log.WarnContext(ctx, "leases ran out", "requeued", swept.Requeued, "dead", swept.Dead)
+	}
+	for _, d := range swept.Duties {
+		s.start(ctx, d)
+	}
+	return min(swept.NextDue, s.cfg.LeaderTTL), nil
+}
+
+// watch tells of deadlines that were set meanwhile.
+func (s *Sweeper) watch(ctx context.Context, due chan<- struct{}) {
+	for ctx.Err() == nil {
+		wakes, err := s.deps.Store.Wakes(ctx)
+		if err != nil {
+			s.wait(ctx, nil, jitter(maxBackoff), true)
+			continue
+		}
+		for wake := range wakes {
+			if wake == pipeline.WakeDue {
+				signal(due)
+			}
+		}
+	}
+}
+
+func (s *Sweeper) resign(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resignTimeout)
+	defer cancel()
+	if err := s.deps.Store.Resign(ctx, s.cfg.Replica); err != nil {
+		return fmt.Errorf("resign: %w", err)
+	}
+	return nil
+}
+
+// signal sends to a channel of one, unless a signal waits there already.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// jitter varies a pause by a fifth, so that replicas don't come at once.
+func jitter(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (0.8 + 0.4*rand.Float64())) //nolint:gosec // not a secret
+}
