@@ -1,0 +1,419 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
+	"github.com/tcoder-dev/tcoder/gen/go/tcoder/v1/tcoderv1connect"
+)
+
+// patience is how long a test waits for what must come; in a synctest bubble it
+// costs nothing.
+const patience = time.Minute
+
+// plane is a control plane that speaks the real protocol over HTTP/2 in memory,
+// and does what the test says. It is for use in a synctest bubble.
+type plane struct {
+	tcoderv1connect.UnimplementedPoolServiceHandler
+
+	listener *pipeListener
+	streams  chan *planeStream
+
+	mu     sync.Mutex
+	away   bool // connections are refused
+	token  string
+	dialed []time.Time
+}
+
+// planeStream is the control plane's end of one stream.
+type planeStream struct {
+	in  chan *tcoderv1.AttachRequest // closed when the worker has hung up
+	out chan *tcoderv1.AttachResponse
+	end chan error
+}
+
+func newPlane(t *testing.T) *plane {
+	t.Helper()
+
+	p := &plane{
+		listener: &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})},
+		streams:  make(chan *planeStream, 100),
+	}
+	mux := http.NewServeMux()
+	mux.Handle(tcoderv1connect.NewPoolServiceHandler(p))
+
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+
+	server := &http.Server{Handler: mux, Protocols: protocols, ReadHeaderTimeout: time.Minute}
+
+	var serving sync.WaitGroup
+
+	serving.Go(func() { _ = server.Serve(p.listener) })
+	t.Cleanup(func() {
+		_ = server.Close()
+
+		serving.Wait()
+	})
+
+	return p
+}
+
+// Attach gives the stream to the test.
+func (p *plane) Attach(
+	ctx context.Context, stream *connect.BidiStream[tcoderv1.AttachRequest, tcoderv1.AttachResponse],
+) error {
+	s := &planeStream{
+		in:  make(chan *tcoderv1.AttachRequest, 1000),
+		out: make(chan *tcoderv1.AttachResponse, 100),
+		end: make(chan error, 1),
+	}
+
+	p.mu.Lock()
+	p.token = stream.RequestHeader().Get("Authorization")
+	p.mu.Unlock()
+
+	go func() {
+		defer close(s.in)
+
+		for {
+			message, err := stream.Receive()
+			if err != nil {
+				return
+			}
+
+			s.in <- message
+		}
+	}()
+
+	p.streams <- s
+
+	for {
+		select {
+		case message := <-s.out:
+			if err := stream.Send(message); err != nil {
+				return err
+			}
+		case err := <-s.end:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// client dials the plane, in memory.
+func (p *plane) client() *http.Client {
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+
+	return &http.Client{Transport: &http.Transport{
+		Protocols: protocols,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			p.mu.Lock()
+			p.dialed = append(p.dialed, time.Now())
+			away := p.away
+			p.mu.Unlock()
+
+			if away {
+				return nil, errors.New("connection refused")
+			}
+
+			return p.listener.dial(ctx)
+		},
+	}}
+}
+
+func (p *plane) leave(away bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	p.away = away
+}
+
+func (p *plane) dials() []time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	return append([]time.Time(nil), p.dialed...)
+}
+
+// attached waits for a stream, and returns it with its Hello.
+func (p *plane) attached(t *testing.T) (*planeStream, *tcoderv1.Hello) {
+	t.Helper()
+
+	select {
+	case s := <-p.streams:
+		hello := s.next(t).GetHello()
+		require.NotNil(t, hello, "Hello comes first")
+
+		return s, hello
+	case <-time.After(patience):
+		require.FailNow(t, "no stream came")
+
+		return nil, nil
+	}
+}
+
+// welcomed is attached, and answers that all is still so.
+func (p *plane) welcomed(t *testing.T, welcome *tcoderv1.Welcome) (*planeStream, *tcoderv1.Hello) {
+	t.Helper()
+
+	s, hello := p.attached(t)
+	if welcome.GetHeartbeatInterval() == nil {
+		welcome.HeartbeatInterval = durationpb.New(5 * time.Second)
+	}
+
+	s.send(t, &tcoderv1.AttachResponse{Message: &tcoderv1.AttachResponse_Welcome{Welcome: welcome}})
+
+	return s, hello
+}
+
+// next waits for the worker's next message.
+func (s *planeStream) next(t *testing.T) *tcoderv1.AttachRequest {
+	t.Helper()
+
+	select {
+	case message, ok := <-s.in:
+		require.True(t, ok, "the worker hung up")
+
+		return message
+	case <-time.After(patience):
+		require.FailNow(t, "no message came")
+
+		return nil
+	}
+}
+
+// first waits for the first message that pick doesn't return nil for, and
+// answers the heartbeats before it.
+func first[T any](t *testing.T, s *planeStream, pick func(*tcoderv1.AttachRequest) *T) *T {
+	t.Helper()
+
+	for {
+		message := s.next(t)
+		if picked := pick(message); picked != nil {
+			return picked
+		}
+
+		if message.GetHeartbeat() != nil {
+			s.send(t, &tcoderv1.AttachResponse{Message: &tcoderv1.AttachResponse_Heartbeat{
+				Heartbeat: &tcoderv1.HeartbeatAck{},
+			}})
+		}
+	}
+}
+
+// send returns when the message and its consequences have arrived.
+func (s *planeStream) send(t *testing.T, message *tcoderv1.AttachResponse) {
+	t.Helper()
+
+	s.out <- message
+
+	synctest.Wait()
+}
+
+func (s *planeStream) assign(t *testing.T, assignment *tcoderv1.Assignment) {
+	t.Helper()
+	s.send(t, &tcoderv1.AttachResponse{Message: &tcoderv1.AttachResponse_Assignment{Assignment: assignment}})
+}
+
+func (s *planeStream) acknowledge(t *testing.T, lease *tcoderv1.LeaseRef) {
+	t.Helper()
+	s.send(t, &tcoderv1.AttachResponse{Message: &tcoderv1.AttachResponse_Report{Report: &tcoderv1.ReportAck{
+		Lease: lease, Verdict: tcoderv1.ReportVerdict_REPORT_VERDICT_ACCEPTED,
+	}}})
+}
+
+// cut ends the stream as a control plane does that goes away.
+func (s *planeStream) cut(err error) { s.end <- err }
+
+// hungUp waits for the worker to close its half, and returns what it still said.
+func (s *planeStream) hungUp(t *testing.T) []*tcoderv1.AttachRequest {
+	t.Helper()
+
+	var rest []*tcoderv1.AttachRequest
+
+	for {
+		select {
+		case message, ok := <-s.in:
+			if !ok {
+				s.cut(nil)
+
+				return rest
+			}
+
+			rest = append(rest, message)
+		case <-time.After(patience):
+			require.FailNow(t, "the worker doesn't hang up")
+		}
+	}
+}
+
+// pipeListener listens in memory.
+type pipeListener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *pipeListener) dial(ctx context.Context) (net.Conn, error) {
+	here, there := net.Pipe()
+
+	select {
+	case l.conns <- there:
+		return here, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Accept waits for a connection.
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case conn := <-l.conns:
+		return conn, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close ends Accept.
+func (l *pipeListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+
+	return nil
+}
+
+// Addr is nowhere.
+func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"} }
+
+// run is a task that the test ends.
+type run struct {
+	attempt
+
+	ctx    context.Context
+	finish chan func() (*tcoderv1.TaskReport, error)
+	ended  chan struct{} // closed when the task has ended
+}
+
+// complete ends the task with a probe's result.
+func (r *run) complete() {
+	r.finish <- func() (*tcoderv1.TaskReport, error) {
+		return &tcoderv1.TaskReport{End: &tcoderv1.TaskReport_Probe{Probe: &tcoderv1.ProbeResult{Format: "mp4"}}}, nil
+	}
+}
+
+// bundle is a worker before a scripted control plane, with scripted tasks.
+type bundle struct {
+	plane  *plane
+	worker *Worker
+	runs   chan *run
+	result chan error
+	cancel context.CancelCauseFunc
+	log    *journal
+}
+
+// setup starts a worker. It is stopped with the test.
+func setup(t *testing.T, change func(*Config)) *bundle {
+	t.Helper()
+
+	journal, log := newJournal()
+	b := &bundle{plane: newPlane(t), runs: make(chan *run, 100), result: make(chan error, 1), log: journal}
+	cfg := Config{
+		ServerURL: "http://plane", WorkerID: "w1", MachineID: "m1", Token: "open sesame", Version: "test", Slots: 2,
+		ScratchDir: t.TempDir(), Logger: log, ControlClient: b.plane.client,
+	}
+
+	if change != nil {
+		change(&cfg)
+	}
+
+	worker, err := New(cfg)
+	require.NoError(t, err)
+
+	b.worker = worker
+	b.worker.work = func(ctx context.Context, a attempt) (*tcoderv1.TaskReport, error) {
+		r := &run{
+			attempt: a, ctx: ctx, finish: make(chan func() (*tcoderv1.TaskReport, error), 1), ended: make(chan struct{}),
+		}
+		defer close(r.ended)
+
+		b.runs <- r
+
+		select {
+		case end := <-r.finish:
+			return end()
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+
+	ctx, cancel := context.WithCancelCause(t.Context())
+	b.cancel = cancel
+	done := make(chan struct{})
+
+	go func() {
+		defer close(done)
+
+		b.result <- b.worker.Run(ctx)
+	}()
+
+	t.Cleanup(func() {
+		cancel(nil)
+		<-done
+	})
+
+	return b
+}
+
+// started waits for a task to start.
+func (b *bundle) started(t *testing.T) *run {
+	t.Helper()
+
+	select {
+	case r := <-b.runs:
+		return r
+	case <-time.After(patience):
+		require.FailNow(t, "no task started")
+
+		return nil
+	}
+}
+
+// returned waits for Run.
+func (b *bundle) returned(t *testing.T) error {
+	t.Helper()
+
+	select {
+	case err := <-b.result:
+		return err
+	case <-time.After(patience):
+		require.FailNow(t, "Run doesn't return")
+
+		return nil
+	}
+}
+
+func task(id string, attempt uint32) *tcoderv1.Assignment {
+	return &tcoderv1.Assignment{
+		Lease:  &tcoderv1.LeaseRef{TaskId: id, Attempt: attempt},
+		JobId:  "job",
+		Kind:   tcoderv1.TaskKind_TASK_KIND_PROBE,
+		Source: &tcoderv1.SignedRequest{Url: "http://store/source?" + secret + "=1"},
+		Work:   &tcoderv1.Assignment_Probe{Probe: &tcoderv1.ProbeWork{}},
+	}
+}
