@@ -87,8 +87,9 @@ image: $(BUF) $(SCHEMAS) ## Save the API of a release as proto/image.binpb
 .PHONY: test
 test: test-setup ## Run all tests: Go and TypeScript (TEST_RACE=1: with the race detector where goroutines live)
 ifeq ($(TEST_RACE),1)
-	CGO_ENABLED=1 go test -race -count=1 $$(go list ./... | grep -E '$(CONCURRENT)')
-	go test -count=1 $$(go list ./... | grep -vE '$(CONCURRENT)')
+	packages=$$(go list ./...)
+	CGO_ENABLED=1 go test -race -count=1 $$(grep -E '$(CONCURRENT)' <<<"$$packages")
+	go test -count=1 $$(grep -vE '$(CONCURRENT)' <<<"$$packages")
 else
 	go test -count=1 ./...
 endif
@@ -96,7 +97,8 @@ endif
 
 .PHONY: test-race
 test-race: test-setup ## Run the Go tests of the concurrent packages under the race detector
-	CGO_ENABLED=1 go test -race -count=1 $$(go list ./... | grep -E '$(CONCURRENT)')
+	packages=$$(go list ./...)
+	CGO_ENABLED=1 go test -race -count=1 $$(grep -E '$(CONCURRENT)' <<<"$$packages")
 
 .PHONY: test-setup
 test-setup: deps-dev build $(GRPCURL) $(NODE_MODULES)
