@@ -56,16 +56,16 @@ func EncodeArgs(work *tcoderv1.EncodeWork, sourceURL string) ([]string, error) {
 		}
 
 		if audio != nil {
-			args = append(args, audioArgs(audio)...)
+			args = append(args, audioArgs(work)...)
 		}
 
 		args = append(args, mp4Args(work, rendition.GetName()+".mp4")...)
 	}
 
 	if audio != nil && work.GetOutput().GetKind() == tcoderv1.OutputKind_OUTPUT_KIND_HLS {
-		args = append(append(args, audioArgs(audio)...), hlsArgs(work, audio.GetName())...)
+		args = append(append(args, audioArgs(work)...), hlsArgs(work, audio.GetName())...)
 	} else if video == nil {
-		args = append(append(args, audioArgs(audio)...), mp4Args(work, audio.GetName()+".m4a")...)
+		args = append(append(args, audioArgs(work)...), mp4Args(work, audio.GetName()+".m4a")...)
 	}
 
 	return args, nil
@@ -151,6 +151,11 @@ func sourceStream(work *tcoderv1.EncodeWork, index uint32) *tcoderv1.StreamInfo 
 	return nil
 }
 
+// lateness is how long after the container's clock a stream starts.
+func lateness(source *tcoderv1.ProbeResult, stream *tcoderv1.StreamInfo) time.Duration {
+	return max(0, stream.GetStartTime().AsDuration()-source.GetStartTime().AsDuration())
+}
+
 func videoEncoder(codec tcoderv1.VideoCodec) string {
 	switch codec {
 	case tcoderv1.VideoCodec_VIDEO_CODEC_H264:
@@ -184,8 +189,11 @@ func videoArgs(video *tcoderv1.VideoPlan, rendition *tcoderv1.RenditionPlan) []s
 
 	args = append(args, rateArgs(video, rendition.GetVideoBitrateBps())...)
 
-	// The filters made the cadence constant; nothing else may touch it.
-	return append(args, "-fps_mode", "passthrough")
+	// The filters made the cadence constant. This holds the first picture from
+	// the start of the container's clock where it comes later, and fills what
+	// FFmpeg loses when a source changes its size midway and the filters start
+	// anew.
+	return append(args, "-fps_mode", "cfr")
 }
 
 // rateArgs say how bits are spent. The buffer holds 1.5 s at the cap.
@@ -238,9 +246,13 @@ func svtCRF(x264 uint32) uint32 {
 	return min(x264+offset, highest)
 }
 
-// audioArgs map and encode the sound. The first sample is at the start of the
-// container's clock, like the first frame, and holes are filled with silence.
-func audioArgs(audio *tcoderv1.AudioPlan) []string {
+// inSync is how late a sound may start without silence before it.
+const inSync = 5 * time.Millisecond
+
+// audioArgs map and encode the sound. It starts with the container's clock,
+// like the picture, and holes are filled with silence.
+func audioArgs(work *tcoderv1.EncodeWork) []string {
+	audio := work.GetOutput().GetAudio()
 	args := []string{"-map", input(audio.GetStreamIndex())}
 
 	if audio.GetCopy() {
@@ -251,8 +263,15 @@ func audioArgs(audio *tcoderv1.AudioPlan) []string {
 			layout = "mono"
 		}
 
-		args = append(args, "-c:a", "aac", "-b:a", strconv.FormatUint(uint64(audio.GetBitrateBps()), 10),
-			"-af", fmt.Sprintf("aresample=osr=%d:async=1:first_pts=0,aformat=channel_layouts=%s", audio.GetSampleRateHz(), layout))
+		// Only where it is needed: filters start anew when a source changes its
+		// channels midway, and would fill with silence from the start again.
+		first := ""
+		if stream := sourceStream(work, audio.GetStreamIndex()); lateness(work.GetSource(), stream) > inSync {
+			first = ":first_pts=0"
+		}
+
+		args = append(args, "-c:a", "aac", "-b:a", strconv.FormatUint(uint64(audio.GetBitrateBps()), 10), "-af",
+			fmt.Sprintf("aresample=osr=%d:async=1%s,aformat=channel_layouts=%s", audio.GetSampleRateHz(), first, layout))
 	}
 
 	if audio.GetLanguage() != "" {
@@ -267,8 +286,10 @@ func audioArgs(audio *tcoderv1.AudioPlan) []string {
 func commonArgs(work *tcoderv1.EncodeWork) []string {
 	args := []string{"-map_metadata", "-1", "-map_chapters", "-1", "-max_muxing_queue_size", "4096"}
 
+	// Where a duration is only measured, timestamps may start over in the
+	// middle, and the source is really longer.
 	longest := work.GetLimits().GetMaxDuration().AsDuration()
-	if d := work.GetDuration().AsDuration(); d > 0 {
+	if d := work.GetDuration().AsDuration(); d > 0 && !isOne(work.GetSource().GetFormat(), measured()) {
 		longest = d + lengthSlack
 	}
 

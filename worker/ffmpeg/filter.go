@@ -43,9 +43,7 @@ func sourceFilters(video *tcoderv1.VideoPlan, source *tcoderv1.StreamInfo, large
 		filters = append(filters, "bwdif=mode=send_frame:parity=auto:deint=interlaced")
 	}
 
-	// The cadence is constant, and begins with the container's clock: a picture
-	// that starts later than the sound is held from the start.
-	filters = append(filters, fmt.Sprintf("fps=%d/%d:start_time=0", video.GetFrameRate().GetNum(), video.GetFrameRate().GetDen()))
+	filters = append(filters, fmt.Sprintf("fps=%d/%d", video.GetFrameRate().GetNum(), video.GetFrameRate().GetDen()))
 
 	rgb := isRGB(source.GetPixelFormat())
 	if rgb {

@@ -124,8 +124,7 @@ func checkSound(work *tcoderv1.EncodeWork, made *tcoderv1.RenditionResult) error
 		return nil
 	}
 
-	late := stream.GetStartTime().AsDuration() - work.GetSource().GetStartTime().AsDuration()
-	promised := stream.GetDuration().AsDuration() + max(0, late)
+	promised := stream.GetDuration().AsDuration() + lateness(work.GetSource(), stream)
 	// A frame of sound, of the rarest kind: 2048 samples at 8 kHz.
 	const frame = 256 * time.Millisecond
 

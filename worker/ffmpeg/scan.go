@@ -43,8 +43,12 @@ func measured() []string {
 	return []string{"mpegts", "mpeg", "ogg", "aac", "ac3", "eac3", "amr", "gif", "dv"}
 }
 
-func (h *header) isOne(formats []string) bool {
-	return slices.ContainsFunc(strings.Split(h.Format.Name, ","), func(name string) bool { return slices.Contains(formats, name) })
+func (h *header) isOne(formats []string) bool { return isOne(h.Format.Name, formats) }
+
+// isOne reports whether a demuxer, by its comma-separated names, is among
+// formats.
+func isOne(names string, formats []string) bool {
+	return slices.ContainsFunc(strings.Split(names, ","), func(name string) bool { return slices.Contains(formats, name) })
 }
 
 // findEnds reads the last packets of the source, or all of them where that
