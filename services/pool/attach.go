@@ -1,0 +1,249 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
+	"github.com/tcoder-dev/tcoder/internal/pipeline"
+	"github.com/tcoder-dev/tcoder/services/mapper"
+)
+
+const (
+	helloTimeout  = 10 * time.Second
+	writeTimeout  = 10 * time.Second
+	detachTimeout = 5 * time.Second
+)
+
+// Why a session ends. All but the first tell the worker to attach again.
+var (
+	errIncompatible = &pipeline.Error{
+		Reason: pipeline.ReasonWorkerIncompatible, Message: "The worker's messages are not understood.",
+		Remedy: "Run the same version of the worker and the control plane.",
+	}
+	errDraining   = &pipeline.Error{Reason: pipeline.ReasonServerDraining, Message: "The control plane is stopping.", Remedy: "Attach again."}
+	errSlowWorker = &pipeline.Error{Reason: pipeline.ReasonServerDraining, Message: "The worker doesn't read its stream.", Remedy: "Attach again."}
+	errReplaced   = &pipeline.Error{Reason: pipeline.ReasonServerDraining, Message: "The worker attached again.", Remedy: "Attach again."}
+	errForgotten  = &pipeline.Error{Reason: pipeline.ReasonServerDraining, Message: "The worker's state is out of date.", Remedy: "Attach again."}
+)
+
+type stream = connect.BidiStream[tcoderv1.AttachRequest, tcoderv1.AttachResponse]
+
+// Attach serves the stream of a worker until it ends.
+func (s *Service) Attach(ctx context.Context, stream *stream) error {
+	control, ok := ctx.Value(controlKey{}).(*http.ResponseController)
+	if !ok {
+		return errors.New("pool: the handler is not the one of Service.Handler")
+	}
+	if !s.begin() {
+		return errDraining
+	}
+	defer s.work.Done()
+
+	if err := control.SetReadDeadline(time.Now().Add(helloTimeout)); err != nil {
+		return err
+	}
+	first, err := stream.Receive()
+	if err != nil {
+		if errors.Is(err, io.EOF) {
+			return errIncompatible
+		}
+		return err
+	}
+	if first.GetHello() == nil {
+		return errIncompatible
+	}
+	sess, err := s.open(ctx, first.GetHello())
+	if err != nil {
+		return err
+	}
+	err = s.serve(ctx, sess, stream, control)
+	s.close(ctx, sess, err)
+	return err
+}
+
+// open attaches a worker in the store, welcomes it, and lets it have tasks.
+func (s *Service) open(ctx context.Context, hello *tcoderv1.Hello) (*session, error) {
+	w := mapper.WorkerFromProto(hello)
+	number, kept, err := s.deps.Store.AttachWorker(ctx, w, s.cfg.Lease)
+	if err != nil {
+		return nil, err
+	}
+	sess := newSession(w, number, s.deps.Log)
+	welcome := &tcoderv1.Welcome{
+		HeartbeatInterval: durationpb.New(s.cfg.Heartbeat),
+		Lease:             durationpb.New(s.cfg.Lease),
+	}
+	if s.cfg.IdleThreshold > 0 {
+		welcome.IdleThreshold = durationpb.New(s.cfg.IdleThreshold)
+	}
+	for _, k := range kept {
+		l := newLease(k)
+		source, err := s.signSource(ctx, l)
+		if err != nil {
+			return nil, err
+		}
+		sess.leases[l.ref] = l
+		welcome.Kept = append(welcome.Kept, &tcoderv1.LeaseRenewal{Lease: mapper.LeaseRefToProto(l.ref), Source: source})
+	}
+	for _, ref := range w.Held {
+		if sess.leases[ref] == nil {
+			welcome.Lost = append(welcome.Lost, mapper.LeaseRefToProto(ref))
+		}
+	}
+	sess.lastRenewal = time.Now()
+	sess.send(&tcoderv1.AttachResponse{Message: &tcoderv1.AttachResponse_Welcome{Welcome: welcome}})
+
+	s.mu.Lock()
+	other := s.sessions[w.ID]
+	if other == nil || other.number < number {
+		s.sessions[w.ID] = sess
+	} else {
+		other = sess // a later attach has come first
+	}
+	s.mu.Unlock()
+	if other != nil {
+		other.end(errReplaced)
+	}
+	sess.log.InfoContext(ctx, "worker attached", "machine_id", w.MachineID, "slots", w.Slots,
+		"kept", len(welcome.GetKept()), "lost", len(welcome.GetLost()), "version", w.Version)
+	signal(s.checks) // it may have been told to drain while it was away
+	s.dispatch.wake()
+	return sess, nil
+}
+
+// close ends what open began.
+func (s *Service) close(ctx context.Context, sess *session, cause error) {
+	sess.end(cause)
+	s.mu.Lock()
+	if s.sessions[sess.worker.ID] == sess {
+		delete(s.sessions, sess.worker.ID)
+	}
+	s.mu.Unlock()
+	gone := sess.gone()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), detachTimeout)
+	defer cancel()
+	if err := s.deps.Store.DetachWorker(ctx, sess.worker.ID, sess.number, gone); err != nil {
+		sess.log.WarnContext(ctx, "worker can't be detached", "error", err)
+	}
+	sess.log.InfoContext(ctx, "worker detached", "gone", gone, "held", len(sess.held()), "cause", cause)
+}
+
+// serve passes messages in both directions until one side ends the stream.
+// It returns when its reader has.
+func (s *Service) serve(ctx context.Context, sess *session, stream *stream, control *http.ResponseController) error {
+	readCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	read := make(chan error, 1)
+	go func() { read <- s.read(readCtx, sess, stream, control) }()
+
+	readerEnded, err := s.write(ctx, sess, stream, control, read)
+	sess.end(err)
+	cancel()
+	if !readerEnded {
+		// A deadline that has passed wakes the reader, and nothing else does.
+		if deadlineErr := control.SetReadDeadline(time.Unix(1, 0)); deadlineErr != nil {
+			sess.log.ErrorContext(ctx, "stream can't be given up", "error", deadlineErr)
+		}
+		sess.log.DebugContext(ctx, "stream given up", "error", <-read)
+	}
+	return err
+}
+
+// write sends what is queued until the session ends, and says whether the
+// reader ended it.
+func (s *Service) write(ctx context.Context, sess *session, stream *stream, control *http.ResponseController,
+	read <-chan error,
+) (readerEnded bool, err error) {
+	for {
+		select {
+		case m := <-sess.out:
+			if err := control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+				return false, err
+			}
+			if err := stream.Send(m); err != nil {
+				return false, err
+			}
+			if err := control.SetWriteDeadline(time.Time{}); err != nil {
+				return false, err
+			}
+		case err := <-read:
+			return true, err
+		case <-sess.ended:
+			return false, sess.cause
+		case <-s.draining:
+			return false, errDraining
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		}
+	}
+}
+
+// read handles what the worker says until it ends the stream (nil) or the
+// stream breaks.
+func (s *Service) read(ctx context.Context, sess *session, stream *stream, control *http.ResponseController) error {
+	for {
+		// A worker that is silent for a lease has lost it.
+		if err := control.SetReadDeadline(time.Now().Add(s.cfg.Lease)); err != nil {
+			return err
+		}
+		m, err := stream.Receive()
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+		if err := control.SetReadDeadline(time.Time{}); err != nil { // it would go off while we are busy
+			return err
+		}
+		switch m := m.GetMessage().(type) {
+		case *tcoderv1.AttachRequest_Heartbeat:
+			s.heartbeat(ctx, sess, m.Heartbeat)
+		case *tcoderv1.AttachRequest_Report:
+			s.takeReport(ctx, sess, m.Report)
+		case *tcoderv1.AttachRequest_Sign:
+			s.sign(ctx, sess, m.Sign)
+		case *tcoderv1.AttachRequest_Draining:
+			s.workerDrains(ctx, sess)
+		case *tcoderv1.AttachRequest_Leave:
+			s.workerLeaves(ctx, sess)
+		default:
+			return errIncompatible
+		}
+	}
+}
+
+// workerDrains marks a worker that is stopping, so that every replica knows.
+func (s *Service) workerDrains(ctx context.Context, sess *session) {
+	sess.drained()
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if _, err := s.deps.Store.DrainWorker(ctx, sess.worker.ID); err != nil {
+		sess.log.WarnContext(ctx, "worker can't be marked as draining", "error", err)
+	}
+}
+
+// workerLeaves lets an idle worker go, unless a task came to it meanwhile:
+// its assignment is the answer then.
+func (s *Service) workerLeaves(ctx context.Context, sess *session) {
+	if !sess.idle() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	granted, err := s.deps.Store.LeaveWorker(ctx, sess.worker.ID, sess.number)
+	if err != nil {
+		sess.log.WarnContext(ctx, "worker can't be let go", "error", err)
+		return
+	}
+	if granted {
+		sess.letGo()
+	}
+}

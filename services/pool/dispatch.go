@@ -1,0 +1,226 @@
+package pool
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/tcoder-dev/tcoder/internal/pipeline"
+)
+
+const (
+	// safetyTick covers wake-ups that were lost.
+	safetyTick = 15 * time.Second
+	// maxClaims is how many claims are in flight at most. There is one while
+	// tasks are few, and more the longer claims come back full.
+	maxClaims = 8
+	// maxDry is how many workers are tried in a row before the queue counts
+	// as empty: one that gets nothing may be one that the store doesn't trust.
+	maxDry = 3
+)
+
+// dispatcher gives ready tasks to free slots.
+type dispatcher struct {
+	svc   *Service
+	kicks chan struct{}
+
+	// Of run's goroutine alone.
+	inFlight int
+	hungry   bool // tasks may be ready
+	kicked   int  // counts the wake-ups
+	width    int  // claims that may be in flight
+	dry      int  // claims in a row that got nothing
+	turn     int
+	asked    map[*session]asked
+}
+
+// asked is when a worker's last claim was.
+type asked struct {
+	turn int // claims are counted
+	dry  int // the wake-up after which it got nothing
+}
+
+// claimed is what came of a claim.
+type claimed struct {
+	sess   *session
+	asked  int
+	got    int
+	kicked int // the wake-ups that it has answered
+	err    error
+}
+
+func newDispatcher(svc *Service) *dispatcher {
+	return &dispatcher{svc: svc, kicks: make(chan struct{}, 1), width: 1, asked: map[*session]asked{}}
+}
+
+// wake says that a task may be ready, or a slot free.
+func (d *dispatcher) wake() { signal(d.kicks) }
+
+// run dispatches until ctx ends and no claim is in flight.
+func (d *dispatcher) run(ctx context.Context) {
+	var claims sync.WaitGroup
+	defer claims.Wait()
+	results := make(chan claimed, maxClaims)
+	tick := time.NewTicker(safetyTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.kicks:
+			d.noteWake()
+		case <-tick.C:
+			d.noteWake()
+			signal(d.svc.checks)
+		case r := <-results:
+			d.note(r)
+		}
+		for d.hungry && d.inFlight < d.width {
+			sess, batch := d.next()
+			if sess == nil {
+				break
+			}
+			d.inFlight++
+			sess.setClaiming(true)
+			kicked := d.kicked
+			claims.Go(func() {
+				got, err := d.svc.claim(ctx, sess, batch)
+				sess.setClaiming(false)
+				results <- claimed{sess, batch, got, kicked, err}
+			})
+		}
+	}
+}
+
+func (d *dispatcher) noteWake() {
+	d.kicked++
+	d.hungry, d.dry = true, 0
+}
+
+// note learns from a claim whether more tasks are ready. A short answer says
+// no, unless somebody woke us since it was asked.
+func (d *dispatcher) note(r claimed) {
+	d.inFlight--
+	switch {
+	case r.err != nil: // the session ended; another one is asked
+	case r.got == r.asked:
+		d.width, d.dry = min(2*d.width, maxClaims), 0
+	default:
+		d.width = 1
+		if r.got == 0 {
+			d.dry++
+			d.asked[r.sess] = asked{d.asked[r.sess].turn, r.kicked}
+		}
+		if r.kicked == d.kicked && (r.got > 0 || d.dry >= maxDry) {
+			d.hungry = false
+		}
+	}
+}
+
+// next picks the worker with the most free slots, the one that waits longest
+// among equals, and how many tasks make it no fuller than the second. One that
+// got nothing isn't asked again before the next wake-up.
+func (d *dispatcher) next() (*session, int) {
+	var best *session
+	most, second := 0, 0
+	sessions := d.svc.current()
+	known := make(map[*session]asked, len(sessions))
+	for _, sess := range sessions {
+		known[sess] = d.asked[sess]
+		free := sess.free()
+		switch {
+		case free == 0 || known[sess].dry == d.kicked:
+		case free > most || free == most && known[sess].turn < known[best].turn:
+			best, most, second = sess, free, most
+		case free > second:
+			second = free
+		}
+	}
+	d.asked = known
+	if best == nil {
+		return nil, 0
+	}
+	d.turn++
+	d.asked[best] = asked{d.turn, known[best].dry}
+	return best, max(1, min(most, most-second+1))
+}
+
+// current returns the sessions that are open.
+func (s *Service) current() []*session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sessions := make([]*session, 0, len(s.sessions))
+	for _, sess := range s.sessions {
+		sessions = append(sessions, sess)
+	}
+	return sessions
+}
+
+// claim leases up to most tasks for a worker and sends them to it. The error
+// says that the session ended, or is about to.
+func (s *Service) claim(ctx context.Context, sess *session, most int) (int, error) {
+	started := time.Now()
+	request := pipeline.Claim{
+		RequestID: ulid.Make().String(), WorkerID: sess.worker.ID, Session: sess.number, Max: most, Lease: s.cfg.Lease,
+	}
+	var leases []pipeline.Lease
+	// The claim outlives a stop of the server: a lease that was made has to
+	// be given back.
+	ctx = context.WithoutCancel(ctx)
+	err := persist(ctx, sess, func(ctx context.Context) error {
+		var err error
+		leases, err = s.deps.Store.ClaimTasks(ctx, request)
+		return err
+	})
+	if err != nil {
+		sess.log.WarnContext(ctx, "tasks can't be claimed", "error", err)
+		sess.end(errForgotten)
+		return 0, err
+	}
+	for _, l := range leases {
+		s.assign(ctx, sess, newLease(l))
+	}
+	if len(leases) > 0 {
+		s.metrics.dispatch.Observe(time.Since(started).Seconds())
+	}
+	return len(leases), nil
+}
+
+// assign sends a task to its worker, or hands it back.
+func (s *Service) assign(ctx context.Context, sess *session, l *lease) {
+	log := sess.log.With("job_id", l.job.ID, "task_id", l.ref.TaskID, "attempt", l.ref.Attempt)
+	m, err := s.assignment(ctx, l)
+	if err != nil {
+		// No worker can run it; failing it, with its backoff, keeps it from
+		// going round.
+		log.ErrorContext(ctx, "task can't be assigned", "error", err)
+		s.settleUnsent(ctx, sess, l, func(ctx context.Context) error {
+			_, err := s.fail(ctx, sess, l.ref, pipeline.FaultUnknown,
+				pipeline.Failure{Reason: pipeline.ReasonInternal, Message: "The task can't be assigned."})
+			return err
+		})
+		return
+	}
+	if !sess.offer(l, m) {
+		log.InfoContext(ctx, "worker left before its task came")
+		s.settleUnsent(ctx, sess, l, func(ctx context.Context) error {
+			_, err := s.deps.Store.ReleaseTask(ctx, sess.worker.ID, l.ref)
+			return err
+		})
+		return
+	}
+	log.InfoContext(ctx, "task assigned", "kind", string(l.task.Kind))
+	s.metrics.assigned(l)
+}
+
+// settleUnsent gives back a lease whose task wasn't sent. If that fails, the
+// lease runs out.
+func (s *Service) settleUnsent(ctx context.Context, sess *session, l *lease, f func(ctx context.Context) error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := f(ctx); err != nil {
+		sess.log.WarnContext(ctx, "lease can't be given back, it will run out", "task_id", l.ref.TaskID, "error", err)
+	}
+}
