@@ -1,0 +1,156 @@
+package job
+
+import (
+	"context"
+	"time"
+
+	"connectrpc.com/connect"
+
+	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
+	"github.com/tcoder-dev/tcoder/internal/pipeline"
+	"github.com/tcoder-dev/tcoder/services/interceptor"
+	"github.com/tcoder-dev/tcoder/services/mapper"
+)
+
+// WatchJob streams a job: a snapshot, the events after the sequence that the
+// client has seen, then every event and now and then progress as they come.
+// It ends after the event that ended the job.
+//
+// It listens before it reads, so nothing falls in between. What it hears only
+// says when to read: while a slow client takes a message, progress is merged
+// into the newest, and events wait in the store.
+func (s *Service) WatchJob(
+	ctx context.Context, req *tcoderv1.WatchJobRequest, stream *connect.ServerStream[tcoderv1.WatchJobResponse],
+) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	notices, err := s.deps.Store.WatchJob(ctx, req.GetJobId())
+	if err != nil {
+		return err
+	}
+	j, err := s.owned(ctx, req.GetJobId())
+	if err != nil {
+		return err
+	}
+	w := &watch{service: s, stream: stream, job: j, seen: j.Sequence, now: j.Progress}
+	if after := int64(min(req.GetAfterSequence(), uint64(j.Sequence))); after > 0 {
+		w.seen = after
+	}
+	if err := w.send(nil); err != nil {
+		return err
+	}
+	if done, err := w.catchUp(ctx); done || err != nil {
+		return err
+	}
+
+	return w.follow(ctx, notices)
+}
+
+// watch is one client's view of a job.
+type watch struct {
+	service *Service
+	stream  *connect.ServerStream[tcoderv1.WatchJobResponse]
+	job     pipeline.Job      // as last read
+	seen    int64             // the newest sequence that the client has
+	now     pipeline.Progress // the newest that was heard
+}
+
+// follow sends what changes until the job ends.
+func (w *watch) follow(ctx context.Context, notices <-chan pipeline.JobNotice) error {
+	refresh := time.NewTicker(w.service.cfg.WatchRefresh)
+	defer refresh.Stop()
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	paused, waiting := false, false // progress was sent just now; there is more to send
+	for {
+		changed := false
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-interceptor.Draining(ctx):
+			return interceptor.ErrDraining()
+		case <-pause.C:
+			paused = false
+		case <-refresh.C:
+			if err := w.read(ctx); err != nil {
+				return err
+			}
+			if changed = w.job.Sequence > w.seen; !changed {
+				if err := w.send(nil); err != nil {
+					return err
+				}
+			}
+		case n, ok := <-notices:
+			if !ok {
+				notices = nil // the refresh goes on
+				continue
+			}
+			if n.Progress != nil && n.Progress.Percent >= w.now.Percent {
+				w.now, waiting = *n.Progress, true
+			}
+			changed = n.Progress == nil || n.Sequence > w.seen
+		}
+		if changed {
+			if done, err := w.catchUp(ctx); done || err != nil {
+				return err
+			}
+		}
+		if waiting && !paused {
+			w.job.Progress = w.now
+			if err := w.send(nil); err != nil {
+				return err
+			}
+			paused, waiting = true, false
+			pause.Reset(w.service.cfg.ProgressInterval)
+		}
+	}
+}
+
+// catchUp sends the events that the client lacks, each with the job as it is
+// now. True if the job has ended and the client has all of it.
+func (w *watch) catchUp(ctx context.Context) (bool, error) {
+	for {
+		events, err := w.service.deps.Store.JobEvents(ctx, w.job.ID, w.seen)
+		if err != nil {
+			return false, err
+		}
+		if len(events) > 0 {
+			if err := w.read(ctx); err != nil {
+				return false, err
+			}
+		}
+		for _, e := range events {
+			if err := w.send(&e); err != nil {
+				return false, err
+			}
+			w.seen = e.Sequence
+		}
+		if w.job.Sequence <= w.seen || len(events) == 0 {
+			return w.job.State.Terminal() && w.job.Sequence <= w.seen, nil
+		}
+	}
+}
+
+// read reads the job. Progress that was heard of is kept where the store's is
+// older, so that it never falls within a run.
+func (w *watch) read(ctx context.Context) error {
+	j, err := w.service.deps.Store.GetJob(ctx, w.job.ID)
+	if err != nil {
+		return err
+	}
+	if j.Run == w.job.Run && j.Progress.Percent < w.now.Percent {
+		j.Progress = w.now
+	}
+	w.job, w.now = j, j.Progress
+
+	return nil
+}
+
+func (w *watch) send(e *pipeline.Event) error {
+	message := &tcoderv1.WatchJobResponse{Job: mapper.JobToProto(w.job)}
+	if e != nil {
+		message.Event = mapper.EventToProto(*e)
+	}
+
+	return w.stream.Send(message)
+}
