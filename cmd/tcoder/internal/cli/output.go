@@ -1,0 +1,68 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"text/tabwriter"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+)
+
+// PrintMessage prints a message as one JSON document, as the server's JSON API
+// would send it.
+func (p *Program) PrintMessage(m proto.Message) error {
+	raw, err := protojson.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encode: %w", err)
+	}
+
+	return p.PrintJSON(json.RawMessage(raw))
+}
+
+// PrintMessageLine prints a message as one line of JSON.
+func (p *Program) PrintMessageLine(m proto.Message) error {
+	raw, err := protojson.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encode: %w", err)
+	}
+	var line bytes.Buffer
+	if err := json.Compact(&line, raw); err != nil {
+		return fmt.Errorf("encode: %w", err)
+	}
+	p.Printf("%s\n", line.Bytes())
+
+	return nil
+}
+
+// PrintJSON prints a value as one JSON document.
+func (p *Program) PrintJSON(value any) error {
+	raw, err := json.MarshalIndent(value, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode: %w", err)
+	}
+	p.Printf("%s\n", raw)
+
+	return nil
+}
+
+// PrintTable prints rows in aligned columns, below a header.
+func (p *Program) PrintTable(header string, rows [][]any) error {
+	table := tabwriter.NewWriter(p.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, header)
+	for _, row := range rows {
+		for i, cell := range row {
+			if i > 0 {
+				fmt.Fprint(table, "\t")
+			}
+			fmt.Fprint(table, cell)
+		}
+		fmt.Fprintln(table)
+	}
+	if err := table.Flush(); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+
+	return nil
+}

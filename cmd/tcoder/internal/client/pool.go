@@ -1,0 +1,164 @@
+package client
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tcoder-dev/tcoder/cmd/tcoder/internal/cli"
+	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
+	tcoder "github.com/tcoder-dev/tcoder/sdk/go"
+)
+
+func poolCommand(program *cli.Program) *cobra.Command {
+	pool := readCommand(program, "pool", "Show the pool: its limit, what runs and what waits", (*base).showPool)
+	var b *base
+	drain := &cobra.Command{
+		Use: "drain WORKER", Short: "Make a worker finish what ends soon, hand back the rest and exit",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := b.connect()
+			if err != nil {
+				return err
+			}
+			ctx, stop := b.Interruptible(cmd.Context())
+			defer stop()
+
+			return b.drainWorker(ctx, client, args[0])
+		},
+	}
+	b = newBase(program, drain)
+	pool.AddCommand(
+		readCommand(program, "status", "The same as pool", (*base).showPool),
+		readCommand(program, "workers", "List the workers", (*base).listWorkers),
+		readCommand(program, "machines", "List the machines", (*base).listMachines),
+		drain,
+	)
+
+	return pool
+}
+
+func presetsCommand(program *cli.Program) *cobra.Command {
+	return readCommand(program, "presets", "List the presets and what they set", (*base).listPresets)
+}
+
+// readCommand makes a command that shows something of the server.
+func readCommand(program *cli.Program, use, short string,
+	show func(*base, context.Context, *tcoder.Client) error,
+) *cobra.Command {
+	var b *base
+	cmd := &cobra.Command{
+		Use: use, Short: short, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := b.connect()
+			if err != nil {
+				return err
+			}
+			ctx, stop := b.Interruptible(cmd.Context())
+			defer stop()
+
+			return show(b, ctx, client)
+		},
+	}
+	b = newBase(program, cmd)
+
+	return cmd
+}
+
+func (b *base) showPool(ctx context.Context, client *tcoder.Client) error {
+	pool, err := client.Pool(ctx)
+	if err != nil {
+		return err
+	}
+	if b.json {
+		return b.PrintMessage(pool)
+	}
+	b.Printf("provider  %s\n", pool.GetProvider())
+	b.Printf("machines  %d of %d\n", pool.GetMachines(), pool.GetMachineLimit())
+	b.Printf("workers   %d\n", pool.GetWorkers())
+	b.Printf("slots     %d of %d busy\n", pool.GetBusySlots(), pool.GetSlots())
+	b.Printf("tasks     %d ready, %d leased, %d delayed\n",
+		pool.GetReadyTasks(), pool.GetLeasedTasks(), pool.GetDelayedTasks())
+	if pool.GetOldestReady() != nil {
+		b.Printf("oldest    %s\n", formatDuration(pool.GetOldestReady()))
+	}
+	if pool.GetHoldReason() != "" {
+		b.Printf("held      %s\n", pool.GetHoldReason())
+	}
+
+	return nil
+}
+
+func (b *base) listWorkers(ctx context.Context, client *tcoder.Client) error {
+	workers, err := client.Workers(ctx)
+	if err != nil {
+		return err
+	}
+	if b.json {
+		return b.PrintMessage(&tcoderv1.ListWorkersResponse{Workers: workers})
+	}
+	var rows [][]any
+	for _, w := range workers {
+		rows = append(rows, []any{
+			w.GetId(), name(w.GetState(), "WORKER_STATE_"), fmt.Sprintf("%d/%d", len(w.GetHeld()), w.GetSlots()),
+			orDash(w.GetMachineId()), formatAge(w.GetAttachedAt()), formatAge(w.GetLastSeenAt()), orDash(w.GetVersion()),
+		})
+	}
+
+	return b.PrintTable("WORKER\tSTATE\tTASKS\tMACHINE\tAGE\tSEEN\tVERSION", rows)
+}
+
+func (b *base) listMachines(ctx context.Context, client *tcoder.Client) error {
+	machines, err := client.Machines(ctx)
+	if err != nil {
+		return err
+	}
+	if b.json {
+		return b.PrintMessage(&tcoderv1.ListMachinesResponse{Machines: machines})
+	}
+	var rows [][]any
+	for _, m := range machines {
+		failure := "-"
+		if m.GetFailure() != nil {
+			failure = failureText(m.GetFailure())
+		}
+		rows = append(rows, []any{
+			m.GetId(), name(m.GetState(), "MACHINE_STATE_"), m.GetProvider(), orDash(m.GetProviderId()),
+			formatAge(m.GetCreatedAt()), failure,
+		})
+	}
+
+	return b.PrintTable("MACHINE\tSTATE\tPROVIDER\tPROVIDER ID\tAGE\tFAILURE", rows)
+}
+
+func (b *base) drainWorker(ctx context.Context, client *tcoder.Client, id string) error {
+	worker, err := client.DrainWorker(ctx, id)
+	if err != nil {
+		return err
+	}
+	if b.json {
+		return b.PrintMessage(worker)
+	}
+	b.Printf("%s %s\n", worker.GetId(), name(worker.GetState(), "WORKER_STATE_"))
+
+	return nil
+}
+
+func (b *base) listPresets(ctx context.Context, client *tcoder.Client) error {
+	presets, err := client.Presets(ctx)
+	if err != nil {
+		return err
+	}
+	if b.json {
+		return b.PrintMessage(&tcoderv1.ListPresetsResponse{Presets: presets})
+	}
+	for _, preset := range presets {
+		b.Printf("%s\n  %s\n", preset.GetName(), preset.GetDescription())
+		for _, setting := range presetSettings(preset.GetSpec()) {
+			b.Printf("    %s\n", setting)
+		}
+	}
+
+	return nil
+}
