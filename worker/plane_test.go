@@ -22,13 +22,14 @@ import (
 // costs nothing.
 const patience = time.Minute
 
-// plane is a control plane that speaks the real protocol over HTTP/2 in memory,
-// and does what the test says. It is for use in a synctest bubble.
+// plane is a control plane that speaks the real protocol over HTTP/2 and does
+// what the test says: in memory, for use in a synctest bubble, or on a port.
 type plane struct {
 	tcoderv1connect.UnimplementedPoolServiceHandler
 
-	listener *pipeListener
+	listener net.Listener
 	streams  chan *planeStream
+	settle   func() // waits for the consequences of a message
 
 	mu     sync.Mutex
 	away   bool // connections are refused
@@ -38,6 +39,8 @@ type plane struct {
 
 // planeStream is the control plane's end of one stream.
 type planeStream struct {
+	plane *plane
+
 	in  chan *tcoderv1.AttachRequest // closed when the worker has hung up
 	out chan *tcoderv1.AttachResponse
 	end chan error
@@ -46,10 +49,15 @@ type planeStream struct {
 func newPlane(t *testing.T) *plane {
 	t.Helper()
 
-	p := &plane{
-		listener: &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})},
-		streams:  make(chan *planeStream, 100),
-	}
+	listener := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+
+	return servePlane(t, listener, synctest.Wait)
+}
+
+func servePlane(t *testing.T, listener net.Listener, settle func()) *plane {
+	t.Helper()
+
+	p := &plane{listener: listener, streams: make(chan *planeStream, 100), settle: settle}
 	mux := http.NewServeMux()
 	mux.Handle(tcoderv1connect.NewPoolServiceHandler(p))
 
@@ -75,6 +83,8 @@ func (p *plane) Attach(
 	ctx context.Context, stream *connect.BidiStream[tcoderv1.AttachRequest, tcoderv1.AttachResponse],
 ) error {
 	s := &planeStream{
+		plane: p,
+
 		in:  make(chan *tcoderv1.AttachRequest, 1000),
 		out: make(chan *tcoderv1.AttachResponse, 100),
 		end: make(chan error, 1),
@@ -130,7 +140,7 @@ func (p *plane) client() *http.Client {
 				return nil, errors.New("connection refused")
 			}
 
-			return p.listener.dial(ctx)
+			return p.listener.(*pipeListener).dial(ctx)
 		},
 	}}
 }
@@ -221,7 +231,7 @@ func (s *planeStream) send(t *testing.T, message *tcoderv1.AttachResponse) {
 
 	s.out <- message
 
-	synctest.Wait()
+	s.plane.settle()
 }
 
 func (s *planeStream) assign(t *testing.T, assignment *tcoderv1.Assignment) {

@@ -31,6 +31,7 @@ type store struct {
 	objects map[string][]byte
 	signed  map[string]*tcoderv1.EncodedObject // what a signature allows to be written; nil: to read
 	etags   map[string]string
+	types   map[string]string // Content-Type of what was written
 	// before may answer a request, or break it, instead of the store.
 	before func(w http.ResponseWriter, r *http.Request) (handled bool)
 	gets   []string // Range of each GET that was answered
@@ -41,7 +42,8 @@ func newStore(t *testing.T) *store {
 	t.Helper()
 
 	s := &store{
-		objects: map[string][]byte{}, signed: map[string]*tcoderv1.EncodedObject{}, etags: map[string]string{},
+		objects: map[string][]byte{}, signed: map[string]*tcoderv1.EncodedObject{},
+		etags: map[string]string{}, types: map[string]string{},
 	}
 	s.Server = httptest.NewServer(http.HandlerFunc(s.serve))
 	t.Cleanup(s.Close)
@@ -76,6 +78,13 @@ func (s *store) get(path string) ([]byte, bool) {
 	return content, ok
 }
 
+func (s *store) typeOf(path string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	return s.types[path]
+}
+
 // interfere sets what happens before each request.
 func (s *store) interfere(before func(w http.ResponseWriter, r *http.Request) bool) {
 	s.mu.Lock()
@@ -99,7 +108,9 @@ func (s *store) written() []string {
 }
 
 // signGet makes a request to read an object.
-func (s *store) signGet(path string) *tcoderv1.SignedRequest { return s.sign(http.MethodGet, path, nil) }
+func (s *store) signGet(path string) *tcoderv1.SignedRequest {
+	return s.sign(http.MethodGet, path, nil)
+}
 
 // signPut makes a request to write exactly this object.
 func (s *store) signPut(path string, object *tcoderv1.EncodedObject) *tcoderv1.SignedRequest {
@@ -180,6 +191,7 @@ func (s *store) accept(w http.ResponseWriter, r *http.Request, object *tcoderv1.
 	s.put(r.URL.Path, content)
 	s.mu.Lock()
 	s.puts = append(s.puts, r.URL.Path)
+	s.types[r.URL.Path] = r.Header.Get("Content-Type")
 	s.mu.Unlock()
 }
 
