@@ -1,0 +1,210 @@
+package storetest
+
+import (
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tcoder-dev/tcoder/internal/pipeline"
+)
+
+func faultTests() map[string]func(*env) {
+	return map[string]func(*env){
+		"InputKillsAtOnce":          faultInput,
+		"MachineIsNotCharged":       faultMachine,
+		"UnknownBacksOff":           faultUnknown,
+		"JitterSpreads":             faultJitter,
+		"FailuresAreBounded":        faultFailuresAreBounded,
+		"UnchargedAreBounded":       faultUnchargedAreBounded,
+		"ChargeResetsTheUncharged":  faultChargeResets,
+		"ReleasesCountAsUncharged":  faultReleasesCount,
+		"LostIsRequeuedAtOnce":      faultLost,
+		"LostTooOftenIsQuarantined": faultQuarantine,
+	}
+}
+
+// The input's fault fails the job at the first attempt.
+func faultInput(e *env) {
+	w := e.attach("w1")
+	j := e.failed(w)
+	require.Equal(e, pipeline.JobFailed, j.State)
+	require.Equal(e, &pipeline.Failure{Reason: pipeline.ReasonInputNotMedia, Message: "it went wrong: 100 %"}, j.Failure)
+	require.Equal(e, pipeline.TaskDead, j.Tasks[0].State)
+	require.True(e, j.Tasks[0].Attempts[0].Charged)
+	require.Equal(e, []pipeline.EventType{pipeline.EventTaskDead, pipeline.EventFailed}, e.events(j.ID)[4:])
+}
+
+// The machine's fault puts the task back at once.
+func faultMachine(e *env) {
+	w := e.attach("w1")
+	j := e.job()
+	l := e.claimOne(w)
+	e.fail(w, l.Ref, pipeline.FaultMachine, pipeline.ReasonMachineFault)
+
+	task := e.task(j.ID, 0)
+	require.Equal(e, pipeline.TaskReady, task.State)
+	require.Equal(e, pipeline.OutcomeFailed, task.Attempts[0].Outcome)
+	require.Equal(e, pipeline.ReasonMachineFault, task.Attempts[0].Failure.Reason)
+	require.False(e, task.Attempts[0].Charged)
+	require.Equal(e, 2, e.claimOne(w).Ref.Attempt)
+}
+
+// An unknown fault is tried again after a pause that doubles up to its bound.
+func faultUnknown(e *env) {
+	w := e.attach("w1")
+	j := e.job()
+	p := pipeline.RetryPolicy{MaxFailures: 10, MaxLosses: 3, Backoff: time.Second, MaxBackoff: 5 * time.Second}
+
+	for _, want := range []time.Duration{1, 2, 4, 5, 5} {
+		l := e.claimOne(w)
+		v, err := e.store.FailTask(e.ctx(), pipeline.TaskFault{
+			Ref: l.Ref, WorkerID: w.id, Class: pipeline.FaultUnknown, Retry: p,
+			Failure: pipeline.Failure{Reason: pipeline.ReasonEncodeFailed, Message: "m"},
+		})
+		require.NoError(e, err)
+		require.Equal(e, pipeline.VerdictAccepted, v)
+
+		task := e.task(j.ID, 0)
+		attempt := task.Attempts[len(task.Attempts)-1]
+		require.Equal(e, pipeline.TaskDelayed, task.State)
+		require.True(e, attempt.Charged)
+		require.WithinDuration(e, attempt.Ended.Add(want*time.Second), task.NotBefore, 0)
+
+		e.sweep()
+		require.Empty(e, e.claim(w, 1))
+		e.advance(e.T, want*time.Second-100*time.Millisecond)
+		require.Zero(e, e.sweep().Woken)
+		require.Empty(e, e.claim(w, 1))
+		e.advance(e.T, 100*time.Millisecond)
+		require.Equal(e, 1, e.sweep().Woken)
+		require.True(e, e.task(j.ID, 0).NotBefore.IsZero())
+	}
+}
+
+// Jitter moves the pause by up to its share, both ways.
+func faultJitter(e *env) {
+	w := e.attach("w1")
+	p := policy()
+	p.Jitter, p.Backoff = 0.2, 10*time.Second
+	seen := map[time.Duration]bool{}
+
+	for range 8 {
+		j := e.job()
+		_, err := e.store.FailTask(e.ctx(), pipeline.TaskFault{
+			Ref: e.claimOne(w).Ref, WorkerID: w.id, Class: pipeline.FaultUnknown, Retry: p,
+			Failure: pipeline.Failure{Reason: pipeline.ReasonEncodeFailed, Message: "m"},
+		})
+		require.NoError(e, err)
+
+		task := e.task(j.ID, 0)
+		pause := task.NotBefore.Sub(task.Attempts[0].Ended)
+		require.InDelta(e, 10, pause.Seconds(), 2)
+
+		seen[pause] = true
+	}
+
+	require.Greater(e, len(seen), 1)
+}
+
+func faultFailuresAreBounded(e *env) {
+	w := e.attach("w1")
+	j := e.job()
+
+	for range policy().MaxFailures {
+		require.Equal(e, pipeline.JobPending == e.get(j.ID).State, e.get(j.ID).Times.Started.IsZero())
+		e.fail(w, e.claimOne(w).Ref, pipeline.FaultUnknown, pipeline.ReasonEncodeFailed)
+		e.pass(time.Minute)
+	}
+
+	got := e.get(j.ID)
+	require.Equal(e, pipeline.JobFailed, got.State)
+	require.Equal(e, pipeline.ReasonEncodeFailed, got.Failure.Reason)
+	require.Equal(e, pipeline.TaskDead, got.Tasks[0].State)
+	require.Empty(e, e.claim(w, 1))
+}
+
+// A task that only ever comes back, whosever fault it is, doesn't go round for ever.
+func faultUnchargedAreBounded(e *env) {
+	w := e.attach("w1")
+	j := e.job()
+
+	for range 9 {
+		e.fail(w, e.claimOne(w).Ref, pipeline.FaultMachine, pipeline.ReasonMachineFault)
+		require.Equal(e, pipeline.TaskReady, e.task(j.ID, 0).State)
+	}
+
+	e.fail(w, e.claimOne(w).Ref, pipeline.FaultMachine, pipeline.ReasonTransferFailed)
+
+	got := e.get(j.ID)
+	require.Equal(e, pipeline.JobFailed, got.State)
+	require.Equal(e, pipeline.ReasonTransferFailed, got.Failure.Reason)
+	require.Equal(e, pipeline.TaskDead, got.Tasks[0].State)
+}
+
+func faultReleasesCount(e *env) {
+	w := e.attach("w1")
+	j := e.job()
+
+	for range 10 {
+		require.Equal(e, pipeline.VerdictAccepted, e.release(w, e.claimOne(w).Ref))
+	}
+
+	got := e.get(j.ID)
+	require.Equal(e, pipeline.JobFailed, got.State)
+	require.Equal(e, pipeline.ReasonWorkerDrained, got.Failure.Reason)
+}
+
+func faultChargeResets(e *env) {
+	w := e.attach("w1")
+	j := e.job()
+
+	for range 2 {
+		for range 9 {
+			e.fail(w, e.claimOne(w).Ref, pipeline.FaultMachine, pipeline.ReasonMachineFault)
+		}
+
+		e.fail(w, e.claimOne(w).Ref, pipeline.FaultUnknown, pipeline.ReasonEncodeFailed)
+		e.pass(time.Minute)
+	}
+
+	require.Equal(e, pipeline.TaskReady, e.task(j.ID, 0).State)
+}
+
+// A task whose lease ran out is ready at once, not charged, with its attempt marked lost.
+func faultLost(e *env) {
+	w := e.attach("w1")
+	j := e.job()
+	e.claimOne(w)
+	require.Zero(e, e.pass(leaseFor-time.Second).Requeued)
+	require.Equal(e, 1, e.pass(time.Second).Requeued)
+
+	task := e.task(j.ID, 0)
+	require.Equal(e, pipeline.TaskReady, task.State)
+	require.Equal(e, pipeline.OutcomeLost, task.Attempts[0].Outcome)
+	require.Equal(e, pipeline.ReasonWorkerLost, task.Attempts[0].Failure.Reason)
+	require.False(e, task.Attempts[0].Charged)
+	require.Equal(e, pipeline.EventTaskDelayed, e.events(j.ID)[4])
+}
+
+// A task that takes down one worker after the other is given to no more.
+func faultQuarantine(e *env) {
+	j := e.job()
+
+	for i := range policy().MaxLosses {
+		w := e.attach([]string{"w1", "w2", "w3"}[i])
+		e.claimOne(w)
+
+		swept := e.pass(leaseFor + time.Second)
+		require.Equal(e, i == 2, swept.Dead == 1)
+	}
+
+	got := e.get(j.ID)
+	require.Equal(e, pipeline.JobFailed, got.State)
+	require.Equal(e, pipeline.ReasonQuarantined, got.Failure.Reason)
+
+	for _, name := range []string{"w1", "w2", "w3"} {
+		require.Contains(e, got.Failure.Message, name)
+	}
+
+	require.Equal(e, pipeline.TaskDead, got.Tasks[0].State)
+}

@@ -1,0 +1,233 @@
+package storetest
+
+import (
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tcoder-dev/tcoder/internal/pipeline"
+)
+
+func sweepTests() map[string]func(*env) {
+	return map[string]func(*env){
+		"OneLeads":                  sweepOneLeads,
+		"LeadershipLapses":          sweepLeadershipLapses,
+		"ResignIsImmediate":         sweepResign,
+		"PauseRenewsOnce":           sweepPauseRenewsOnce,
+		"FirstSweepIsAfterAPause":   sweepFirst,
+		"NextDueIsTheNext":          sweepNextDue,
+		"ManyAtOnce":                sweepManyAtOnce,
+		"ForgetsWorkersInTheEnd":    sweepForgetsWorkers,
+		"NothingIsDueWithoutReason": sweepNothing,
+	}
+}
+
+func dutyTests() map[string]func(*env) {
+	return map[string]func(*env){
+		"PublishAfterTheLastTask":  dutyPublish,
+		"CleanAfterAFailure":       dutyCleanAfterFailure,
+		"CleanAfterARelease":       dutyCleanAfterRelease,
+		"RetryWithdrawsTheClean":   dutyRetryWithdraws,
+		"ComesAgainUntilItIsEnded": dutyComesAgain,
+	}
+}
+
+func (e *env) sweepAs(name string) pipeline.Swept {
+	e.Helper()
+
+	s, err := e.store.Sweep(e.ctx(), name, leadFor, leaseFor, policy())
+	require.NoError(e, err)
+
+	return s
+}
+
+func sweepOneLeads(e *env) {
+	require.True(e, e.sweepAs("a").Leader)
+	e.advance(e.T, leadFor/3)
+
+	b := e.sweepAs("b")
+	require.False(e, b.Leader)
+	require.InDelta(e, (leadFor - leadFor/3).Seconds(), b.NextDue.Seconds(), 1)
+	require.True(e, e.sweepAs("a").Leader)
+}
+
+func sweepLeadershipLapses(e *env) {
+	w := e.attach("w1")
+	e.job()
+	e.sweepAs("a")
+	e.claimOne(w)
+	e.advance(e.T, leadFor+time.Second)
+	require.True(e, e.sweepAs("b").Leader)
+	require.False(e, e.sweepAs("a").Leader)
+}
+
+func sweepResign(e *env) {
+	e.sweepAs("a")
+	require.NoError(e, e.store.Resign(e.ctx(), "b"), "not its own")
+	require.False(e, e.sweepAs("b").Leader)
+	require.NoError(e, e.store.Resign(e.ctx(), "a"))
+	require.True(e, e.sweepAs("b").Leader)
+}
+
+// After an outage of the control plane every worker gets one more lease.
+func sweepPauseRenewsOnce(e *env) {
+	w := e.attach("w1")
+	j := e.job()
+	e.sweep()
+	e.claimOne(w)
+	e.advance(e.T, 10*leaseFor)
+
+	require.Zero(e, e.sweep().Requeued)
+	require.Equal(e, pipeline.TaskLeased, e.task(j.ID, 0).State)
+	require.Zero(e, e.pass(leaseFor-time.Second).Requeued)
+	require.Equal(e, 1, e.pass(time.Second).Requeued, "and no more than one")
+}
+
+// Of the time before the first sweep nothing is known.
+func sweepFirst(e *env) {
+	w := e.attach("w1")
+	e.job()
+	e.claimOne(w)
+	e.advance(e.T, 2*leaseFor)
+	require.Zero(e, e.sweep().Requeued)
+	require.Equal(e, 1, e.pass(leaseFor).Requeued)
+}
+
+// The sweeper is told when to come again: at the next deadline, often enough
+// to know a pause, and before its leadership lapses.
+func sweepNextDue(e *env) {
+	require.Equal(e, leadFor, e.sweep().NextDue)
+
+	e.upload(10 * time.Second)
+	require.InDelta(e, 10, e.sweep().NextDue.Seconds(), 2)
+
+	w := e.attach("w1")
+	e.job()
+
+	l := e.claimOne(w)
+	due := e.sweep().NextDue
+	require.Positive(e, due)
+	require.LessOrEqual(e, due, leaseFor/2)
+
+	e.fail(w, l.Ref, pipeline.FaultUnknown, pipeline.ReasonEncodeFailed)
+	require.LessOrEqual(e, e.sweep().NextDue, time.Second)
+}
+
+// However much is due, it is all done; in pieces, each at once after the other.
+func sweepManyAtOnce(e *env) {
+	w := e.attach("w1")
+
+	const jobs = 150
+	for range jobs {
+		e.job()
+	}
+
+	require.Len(e, e.claim(w, jobs), jobs)
+	e.pass(leaseFor - time.Second)
+	e.advance(e.T, time.Second)
+
+	requeued := 0
+
+	for range jobs {
+		s := e.sweep()
+		requeued += s.Requeued
+
+		if s.NextDue > 0 {
+			break
+		}
+	}
+
+	require.Equal(e, jobs, requeued)
+	require.Len(e, e.claim(w, jobs), jobs)
+}
+
+func sweepForgetsWorkers(e *env) {
+	w := e.attach("w1")
+	e.advance(e.T, 2*time.Hour)
+	e.sweep()
+	_, err := e.store.DrainWorker(e.ctx(), w.id)
+	e.refused(pipeline.ReasonWorkerNotFound, err)
+}
+
+func sweepNothing(e *env) {
+	w := e.attach("w1")
+	e.completed(w)
+	e.job()
+	require.Equal(e, pipeline.Swept{Leader: true, NextDue: leadFor}, e.pass(2*time.Hour))
+}
+
+// The publishing that the finishing replica didn't do is handed to another.
+func dutyPublish(e *env) {
+	w := e.attach("w1")
+	j := e.planned(w, encode(1))
+	e.finish(w, e.claimOne(w).Ref)
+	require.Empty(e, e.pass(4*time.Second).Duties, "the finishing replica goes first")
+
+	want := pipeline.Duty{Kind: pipeline.DutyPublish, ID: j.ID, Project: j.Project}
+	require.Equal(e, []pipeline.Duty{want}, e.pass(2*time.Second).Duties)
+	require.True(e, e.complete(j.ID, 1))
+	require.Empty(e, e.pass(10*time.Minute).Duties, "CompleteJob ended it")
+}
+
+// A job that ended without success may have left objects, which are cleaned
+// when no URL to write them can live.
+func dutyCleanAfterFailure(e *env) {
+	w := e.attach("w1")
+	j := e.failed(w)
+	require.Empty(e, e.pass(6*time.Minute).Duties)
+	require.Equal(e, []pipeline.Duty{{Kind: pipeline.DutyClean, ID: j.ID, Project: j.Project}},
+		e.pass(leaseFor+5*time.Second).Duties)
+
+	canceled := e.job()
+	_, err := e.store.CancelJob(e.ctx(), canceled.ID)
+	require.NoError(e, err)
+	require.NoError(e, e.store.EndDuty(e.ctx(), pipeline.Duty{Kind: pipeline.DutyClean, ID: j.ID}))
+
+	duties := e.pass(7 * time.Minute).Duties
+	require.NotEmpty(e, duties)
+	require.Equal(e, canceled.ID, duties[0].ID)
+}
+
+// A completed job is cleaned only if an attempt was left behind.
+func dutyCleanAfterRelease(e *env) {
+	w := e.attach("w1")
+	j := e.planned(w, encode(1))
+	e.release(w, e.claimOne(w).Ref)
+	e.finish(w, e.claimOne(w).Ref)
+	require.True(e, e.complete(j.ID, 1))
+
+	duties := e.pass(6*time.Minute + leaseFor + 5*time.Second).Duties
+	require.Len(e, duties, 1)
+	require.Equal(e, pipeline.DutyClean, duties[0].Kind)
+}
+
+// A job that runs again isn't cleaned under its feet, but after its new end.
+func dutyRetryWithdraws(e *env) {
+	w := e.attach("w1")
+	j := e.failed(w)
+	_, err := e.store.RetryJob(e.ctx(), j.ID, 1, probe())
+	require.NoError(e, err)
+	require.Empty(e, e.pass(20*time.Minute).Duties)
+
+	e.plan(w, e.claimOne(w), encode(1))
+	e.finish(w, e.claimOne(w).Ref)
+	require.True(e, e.complete(j.ID, 2))
+
+	duties := e.pass(6*time.Minute + leaseFor + 5*time.Second).Duties
+	require.Len(e, duties, 1)
+	require.Equal(e, pipeline.DutyClean, duties[0].Kind)
+}
+
+func dutyComesAgain(e *env) {
+	w := e.attach("w1")
+	j := e.completed(w)
+	require.NoError(e, e.store.DeleteJob(e.ctx(), j.ID))
+	require.Len(e, e.sweep().Duties, 1)
+	require.Empty(e, e.pass(55*time.Second).Duties)
+
+	duties := e.pass(10 * time.Second).Duties
+	require.Len(e, duties, 1)
+	require.NoError(e, e.store.EndDuty(e.ctx(), duties[0]))
+	require.NoError(e, e.store.EndDuty(e.ctx(), duties[0]))
+	require.Empty(e, e.pass(5*time.Minute).Duties)
+}

@@ -1,0 +1,347 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	// quietFor is how long a subscribed connection may be silent before it is
+	// asked whether it lives. Each question costs a command.
+	quietFor = time.Minute
+	// answerWithin is how long the answer may take.
+	answerWithin = 5 * time.Second
+	// The pause before a reconnect doubles between these.
+	minReconnect = 50 * time.Millisecond
+	maxReconnect = 2 * time.Second
+)
+
+// hub shares one subscribed connection among all watchers of a store. Its
+// goroutine runs from the first watcher until close.
+type hub struct {
+	client *redis.Client
+
+	// wire orders what is sent on the connection; it is taken before mu, which
+	// is never held while the network is waited for.
+	wire sync.Mutex
+
+	mu       sync.Mutex
+	channels map[string]*subscription
+	conn     *redis.PubSub // nil while there is none
+	done     chan struct{} // nil before the first watcher; closed when the goroutine ends
+	stop     chan struct{}
+	closed   bool
+}
+
+// subscription is a channel of Redis with those who watch it.
+type subscription struct {
+	watchers  map[watcher]struct{}
+	live      chan struct{} // closed at the first confirmation
+	confirmed bool
+}
+
+func newHub(client *redis.Client) *hub {
+	return &hub{client: client, channels: map[string]*subscription{}, stop: make(chan struct{})}
+}
+
+// add subscribes a watcher until ctx ends, and returns when the subscription is live.
+func (h *hub) add(ctx context.Context, channel string, w watcher) error {
+	sub, err := h.register(channel, w)
+	if err != nil {
+		return err
+	}
+
+	h.sync(ctx, channel)
+
+	timer := time.NewTimer(answerWithin)
+	defer timer.Stop()
+
+	select {
+	case <-sub.live:
+		context.AfterFunc(ctx, func() { h.remove(channel, w) })
+
+		return nil
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	case <-timer.C:
+		err = errors.New("no confirmation of the subscription")
+	case <-h.stop:
+		err = redis.ErrClosed
+	}
+
+	h.remove(channel, w)
+
+	return err
+}
+
+// register notes a watcher, and starts the goroutine with the first.
+func (h *hub) register(channel string, w watcher) (*subscription, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+
+	if h.closed {
+		return nil, redis.ErrClosed
+	}
+
+	sub := h.channels[channel]
+	if sub == nil {
+		sub = &subscription{watchers: map[watcher]struct{}{}, live: make(chan struct{})}
+		h.channels[channel] = sub
+	}
+
+	sub.watchers[w] = struct{}{}
+
+	if h.done == nil {
+		h.done = make(chan struct{})
+
+		go h.run()
+	}
+
+	return sub, nil
+}
+
+func (h *hub) remove(channel string, w watcher) {
+	w.close()
+
+	if h.unregister(channel, w) {
+		ctx, cancel := context.WithTimeout(context.Background(), answerWithin)
+		defer cancel()
+
+		h.sync(ctx, channel)
+	}
+}
+
+// unregister forgets a watcher, and reports whether it was its channel's last.
+func (h *hub) unregister(channel string, w watcher) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+
+	sub := h.channels[channel]
+	if sub == nil {
+		return false
+	}
+
+	delete(sub.watchers, w)
+
+	if len(sub.watchers) > 0 {
+		return false
+	}
+
+	delete(h.channels, channel)
+
+	return true
+}
+
+// sync subscribes to a channel that is watched and isn't live, or leaves one
+// that nobody watches. A failure shows at the receiver, which renews the
+// connection with what is watched then.
+func (h *hub) sync(ctx context.Context, channel string) {
+	h.wire.Lock()
+	defer h.wire.Unlock()
+
+	h.mu.Lock()
+	conn, sub := h.conn, h.channels[channel]
+	settled := conn == nil || (sub != nil && sub.confirmed)
+	h.mu.Unlock()
+
+	switch {
+	case settled:
+	case sub != nil:
+		_ = conn.Subscribe(ctx, channel)
+	default:
+		_ = conn.Unsubscribe(ctx, channel)
+	}
+}
+
+// close ends all watches and returns when the goroutine has ended.
+func (h *hub) close() error {
+	h.mu.Lock()
+
+	if h.closed {
+		h.mu.Unlock()
+
+		return nil
+	}
+
+	h.closed = true
+	close(h.stop)
+
+	conn, done := h.conn, h.done
+
+	for _, sub := range h.channels {
+		for w := range sub.watchers {
+			w.close()
+		}
+	}
+
+	clear(h.channels)
+	h.mu.Unlock()
+
+	if conn != nil {
+		_ = conn.Close() // wakes the receiver; it may have closed it just now
+	}
+
+	if done != nil {
+		<-done
+	}
+
+	return nil
+}
+
+// run keeps a connection that is subscribed to all channels.
+func (h *hub) run() {
+	defer close(h.done)
+
+	pause := minReconnect
+
+	for {
+		conn, ok := h.connect()
+		if !ok {
+			return
+		}
+
+		heard := h.receive(conn)
+
+		if !h.disconnect(conn) {
+			return
+		}
+
+		if heard {
+			pause = minReconnect
+		}
+
+		timer := time.NewTimer(pause)
+		pause = min(2*pause, maxReconnect)
+
+		select {
+		case <-timer.C:
+		case <-h.stop:
+			timer.Stop()
+
+			return
+		}
+	}
+}
+
+// connect opens a connection and subscribes it to all channels. False after close.
+func (h *hub) connect() (*redis.PubSub, bool) {
+	h.wire.Lock()
+	defer h.wire.Unlock()
+
+	ctx, cancel := context.WithTimeout(context.Background(), answerWithin)
+	defer cancel()
+
+	conn := h.client.Subscribe(ctx) // sends nothing yet
+
+	h.mu.Lock()
+	closed, channels := h.closed, slices.Collect(maps.Keys(h.channels))
+
+	if !closed {
+		h.conn = conn
+	}
+	h.mu.Unlock()
+
+	if closed {
+		_ = conn.Close() // it was never opened
+
+		return nil, false
+	}
+
+	if len(channels) > 0 {
+		_ = conn.Subscribe(ctx, channels...) // a failure shows at the receiver
+	}
+
+	return conn, true
+}
+
+// disconnect drops a connection that failed. False after close.
+func (h *hub) disconnect(conn *redis.PubSub) bool {
+	_ = conn.Close() // it failed already, or close did it
+
+	h.mu.Lock()
+	defer h.mu.Unlock()
+
+	h.conn = nil
+
+	return !h.closed
+}
+
+// receive hands on what comes, until the connection fails. True if anything came.
+func (h *hub) receive(conn *redis.PubSub) bool {
+	ctx := context.Background()
+	heard, asked := false, false
+
+	for {
+		wait := quietFor
+		if asked {
+			wait = answerWithin
+		}
+
+		message, err := conn.ReceiveTimeout(ctx, wait)
+
+		var netErr net.Error
+		if errors.As(err, &netErr) && netErr.Timeout() && !asked {
+			asked = true
+			err = conn.Ping(ctx)
+		}
+
+		if err != nil {
+			return heard
+		}
+
+		if message == nil {
+			continue
+		}
+
+		heard, asked = true, false
+
+		switch m := message.(type) {
+		case *redis.Subscription:
+			if m.Kind == "subscribe" {
+				h.confirmed(m.Channel)
+			}
+		case *redis.Message:
+			h.deliver(m.Channel, m.Payload)
+		}
+	}
+}
+
+// confirmed notes that a channel is live. What came between two confirmations may be lost.
+func (h *hub) confirmed(channel string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+
+	sub := h.channels[channel]
+	if sub == nil {
+		return
+	}
+
+	if !sub.confirmed {
+		sub.confirmed = true
+		close(sub.live)
+
+		return
+	}
+
+	for w := range sub.watchers {
+		w.reconnected()
+	}
+}
+
+func (h *hub) deliver(channel, payload string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+
+	if sub := h.channels[channel]; sub != nil {
+		for w := range sub.watchers {
+			w.notify(payload)
+		}
+	}
+}

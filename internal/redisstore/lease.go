@@ -1,0 +1,211 @@
+package redisstore
+
+import (
+	"context"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/tcoder-dev/tcoder/internal/pipeline"
+)
+
+// ClaimTasks implements [pipeline.LeaseStore].
+func (s *Store) ClaimTasks(ctx context.Context, c pipeline.Claim) ([]pipeline.Lease, error) {
+	k := []string{s.keys.worker(c.WorkerID), s.keys.held(c.WorkerID), s.keys.claim(c.WorkerID, c.RequestID)}
+
+	rows, err := s.call(ctx, "claim_tasks", k, c.WorkerID, c.Session, c.Max, millis(c.Lease))
+	if err != nil {
+		return nil, err
+	}
+
+	return s.readLeases(ctx, rows)
+}
+
+// readLeases decodes lease rows and reads what never went through the script:
+// specs, probes and plans. A job that was deleted meanwhile had been canceled,
+// so its leases are gone too.
+func (s *Store) readLeases(ctx context.Context, rows []any) ([]pipeline.Lease, error) {
+	leases := make([]pipeline.Lease, 0, len(rows))
+	if len(rows) == 0 {
+		return leases, nil
+	}
+
+	pipe := s.client.Pipeline()
+	specs := make([]string, len(rows))
+	results := make([]*redis.SliceCmd, len(rows))
+	tasks := make([]pipeline.Task, len(rows))
+
+	for i, v := range rows {
+		row := asList(v)
+		if len(row) < 6 {
+			return nil, internalError("read leases", strconv.ErrRange)
+		}
+
+		job, index, _ := splitTaskID(asString(row[0]))
+
+		t, err := decodeTask(job, index, asString(row[3]), asString(row[4]), "")
+		if err != nil {
+			return nil, err
+		}
+
+		tasks[i], specs[i] = t, s.keys.spec(job)
+		if t.Kind != pipeline.KindProbe { // there is neither probe nor plan before it
+			results[i] = pipe.HMGet(ctx, s.keys.results(job), "probe", "plan")
+		}
+	}
+
+	docs := pipe.MGet(ctx, specs...)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, failed("read leases", err)
+	}
+
+	for i, v := range rows {
+		row := asList(v)
+
+		j, ok, err := decodeJob(tasks[i].JobID, asList(row[5]), asString(docs.Val()[i]))
+		if err != nil {
+			return nil, err
+		}
+
+		if !ok {
+			continue
+		}
+
+		if results[i] != nil {
+			r := results[i].Val()
+			if err := decodeResults(&j, asString(r[0]), asString(r[1]), ""); err != nil {
+				return nil, err
+			}
+		}
+
+		leases = append(leases, pipeline.Lease{
+			Ref:  pipeline.LeaseRef{TaskID: tasks[i].ID, Attempt: int(asInt(row[1]))},
+			Task: tasks[i], Job: j, Expires: asTime(row[2]),
+		})
+	}
+
+	return leases, nil
+}
+
+// RenewLeases implements [pipeline.LeaseStore].
+func (s *Store) RenewLeases(
+	ctx context.Context, workerID string, lease time.Duration, rs []pipeline.Renewal,
+) ([]pipeline.LeaseRef, error) {
+	args := make([]any, 0, 2+4*len(rs))
+	args = append(args, workerID, millis(lease))
+
+	for _, r := range rs {
+		progress, err := encode(finite(r.Progress))
+		if err != nil {
+			return nil, err
+		}
+
+		args = append(args, memberOf(r.Ref), r.Ref.Attempt, clamp(r.Fraction), progress)
+	}
+
+	reply, err := s.call(ctx, "renew_leases", []string{s.keys.worker(workerID), s.keys.held(workerID)}, args...)
+	if err != nil {
+		return nil, err
+	}
+
+	lost := make([]pipeline.LeaseRef, 0, len(reply))
+	for _, v := range reply {
+		lost = append(lost, rs[asInt(v)].Ref)
+	}
+
+	return lost, nil
+}
+
+// FinishTask implements [pipeline.LeaseStore].
+func (s *Store) FinishTask(ctx context.Context, r pipeline.TaskResult) (pipeline.Verdict, bool, error) {
+	job, index, ok := splitTaskID(r.Ref.TaskID)
+	if !ok {
+		return pipeline.VerdictStale, false, nil
+	}
+
+	args := []any{job, index, r.Ref.Attempt, r.WorkerID}
+
+	for _, encoded := range []func() (string, error){
+		func() (string, error) { return encodeOptional(r.Result) },
+		func() (string, error) { return encodeOptional(r.Probe) },
+		func() (string, error) { return encodeOptional(r.Plan) },
+	} {
+		raw, err := encoded()
+		if err != nil {
+			return "", false, err
+		}
+
+		args = append(args, raw)
+	}
+
+	tasks, err := encodeTasks(r.Tasks)
+	if err != nil {
+		return "", false, err
+	}
+
+	k := []string{s.keys.job(job), s.keys.results(job), s.keys.held(r.WorkerID)}
+
+	reply, err := s.callRows(ctx, 2, "finish_task", k, append(args, tasks...)...)
+	if err != nil {
+		return "", false, err
+	}
+
+	return pipeline.Verdict(asString(reply[0])), asInt(reply[1]) == 1, nil
+}
+
+// FailTask implements [pipeline.LeaseStore].
+func (s *Store) FailTask(ctx context.Context, f pipeline.TaskFault) (pipeline.Verdict, error) {
+	factor := 1 + f.Retry.Jitter*(2*s.jitter()-1)
+
+	return s.endAttempt(ctx, "fail_task", f.WorkerID, f.Ref, string(f.Class), string(f.Failure.Reason),
+		f.Failure.Message, f.Retry.MaxFailures, millis(f.Retry.Backoff), millis(max(f.Retry.Backoff, f.Retry.MaxBackoff)),
+		factor)
+}
+
+// ReleaseTask implements [pipeline.LeaseStore].
+func (s *Store) ReleaseTask(ctx context.Context, workerID string, ref pipeline.LeaseRef) (pipeline.Verdict, error) {
+	return s.endAttempt(ctx, "release_task", workerID, ref,
+		string(pipeline.ReasonWorkerDrained), "The worker handed the task back.")
+}
+
+// endAttempt runs a script that ends an attempt without a result.
+func (s *Store) endAttempt(
+	ctx context.Context, verb, workerID string, ref pipeline.LeaseRef, args ...any,
+) (pipeline.Verdict, error) {
+	job, index, ok := splitTaskID(ref.TaskID)
+	if !ok {
+		return pipeline.VerdictStale, nil
+	}
+
+	reply, err := s.callRows(ctx, 1, verb, []string{s.keys.job(job), s.keys.held(workerID)},
+		append([]any{job, index, ref.Attempt, workerID}, args...)...)
+	if err != nil {
+		return "", err
+	}
+
+	return pipeline.Verdict(asString(reply[0])), nil
+}
+
+// clamp makes a fraction one, whatever a worker says.
+func clamp(f float64) float64 {
+	if math.IsNaN(f) {
+		return 0
+	}
+
+	return min(1, max(0, f))
+}
+
+// finite makes progress encodable, whatever a worker says. The percent is the store's own.
+func finite(p pipeline.Progress) pipeline.Progress {
+	p.Percent = 0
+
+	for _, f := range []*float64{&p.Speed, &p.FPS} {
+		if math.IsNaN(*f) || math.IsInf(*f, 0) {
+			*f = 0
+		}
+	}
+
+	return p
+}

@@ -1,0 +1,35 @@
+-- Ends an attempt with a fault: DELAYED, READY (the machine's fault) or DEAD, which fails the job.
+-- KEYS  common; 9 job, 10 leases of the worker. Derived: the job's indexes; of a job that fails,
+--       the leases of its other tasks' workers.
+-- ARGV  prefix, job id, index, attempt, worker id, class, reason, message,
+--       max failures, backoff ms, max backoff ms, factor of jitter
+-- Returns  {'', 'ACCEPTED' | 'STALE'}
+-- Replay   'ACCEPTED', as long as the attempt is among the newest 16.
+-- $include(task.lua)
+local index, attempt, worker, class = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], ARGV[6]
+local reason, message = ARGV[7], ARGV[8]
+local job = load_job(ARGV[2])
+local t = job and load_task(job, index)
+if not t then return { '', 'STALE' } end
+if t.s ~= 'LEASED' or t.n ~= attempt or t.by ~= worker then
+  return { '', ended_as(job, index, worker, attempt, 'FAILED') and 'ACCEPTED' or 'STALE' }
+end
+
+if class == 'MACHINE' then
+  return_task(job, index, t, 'release', 'FAILED', reason, message)
+else
+  t.c, t.u = (t.c or 0) + 1, nil
+  if class == 'INPUT' or t.c >= tonumber(ARGV[9]) then
+    kill_task(job, index, t, 'FAILED', reason, message, true)
+  else
+    end_attempt(job, index, t, 'FAILED', reason, message, true)
+    local backoff = math.min(tonumber(ARGV[10]) * 2 ^ (t.c - 1), tonumber(ARGV[11])) * tonumber(ARGV[12])
+    t.s, t.by, t.at, t.nb = next_state('task', t.s, 'retry'), nil, nil, NOW + math.floor(backoff)
+    save_task(job, index, t)
+    redis.call('ZADD', DELAYED, t.nb, member(job.id, index))
+    due(t.nb)
+    add_event(job, 'TASK_DELAYED', index, attempt, reason, message)
+  end
+end
+flush()
+return { '', 'ACCEPTED' }

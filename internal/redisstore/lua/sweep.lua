@@ -1,0 +1,107 @@
+-- Does what time has made due, if the replica is or becomes the leader.
+-- After a pause in which nobody swept for half a lease, all leases are renewed
+-- once, so that an outage of the control plane costs no attempt.
+-- KEYS  common; 9 purges. Derived: the jobs, workers and uploads that are due.
+-- ARGV  prefix, replica, leader's ttl ms, lease ms, max losses
+-- Returns  {'', leader (0, 1), requeued, dead, woken, ms until the next deadline, {kind, id, JSON or project, ...}}
+-- Replay   the rest of what is due. Duties come again after a minute.
+-- $include(task.lua)
+-- $include(worker.lua)
+local MOST = 64            -- of each kind per call
+local VISIBILITY = 60000   -- a duty that was handed out comes again after that
+local FORGET_AFTER = 3600000
+local replica, ttl, lease_ms = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+
+local leader, until_ms, swept = unpack(redis.call('HMGET', SWEEP, 'leader', 'until', 'swept'))
+if leader and leader ~= replica and tonumber(until_ms) > NOW then
+  return { '', 0, 0, 0, 0, math.min(ttl, tonumber(until_ms) - NOW), {} }
+end
+
+if not swept or NOW - tonumber(swept) > lease_ms / 2 then
+  local renewed = {}
+  for _, m in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
+    renewed[#renewed + 1] = NOW + lease_ms
+    renewed[#renewed + 1] = m
+  end
+  if #renewed > 0 then in_chunks('ZADD', LEASES, renewed) end
+end
+
+local function overdue(key, most)
+  return redis.call('ZRANGEBYSCORE', key, '-inf', NOW, 'LIMIT', 0, most)
+end
+
+-- lost_workers names the workers whose leases of a task ran out, this one included.
+local function lost_workers(job, index, t)
+  local names = {}
+  for _, a in ipairs(attempts_of(job, index)) do
+    if a.oc == 'LOST' then names[#names + 1] = a.by end
+  end
+  names[#names + 1] = t.by
+  return table.concat(names, ', ')
+end
+
+local requeued, dead, woken = 0, 0, 0
+for _, m in ipairs(overdue(LEASES, MOST)) do
+  local id, index = parse_member(m)
+  local job = load_job(id)
+  local t = job and load_task(job, index)
+  if not t then
+    redis.call('ZREM', LEASES, m)
+  elseif t.s == 'LEASED' then
+    t.l = (t.l or 0) + 1
+    if t.l >= tonumber(ARGV[5]) then
+      kill_task(job, index, t, 'LOST', 'QUARANTINED',
+        'The task was lost with ' .. t.l .. ' workers (' .. lost_workers(job, index, t) .. ') and is not given to another.')
+      dead = dead + 1
+    elseif return_task(job, index, t, 'lose', 'LOST', 'WORKER_LOST', 'The worker was silent until its lease ran out.') then
+      dead = dead + 1
+    else
+      requeued = requeued + 1
+    end
+    WAKES.WORKER = true
+  end
+end
+
+for _, m in ipairs(overdue(DELAYED, MOST)) do
+  redis.call('ZREM', DELAYED, m)
+  local id, index = parse_member(m)
+  local job = load_job(id)
+  local t = job and load_task(job, index)
+  if t and make_ready(job, index, t, 'wake') then woken = woken + 1 end
+end
+
+local duties = {}
+local function hand_out(kind, id, about)
+  for _, v in ipairs({ kind, id, about or '' }) do duties[#duties + 1] = v end
+end
+for _, id in ipairs(overdue(UPLOADS, MOST)) do
+  redis.call('ZADD', UPLOADS, NOW + VISIBILITY, id)
+  hand_out('EXPIRE_UPLOAD', id, redis.call('HGET', upload_key(id), 'p'))
+end
+for _, duty in ipairs(overdue(DUTIES, MOST)) do
+  redis.call('ZADD', DUTIES, NOW + VISIBILITY, duty)
+  local kind, id = string.match(duty, '^(%u+)|(.*)$')
+  hand_out(kind, id, kind == 'PURGE' and redis.call('HGET', KEYS[9], id) or redis.call('HGET', job_key(id), 'p'))
+end
+
+-- Workers that vanished without a word; whatever they held ran out long ago.
+for _, worker in ipairs(redis.call('ZRANGEBYSCORE', WORKERS, '-inf', NOW - FORGET_AFTER, 'LIMIT', 0, MOST)) do
+  if redis.call('HLEN', held_key(worker)) == 0 then
+    forget_worker(worker, redis.call('HGET', worker_key(worker), 'mid'))
+  end
+end
+
+local wait = ttl
+local function at_most(ms) if ms < wait then wait = math.max(0, ms) end end
+for _, key in ipairs({ LEASES, DELAYED, DUTIES, UPLOADS }) do
+  local head = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+  if head[2] then
+    at_most(tonumber(head[2]) - NOW)
+    -- Often enough that a pause can be told from patience.
+    if key == LEASES then at_most(math.floor(lease_ms / 3)) end
+  end
+end
+redis.call('HSET', SWEEP, 'leader', replica, 'until', NOW + ttl, 'swept', NOW, 'next', NOW + wait)
+EARLIEST = nil -- this sweep's own deadlines are in its answer
+flush()
+return { '', 1, requeued, dead, woken, wait, duties }

@@ -1,0 +1,157 @@
+package redisstore
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/tcoder-dev/tcoder/internal/pipeline"
+)
+
+// DefaultTag is the hash tag of a deployment that names none.
+const DefaultTag = "tcoder"
+
+// Config says which Redis to use.
+type Config struct {
+	// URL is redis://, rediss:// or unix://, with user, password and database as go-redis parses them.
+	URL string
+	// Tag is the hash tag of all keys, with or without its braces. Deployments
+	// that share a Redis need one each. Empty means DefaultTag.
+	Tag string
+	// TLS replaces the TLS settings of a rediss:// URL. Optional.
+	TLS *tls.Config
+	// PoolSize is the most connections for commands, 0 for go-redis's default.
+	// Watching takes one more.
+	PoolSize int
+}
+
+// Store is a [pipeline.Store] in Redis. It is safe for concurrent use.
+type Store struct {
+	client  *redis.Client
+	keys    keys
+	scripts map[string]*redis.Script
+	hub     *hub
+	jitter  func() float64 // uniform in [0, 1)
+}
+
+var _ pipeline.Store = (*Store)(nil)
+
+// New returns a store. It opens no connection; Ping does. Close it after use.
+func New(cfg Config) (*Store, error) {
+	opts, err := redis.ParseURL(cfg.URL)
+	if err != nil {
+		// The parser's error can quote the URL, password included.
+		return nil, errors.New("redis URL: want redis://, rediss:// or unix://")
+	}
+
+	if cfg.TLS != nil {
+		if opts.TLSConfig == nil {
+			return nil, errors.New("redis URL: TLS settings need rediss://")
+		}
+
+		opts.TLSConfig = cfg.TLS
+	}
+
+	scripts, err := loadScripts()
+	if err != nil {
+		return nil, err
+	}
+
+	// Nothing is sent beyond what is asked for: commands cost money on hosted Redis.
+	opts.DisableIdentity = true
+	opts.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	opts.Protocol = 2
+	opts.ContextTimeoutEnabled = true
+	opts.MinIdleConns = 0
+
+	if cfg.PoolSize > 0 {
+		opts.PoolSize = cfg.PoolSize
+	}
+
+	tag := strings.Trim(cfg.Tag, "{}")
+	if tag == "" {
+		tag = DefaultTag
+	}
+
+	client := redis.NewClient(opts)
+
+	return &Store{
+		client:  client,
+		keys:    newKeys(tag),
+		scripts: scripts,
+		hub:     newHub(client),
+		jitter:  rand.Float64,
+	}, nil
+}
+
+// Ping reports whether Redis answers. Errors: ReasonStateUnavailable.
+func (s *Store) Ping(ctx context.Context) error {
+	if err := s.client.Ping(ctx).Err(); err != nil {
+		return failed("ping", err)
+	}
+
+	return nil
+}
+
+// Close ends all watches and closes the connections.
+func (s *Store) Close() error {
+	return errors.Join(s.hub.close(), s.client.Close())
+}
+
+// AdvanceClock moves the clock of the deployment, for tests. What Redis itself
+// expires (idempotency keys, answers of claims) doesn't follow.
+func (s *Store) AdvanceClock(ctx context.Context, d time.Duration) error {
+	if err := s.client.IncrBy(ctx, s.keys.clock, d.Milliseconds()).Err(); err != nil {
+		return failed("advance clock", err)
+	}
+
+	return nil
+}
+
+// call runs a script and returns what follows its code. A code that isn't
+// empty is the reason of a refusal.
+func (s *Store) call(ctx context.Context, verb string, keys []string, args ...any) ([]any, error) {
+	script, ok := s.scripts[verb]
+	if !ok {
+		return nil, internalError(verb, errors.New("no such script"))
+	}
+
+	all := append(s.keys.common(), keys...)
+	argv := append([]any{s.keys.prefix}, args...)
+
+	reply, err := script.Run(ctx, s.client, all, argv...).Slice()
+	if err != nil {
+		return nil, failed(verb, err)
+	}
+
+	if len(reply) == 0 {
+		return nil, internalError(verb, errors.New("empty reply"))
+	}
+
+	if code := asString(reply[0]); code != "" {
+		return nil, refusal(pipeline.Reason(code))
+	}
+
+	return reply[1:], nil
+}
+
+// callRows is call for scripts that return at least n values.
+func (s *Store) callRows(ctx context.Context, n int, verb string, keys []string, args ...any) ([]any, error) {
+	reply, err := s.call(ctx, verb, keys, args...)
+	if err != nil {
+		return nil, err
+	}
+
+	if len(reply) < n {
+		return nil, internalError(verb, fmt.Errorf("%d values, want %d", len(reply), n))
+	}
+
+	return reply, nil
+}

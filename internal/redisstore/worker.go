@@ -1,0 +1,159 @@
+package redisstore
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/tcoder-dev/tcoder/internal/pipeline"
+)
+
+// seenWithin is how long a worker that is not heard from stays in lists.
+const seenWithin = time.Minute
+
+// AttachWorker implements [pipeline.PoolStore].
+func (s *Store) AttachWorker(
+	ctx context.Context, w pipeline.Worker, lease time.Duration,
+) (int64, []pipeline.Lease, error) {
+	encoders, err := encode(w.Encoders)
+	if err != nil {
+		return 0, nil, err
+	}
+
+	k := []string{s.keys.worker(w.ID), s.keys.held(w.ID), s.keys.sessions, s.keys.machines}
+	if w.MachineID != "" {
+		k = append(k, s.keys.machineWorkers(w.MachineID))
+	}
+
+	args := make([]any, 0, 10+2*len(w.Held))
+	args = append(args, w.ID, w.MachineID, w.Version, w.Slots, w.CPUs, encoders, flag(w.Draining), millis(lease),
+		string(pipeline.ReasonWorkerLost), "The worker doesn't hold the task that it was given.")
+
+	for _, ref := range w.Held {
+		args = append(args, memberOf(ref), ref.Attempt)
+	}
+
+	reply, err := s.callRows(ctx, 1, "attach_worker", k, args...)
+	if err != nil {
+		return 0, nil, err
+	}
+
+	kept, err := s.readLeases(ctx, reply[1:])
+
+	return asInt(reply[0]), kept, err
+}
+
+// DetachWorker implements [pipeline.PoolStore].
+func (s *Store) DetachWorker(ctx context.Context, id string, session int64, gone bool) error {
+	_, err := s.call(ctx, "detach_worker", []string{s.keys.worker(id), s.keys.held(id)}, id, session, flag(gone))
+
+	return err
+}
+
+// DrainWorker implements [pipeline.PoolStore].
+func (s *Store) DrainWorker(ctx context.Context, id string) (pipeline.Worker, error) {
+	if _, err := s.call(ctx, "drain_worker", []string{s.keys.worker(id)}, id); err != nil {
+		return pipeline.Worker{}, err
+	}
+
+	seen, err := s.client.ZScore(ctx, s.keys.workers, id).Result()
+	if err != nil {
+		return pipeline.Worker{}, failed("drain worker", err)
+	}
+
+	workers, err := s.readWorkers(ctx, []any{id, int64(seen)})
+	if err != nil {
+		return pipeline.Worker{}, err
+	}
+
+	if len(workers) == 0 {
+		return pipeline.Worker{}, refusal(pipeline.ReasonWorkerNotFound)
+	}
+
+	return workers[0], nil
+}
+
+// LeaveWorker implements [pipeline.PoolStore].
+func (s *Store) LeaveWorker(ctx context.Context, id string, session int64) (bool, error) {
+	reply, err := s.callRows(ctx, 1, "leave_worker", []string{s.keys.worker(id), s.keys.held(id)}, id, session)
+	if err != nil {
+		return false, err
+	}
+
+	return asInt(reply[0]) == 1, nil
+}
+
+// ListWorkers implements [pipeline.PoolStore].
+func (s *Store) ListWorkers(ctx context.Context) ([]pipeline.Worker, error) {
+	reply, err := s.call(ctx, "list_workers", nil, millis(seenWithin))
+	if err != nil {
+		return nil, err
+	}
+
+	return s.readWorkers(ctx, reply)
+}
+
+// readWorkers reads workers from a flat list of ids and when they were last
+// seen, by id; those that were forgotten meanwhile are left out.
+func (s *Store) readWorkers(ctx context.Context, seen []any) ([]pipeline.Worker, error) {
+	workers := make([]pipeline.Worker, 0, len(seen)/2)
+	if len(seen) == 0 {
+		return workers, nil
+	}
+
+	pipe := s.client.Pipeline()
+	records := make([]*redis.SliceCmd, 0, len(seen)/2)
+	held := make([]*redis.MapStringStringCmd, 0, len(seen)/2)
+
+	for i := 0; i+1 < len(seen); i += 2 {
+		id := asString(seen[i])
+		records = append(records,
+			pipe.HMGet(ctx, s.keys.worker(id), "mid", "ver", "sl", "cpu", "enc", "dr", "se", "at", "fs"))
+		held = append(held, pipe.HGetAll(ctx, s.keys.held(id)))
+	}
+
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, failed("read workers", err)
+	}
+
+	for i, cmd := range records {
+		r := cmd.Val()
+		if r[6] == nil {
+			continue
+		}
+
+		w := pipeline.Worker{
+			ID: asString(seen[2*i]), LastSeen: asTime(seen[2*i+1]), MachineID: asString(r[0]), Version: asString(r[1]),
+			Slots: int(asInt(r[2])), CPUs: int(asInt(r[3])), Draining: asString(r[5]) == "1", Session: asInt(r[6]),
+			Attached: asString(r[7]) == "1", FirstSeen: asTime(r[8]),
+		}
+		if err := decode(asString(r[4]), &w.Encoders); err != nil {
+			return nil, err
+		}
+
+		for m, lease := range held[i].Val() {
+			job, index, _ := splitTaskID(m)
+			number, _, _ := strings.Cut(lease, " ")
+			w.Held = append(w.Held, pipeline.LeaseRef{TaskID: taskID(job, index), Attempt: int(asInt(number))})
+		}
+
+		slices.SortFunc(w.Held, func(a, b pipeline.LeaseRef) int { return strings.Compare(memberOf(a), memberOf(b)) })
+
+		workers = append(workers, w)
+	}
+
+	slices.SortFunc(workers, func(a, b pipeline.Worker) int { return strings.Compare(a.ID, b.ID) })
+
+	return workers, nil
+}
+
+func flag(b bool) string {
+	if b {
+		return "1"
+	}
+
+	return "0"
+}
