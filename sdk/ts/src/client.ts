@@ -1,0 +1,221 @@
+import { type Client, Code, ConnectError, createClient, type Transport } from "@connectrpc/connect";
+import { createConnectTransport } from "@connectrpc/connect-web";
+import { JobService } from "@tcoder/proto/tcoder/v1/job_pb.js";
+import { UploadService } from "@tcoder/proto/tcoder/v1/upload_pb.js";
+
+import { Caller } from "./caller.js";
+import type { Job, JobSpecInit, JobState, Preset, ReadableObject, Upload, UploadedPart } from "./messages.js";
+import { defaultRetry, type RetryPolicy } from "./retry.js";
+import type { UploadSource } from "./source.js";
+import { given, newIdempotencyKey, Uploading, type UploadOptions, type UploadResult } from "./upload.js";
+import { type Update, Watch, type WatchOptions } from "./watch.js";
+
+// A watch that says nothing for so long is opened again: over HTTP/1.1 nothing
+// else tells a quiet server from a dead one.
+const defaultWatchIdleMs = 45_000;
+
+/** How a {@link Tcoder} reaches its server. */
+export interface TcoderOptions {
+  /** Address of the server, such as http://127.0.0.1:8080. */
+  baseUrl: string;
+  /** Sent with every call to the server as a bearer token, never to the object store. */
+  apiKey?: string;
+  /** Replaces the Connect protocol over fetch, which works in browsers and Node. It brings its own address. */
+  transport?: Transport;
+  /** Replaces fields of the retry policy. */
+  retry?: RetryPolicy;
+  /** How long a watch may hear nothing before it opens its stream again. Default 45 s. */
+  watchIdleMs?: number;
+}
+
+/** What a single call takes. */
+export interface CallOptions {
+  /** Ends the call; it throws the signal's reason. */
+  signal?: AbortSignal;
+}
+
+/** The wishes for a job on an object that is already stored. */
+export interface JobOptions extends CallOptions {
+  /** What to produce; the preset `default` when it is left out. */
+  spec?: JobSpecInit;
+  /**
+   * Makes a second call return the first one's job. One is made up when it is
+   * left out, so that retries within the call are safe.
+   */
+  idempotencyKey?: string;
+  /** Starts the job before others of lower priority. -100 to 100. */
+  priority?: number;
+  /** The caller's own data. */
+  labels?: Record<string, string>;
+}
+
+/**
+ * A client of one server. It keeps nothing but what it was given, and may be
+ * used for any number of calls at a time.
+ *
+ * Every method repeats what is safe to repeat when the server or the object
+ * store can't be reached, with growing, jittered pauses (see RetryPolicy), and
+ * ends when its signal aborts. It fails with a TcoderError.
+ */
+export class Tcoder {
+  readonly #caller: Caller;
+  readonly #uploads: Client<typeof UploadService>;
+  readonly #jobs: Client<typeof JobService>;
+  readonly #watchIdleMs: number;
+
+  /** Connects to nothing. Throws a TypeError for an address that is not http or https. */
+  constructor({ baseUrl, apiKey, transport, retry, watchIdleMs = defaultWatchIdleMs }: TcoderOptions) {
+    if (!URL.canParse(baseUrl) || !/^https?:$/.test(new URL(baseUrl).protocol)) {
+      throw new TypeError(`server URL "${baseUrl}" is not of the form http://host:port`);
+    }
+    const used = transport ?? createConnectTransport({ baseUrl: baseUrl.replace(/\/+$/, ""), useBinaryFormat: true });
+    this.#caller = new Caller({ ...defaultRetry, ...retry }, apiKey ? { Authorization: `Bearer ${apiKey}` } : {});
+    this.#uploads = createClient(UploadService, used);
+    this.#jobs = createClient(JobService, used);
+    this.#watchIdleMs = watchIdleMs;
+  }
+
+  /**
+   * Sends a source to the object store, straight and without passing the
+   * server, and starts its job. Large sources go in parts, several at a time.
+   *
+   * When it fails or is aborted, the upload stays open until its deadline, so
+   * that a call with the same idempotency key can go on; cancel its job to drop
+   * it.
+   *
+   * Reasons beside those of the server: SIZE_INVALID when the source is empty or
+   * shorter than declared, REQUEST_INVALID when it can't be read,
+   * OBJECT_STORE_UNAVAILABLE when the store refuses the bytes or can't be
+   * reached.
+   */
+  async upload(source: UploadSource, options: UploadOptions = {}): Promise<UploadResult> {
+    return new Uploading(this.#caller, this.#uploads, source, options).run();
+  }
+
+  /** Gives an open upload up, removes what was stored of it, and cancels its job. */
+  async abortUpload(uploadId: string, { signal }: CallOptions = {}): Promise<Upload> {
+    const { upload } = await this.#caller.call((options) => this.#uploads.abortUpload({ uploadId }, options), signal);
+
+    return given(upload);
+  }
+
+  /** Reads an upload, with the parts that the store holds of it. */
+  async getUpload(
+    uploadId: string,
+    { signal }: CallOptions = {},
+  ): Promise<{ upload: Upload; parts: UploadedPart[] }> {
+    const answer = await this.#caller.call((options) => this.#uploads.getUpload({ uploadId }, options), signal);
+
+    return { upload: given(answer.upload), parts: answer.parts };
+  }
+
+  /** Starts a job on an object of the input bucket. */
+  async createJob(objectKey: string, wishes: JobOptions = {}): Promise<Job> {
+    const { spec, idempotencyKey = newIdempotencyKey(), priority = 0, labels = {}, signal } = wishes;
+    const request = { objectKey, idempotencyKey, priority, labels, ...(spec && { spec }) };
+    const { job } = await this.#caller.call((options) => this.#jobs.createJob(request, options), signal);
+
+    return given(job);
+  }
+
+  /** Reads a job with its tasks and attempts. */
+  async getJob(jobId: string, { signal }: CallOptions = {}): Promise<Job> {
+    const { job } = await this.#caller.call((options) => this.#jobs.getJob({ jobId }, options), signal);
+
+    return given(job);
+  }
+
+  /** Yields the jobs in the given states, newest first, and reads pages as it goes. No states means all. */
+  async *listJobs({ states = [], signal }: CallOptions & { states?: JobState[] } = {}): AsyncGenerator<Job, void> {
+    let pageToken = "";
+    do {
+      const request = { states, pageToken };
+      const page = await this.#caller.call((options) => this.#jobs.listJobs(request, options), signal);
+      yield* page.jobs;
+      pageToken = page.nextPageToken;
+    } while (pageToken !== "");
+  }
+
+  /**
+   * Yields a snapshot of the job, then every change of it, and ends after the
+   * job's final state. When the connection is lost it is opened again and goes
+   * on after the last event: each event comes once and in order, whatever
+   * happens in between. After a reconnect there is another snapshot.
+   *
+   * It throws when the job is unknown, or the server was away for longer than
+   * the client's patience.
+   */
+  watch(jobId: string, options: WatchOptions = {}): AsyncGenerator<Update, void, undefined> {
+    return new Watch(this.#caller, this.#jobs, this.#watchIdleMs, jobId, options).run();
+  }
+
+  /**
+   * Follows a job to its end and returns it. A job that failed or was canceled
+   * is no error: its state and failure tell.
+   */
+  async wait(jobId: string, options: CallOptions = {}): Promise<Job> {
+    let last: Job | undefined;
+    for await (const { job } of this.watch(jobId, options)) {
+      last = job;
+    }
+
+    return given(last);
+  }
+
+  /** Stops a live job. Canceling a canceled job is no error. */
+  async cancelJob(jobId: string, { signal }: CallOptions = {}): Promise<Job> {
+    const { job } = await this.#caller.call((options) => this.#jobs.cancelJob({ jobId }, options), signal);
+
+    return given(job);
+  }
+
+  /**
+   * Starts a failed or canceled job again. It is not repeated when its answer is
+   * lost: the job may be running again.
+   */
+  async retryJob(jobId: string, { signal }: CallOptions = {}): Promise<Job> {
+    const { job } = await this.#caller.callOnce((options) => this.#jobs.retryJob({ jobId }, options), signal);
+
+    return given(job);
+  }
+
+  /** Removes a finished job with its source and its outputs. */
+  async deleteJob(jobId: string, { signal }: CallOptions = {}): Promise<void> {
+    let attempts = 0;
+    await this.#caller.call(async (options) => {
+      attempts++;
+      try {
+        await this.#jobs.deleteJob({ jobId }, options);
+      } catch (err) {
+        // The attempt before may have removed it, and its answer was lost.
+        if (attempts === 1 || ConnectError.from(err).code !== Code.NotFound) {
+          throw err;
+        }
+      }
+    }, signal);
+  }
+
+  /**
+   * Yields the files of a completed job with URLs to read them, and reads pages
+   * as it goes. The URLs are secrets until they expire.
+   */
+  async *outputs(
+    jobId: string,
+    { output = "", signal }: CallOptions & { output?: string } = {},
+  ): AsyncGenerator<ReadableObject, void> {
+    let pageToken = "";
+    do {
+      const request = { jobId, output, pageToken };
+      const page = await this.#caller.call((options) => this.#jobs.listOutputObjects(request, options), signal);
+      yield* page.objects;
+      pageToken = page.nextPageToken;
+    } while (pageToken !== "");
+  }
+
+  /** Lists the presets with everything they resolve to. */
+  async presets({ signal }: CallOptions = {}): Promise<Preset[]> {
+    const { presets } = await this.#caller.call((options) => this.#jobs.listPresets({}, options), signal);
+
+    return presets;
+  }
+}

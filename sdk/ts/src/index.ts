@@ -1,0 +1,11 @@
+export { Tcoder } from "./client.js";
+export type { CallOptions, JobOptions, TcoderOptions } from "./client.js";
+export { isReason, reasonName, TcoderError } from "./error.js";
+export type { ErrorCode, ErrorParts, FieldViolation, Reason } from "./error.js";
+export * from "./messages.js";
+export type { OnProgress } from "./progress.js";
+export type { RetryPolicy } from "./retry.js";
+export type { StreamSource, UploadSource } from "./source.js";
+export type { UploadOptions, UploadResult } from "./upload.js";
+export { isFinal } from "./watch.js";
+export type { Update, WatchOptions } from "./watch.js";
