@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"runtime/debug"
 	"time"
@@ -81,17 +80,17 @@ func withLog(next executor) executor {
 			"source_size_bytes", a.assignment.GetSourceSizeBytes())
 
 		report, err := next(ctx, a)
-		seconds := slog.Float64("seconds", time.Since(start).Seconds())
+		log := a.log.With("seconds", time.Since(start).Seconds())
 
 		switch {
 		case err == nil:
-			a.log.Info("attempt succeeded", seconds)
+			log.Info("attempt succeeded")
 		case stoppedByUs(err):
-			a.log.Info("attempt was stopped", "cause", err, seconds)
+			log.Info("attempt was stopped", "cause", err)
 		default:
 			fault := faultOf(err)
-			a.log.Warn("attempt failed", "class", fault.Class.String(), "reason", fault.Reason.String(),
-				"message", fault.Message, "detail", fault.Log, seconds)
+			log.Warn("attempt failed", "class", fault.Class.String(), "reason", fault.Reason.String(),
+				"message", fault.Message, "detail", fault.Log)
 		}
 
 		return report, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"sync"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -89,9 +90,13 @@ func (m mediaWork) encode(
 	defer cancel(nil)
 
 	uploads := newUploader(m.client, a.sign, a.dir, m.pacing, func(err error) { cancel(err) })
-	uploaded := make(chan error, 1)
 
-	go func() { uploaded <- recovered(func() error { return uploads.run(ctx) }) }()
+	var (
+		uploading sync.WaitGroup
+		uploaded  error
+	)
+
+	uploading.Go(func() { uploaded = recovered(func() error { return uploads.run(ctx) }) })
 
 	renditions, err := ffmpeg.Encode(ctx, m.tools, ffmpeg.EncodeRequest{
 		Source: source, Work: work, Dir: a.dir, TimeLimit: a.assignment.GetTimeLimit().AsDuration(),
@@ -119,7 +124,7 @@ func (m mediaWork) encode(
 		}
 
 		cancel(err)
-		<-uploaded
+		uploading.Wait()
 
 		return nil, err
 	}
@@ -129,9 +134,10 @@ func (m mediaWork) encode(
 	}
 
 	uploads.close()
+	uploading.Wait()
 
-	if err := <-uploaded; err != nil {
-		return nil, err
+	if uploaded != nil {
+		return nil, uploaded
 	}
 
 	return renditions, verifyUploads(uploads, renditions)

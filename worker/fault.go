@@ -85,8 +85,7 @@ func faultReport(lease *tcoderv1.LeaseRef, fault *ffmpeg.Fault) *tcoderv1.TaskRe
 // scrub returns err without the URL that net/http puts into its errors: it
 // carries a signature.
 func scrub(err error) error {
-	var failed *url.Error
-	if errors.As(err, &failed) {
+	if failed, ok := errors.AsType[*url.Error](err); ok {
 		return fmt.Errorf("%s: %w", failed.Op, scrub(failed.Err))
 	}
 

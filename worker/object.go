@@ -123,7 +123,7 @@ func (o *object) read(ctx context.Context, from, to int64, emit func([]byte) err
 	err := o.drain(r, blocks, emit)
 	cancel(io.ErrClosedPipe)
 
-	for range blocks { //nolint:revive // wait for the fetching goroutine to end
+	for range blocks { // until the fetching goroutine has ended
 	}
 
 	o.mu.Lock()
@@ -349,7 +349,7 @@ func (o *object) check(response *http.Response, from int64) error {
 		return transferFailed("The store refused to hand out the source.", statusError(code))
 	}
 
-	return o.pin(response.Header.Get("Etag"))
+	return o.pin(response.Header.Get("ETag"))
 }
 
 // pin holds the source to the version that was first seen.

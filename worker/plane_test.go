@@ -18,6 +18,7 @@ import (
 	"github.com/tcoder-dev/tcoder/gen/go/tcoder/v1/tcoderv1connect"
 )
 
+
 // patience is how long a test waits for what must come; in a synctest bubble it
 // costs nothing.
 const patience = time.Minute
@@ -27,9 +28,9 @@ const patience = time.Minute
 type plane struct {
 	tcoderv1connect.UnimplementedPoolServiceHandler
 
-	listener net.Listener
-	streams  chan *planeStream
-	settle   func() // waits for the consequences of a message
+	dial    func(context.Context) (net.Conn, error)
+	streams chan *planeStream
+	settle  func() // waits for the consequences of a message
 
 	mu     sync.Mutex
 	away   bool // connections are refused
@@ -51,13 +52,16 @@ func newPlane(t *testing.T) *plane {
 
 	listener := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
 
-	return servePlane(t, listener, synctest.Wait)
+	p := servePlane(t, listener, synctest.Wait)
+	p.dial = listener.dial
+
+	return p
 }
 
 func servePlane(t *testing.T, listener net.Listener, settle func()) *plane {
 	t.Helper()
 
-	p := &plane{listener: listener, streams: make(chan *planeStream, 100), settle: settle}
+	p := &plane{streams: make(chan *planeStream, 100), settle: settle}
 	mux := http.NewServeMux()
 	mux.Handle(tcoderv1connect.NewPoolServiceHandler(p))
 
@@ -68,7 +72,7 @@ func servePlane(t *testing.T, listener net.Listener, settle func()) *plane {
 
 	var serving sync.WaitGroup
 
-	serving.Go(func() { _ = server.Serve(p.listener) })
+	serving.Go(func() { _ = server.Serve(listener) })
 	t.Cleanup(func() {
 		_ = server.Close()
 
@@ -140,7 +144,7 @@ func (p *plane) client() *http.Client {
 				return nil, errors.New("connection refused")
 			}
 
-			return p.listener.(*pipeListener).dial(ctx)
+			return p.dial(ctx)
 		},
 	}}
 }
@@ -249,22 +253,18 @@ func (s *planeStream) acknowledge(t *testing.T, lease *tcoderv1.LeaseRef) {
 // cut ends the stream as a control plane does that goes away.
 func (s *planeStream) cut(err error) { s.end <- err }
 
-// hungUp waits for the worker to close its half, and returns what it still said.
-func (s *planeStream) hungUp(t *testing.T) []*tcoderv1.AttachRequest {
+// hungUp waits for the worker to close its half, and closes the other.
+func (s *planeStream) hungUp(t *testing.T) {
 	t.Helper()
-
-	var rest []*tcoderv1.AttachRequest
 
 	for {
 		select {
-		case message, ok := <-s.in:
+		case _, ok := <-s.in:
 			if !ok {
 				s.cut(nil)
 
-				return rest
+				return
 			}
-
-			rest = append(rest, message)
 		case <-time.After(patience):
 			require.FailNow(t, "the worker doesn't hang up")
 		}
@@ -310,120 +310,3 @@ func (l *pipeListener) Close() error {
 
 // Addr is nowhere.
 func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"} }
-
-// run is a task that the test ends.
-type run struct {
-	attempt
-
-	ctx    context.Context
-	finish chan func() (*tcoderv1.TaskReport, error)
-	ended  chan struct{} // closed when the task has ended
-}
-
-// complete ends the task with a probe's result.
-func (r *run) complete() {
-	r.finish <- func() (*tcoderv1.TaskReport, error) {
-		return &tcoderv1.TaskReport{End: &tcoderv1.TaskReport_Probe{Probe: &tcoderv1.ProbeResult{Format: "mp4"}}}, nil
-	}
-}
-
-// bundle is a worker before a scripted control plane, with scripted tasks.
-type bundle struct {
-	plane  *plane
-	worker *Worker
-	runs   chan *run
-	result chan error
-	cancel context.CancelCauseFunc
-	log    *journal
-}
-
-// setup starts a worker. It is stopped with the test.
-func setup(t *testing.T, change func(*Config)) *bundle {
-	t.Helper()
-
-	journal, log := newJournal()
-	b := &bundle{plane: newPlane(t), runs: make(chan *run, 100), result: make(chan error, 1), log: journal}
-	cfg := Config{
-		ServerURL: "http://plane", WorkerID: "w1", MachineID: "m1", Token: "open sesame", Version: "test", Slots: 2,
-		ScratchDir: t.TempDir(), Logger: log, ControlClient: b.plane.client,
-	}
-
-	if change != nil {
-		change(&cfg)
-	}
-
-	worker, err := New(cfg)
-	require.NoError(t, err)
-
-	b.worker = worker
-	b.worker.work = func(ctx context.Context, a attempt) (*tcoderv1.TaskReport, error) {
-		r := &run{
-			attempt: a, ctx: ctx, finish: make(chan func() (*tcoderv1.TaskReport, error), 1), ended: make(chan struct{}),
-		}
-		defer close(r.ended)
-
-		b.runs <- r
-
-		select {
-		case end := <-r.finish:
-			return end()
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
-
-	ctx, cancel := context.WithCancelCause(t.Context())
-	b.cancel = cancel
-	done := make(chan struct{})
-
-	go func() {
-		defer close(done)
-
-		b.result <- b.worker.Run(ctx)
-	}()
-
-	t.Cleanup(func() {
-		cancel(nil)
-		<-done
-	})
-
-	return b
-}
-
-// started waits for a task to start.
-func (b *bundle) started(t *testing.T) *run {
-	t.Helper()
-
-	select {
-	case r := <-b.runs:
-		return r
-	case <-time.After(patience):
-		require.FailNow(t, "no task started")
-
-		return nil
-	}
-}
-
-// returned waits for Run.
-func (b *bundle) returned(t *testing.T) error {
-	t.Helper()
-
-	select {
-	case err := <-b.result:
-		return err
-	case <-time.After(patience):
-		require.FailNow(t, "Run doesn't return")
-
-		return nil
-	}
-}
-
-func task(id string, attempt uint32) *tcoderv1.Assignment {
-	return &tcoderv1.Assignment{
-		Lease:  &tcoderv1.LeaseRef{TaskId: id, Attempt: attempt},
-		JobId:  "job",
-		Kind:   tcoderv1.TaskKind_TASK_KIND_PROBE,
-		Source: &tcoderv1.SignedRequest{Url: "http://store/source?" + secret + "=1"},
-		Work:   &tcoderv1.Assignment_Probe{Probe: &tcoderv1.ProbeWork{}},
-	}
-}

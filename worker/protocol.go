@@ -154,7 +154,7 @@ func (l *loop) signUploads(
 	select {
 	case response := <-call.answer:
 		if response.GetRefused() != nil {
-			return nil, &signRefusal{failure: response.GetRefused()}
+			return nil, &signRefusedError{failure: response.GetRefused()}
 		}
 
 		return response.GetRequests(), nil

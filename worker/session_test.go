@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -12,20 +13,15 @@ import (
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 )
 
-var (
-	getReport    = (*tcoderv1.AttachRequest).GetReport
-	getSign      = (*tcoderv1.AttachRequest).GetSign
-	getHeartbeat = (*tcoderv1.AttachRequest).GetHeartbeat
-	getLeave     = (*tcoderv1.AttachRequest).GetLeave
-	getDraining  = (*tcoderv1.AttachRequest).GetDraining
-)
+func getReport(m *tcoderv1.AttachRequest) *tcoderv1.TaskReport { return m.GetReport() }
 
-// bubble runs a test of the protocol on a clock of its own.
-func bubble(t *testing.T, test func(t *testing.T)) {
-	t.Helper()
-	t.Parallel()
-	synctest.Test(t, test)
-}
+func getSign(m *tcoderv1.AttachRequest) *tcoderv1.SignRequest { return m.GetSign() }
+
+func getHeartbeat(m *tcoderv1.AttachRequest) *tcoderv1.Heartbeat { return m.GetHeartbeat() }
+
+func getLeave(m *tcoderv1.AttachRequest) *tcoderv1.LeaveRequest { return m.GetLeave() }
+
+func getDraining(m *tcoderv1.AttachRequest) *tcoderv1.Draining { return m.GetDraining() }
 
 func names(leases []*tcoderv1.LeaseRef) []string {
 	ids := []string{}
@@ -38,7 +34,8 @@ func names(leases []*tcoderv1.LeaseRef) []string {
 
 // TestHello guarantees that a worker says who it is, with its credential.
 func TestHello(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, func(cfg *Config) { cfg.Encoders = []tcoderv1.VideoCodec{tcoderv1.VideoCodec_VIDEO_CODEC_H264} })
 		_, hello := b.plane.attached(t)
 
@@ -56,7 +53,8 @@ func TestHello(t *testing.T) {
 // TestReconnectKeepsAttempt guarantees that a lost stream neither stops nor
 // restarts a task, and that its report is sent until it is acknowledged.
 func TestReconnectKeepsAttempt(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, nil)
 		s, _ := b.plane.welcomed(t, &tcoderv1.Welcome{})
 		s.assign(t, task("job-0", 3))
@@ -101,7 +99,8 @@ func TestReconnectKeepsAttempt(t *testing.T) {
 // TestReportSentAgain guarantees that a report without an answer is repeated
 // on a stream that lives.
 func TestReportSentAgain(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, nil)
 		s, _ := b.plane.welcomed(t, &tcoderv1.Welcome{})
 		s.assign(t, task("job-0", 1))
@@ -124,12 +123,14 @@ func TestLeaseLost(t *testing.T) {
 
 	for name, tell := range map[string]func(t *testing.T, b *bundle, s *planeStream, r *run) *planeStream{
 		"by Welcome": func(t *testing.T, b *bundle, s *planeStream, _ *run) *planeStream {
+			t.Helper()
 			s.cut(nil)
 			s, _ = b.plane.welcomed(t, &tcoderv1.Welcome{Lost: []*tcoderv1.LeaseRef{lease}})
 
 			return s
 		},
 		"by HeartbeatAck": func(t *testing.T, _ *bundle, s *planeStream, _ *run) *planeStream {
+			t.Helper()
 			s.send(t, &tcoderv1.AttachResponse{Message: &tcoderv1.AttachResponse_Heartbeat{
 				Heartbeat: &tcoderv1.HeartbeatAck{Lost: []*tcoderv1.LeaseRef{lease}},
 			}})
@@ -137,6 +138,7 @@ func TestLeaseLost(t *testing.T) {
 			return s
 		},
 		"by StopTask": func(t *testing.T, _ *bundle, s *planeStream, _ *run) *planeStream {
+			t.Helper()
 			s.send(t, &tcoderv1.AttachResponse{Message: &tcoderv1.AttachResponse_Stop{
 				Stop: &tcoderv1.StopTask{Lease: lease},
 			}})
@@ -144,6 +146,7 @@ func TestLeaseLost(t *testing.T) {
 			return s
 		},
 		"by a refused SignRequest": func(t *testing.T, _ *bundle, s *planeStream, r *run) *planeStream {
+			t.Helper()
 			go func() { _, _ = r.sign(r.ctx, []*tcoderv1.EncodedObject{{Name: "a"}}) }()
 
 			s.send(t, &tcoderv1.AttachResponse{Message: &tcoderv1.AttachResponse_Sign{Sign: &tcoderv1.SignResponse{
@@ -154,6 +157,7 @@ func TestLeaseLost(t *testing.T) {
 			return s
 		},
 		"by a newer attempt": func(t *testing.T, b *bundle, s *planeStream, _ *run) *planeStream {
+			t.Helper()
 			s.assign(t, task("job-0", 2))
 			b.started(t).complete()
 			require.EqualValues(t, 2, first(t, s, getReport).GetLease().GetAttempt())
@@ -163,7 +167,8 @@ func TestLeaseLost(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
 				b := setup(t, nil)
 				s, _ := b.plane.welcomed(t, &tcoderv1.Welcome{})
 				s.assign(t, task("job-0", 1))
@@ -171,7 +176,7 @@ func TestLeaseLost(t *testing.T) {
 
 				s = tell(t, b, s, r)
 				<-r.ended
-				require.ErrorIs(t, r.ctx.Err(), errCanceled)
+				require.ErrorIs(t, context.Cause(r.ctx), errStopped)
 
 				// It is forgotten: no report of it comes, and no heartbeat names it.
 				require.Empty(t, first(t, s, getHeartbeat).GetRunning())
@@ -187,7 +192,8 @@ func TestLeaseLost(t *testing.T) {
 // TestHeartbeats guarantees that every interval renews all that is held, and
 // that progress travels at most four times a second.
 func TestHeartbeats(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, nil)
 		start := time.Now()
 		s, _ := b.plane.welcomed(t, &tcoderv1.Welcome{})
@@ -219,9 +225,13 @@ func TestHeartbeats(t *testing.T) {
 		go func() {
 			beats := 0
 
-			for time.Now().Before(stop) {
-				if s.next(t).GetHeartbeat() != nil {
+			for message := range s.in {
+				if message.GetHeartbeat() != nil {
 					beats++
+				}
+
+				if !time.Now().Before(stop) {
+					break
 				}
 			}
 
@@ -250,7 +260,8 @@ func TestHeartbeats(t *testing.T) {
 // TestSilentControlPlane guarantees that a stream on which nothing is answered
 // is given up, and that the task goes on meanwhile.
 func TestSilentControlPlane(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, nil)
 		start := time.Now()
 
@@ -272,7 +283,8 @@ func TestSilentControlPlane(t *testing.T) {
 // TestControlPlaneAway guarantees that a worker tries for as long as it takes,
 // with pauses that grow to five seconds, and keeps its task for hours.
 func TestControlPlaneAway(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, nil)
 		s, _ := b.plane.welcomed(t, &tcoderv1.Welcome{})
 		s.assign(t, task("job-0", 1))
@@ -302,7 +314,8 @@ func TestControlPlaneAway(t *testing.T) {
 // TestSigning guarantees that answers find their questions: out of order, and
 // across streams, where what is open is asked again under its old number.
 func TestSigning(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, nil)
 		s, _ := b.plane.welcomed(t, &tcoderv1.Welcome{})
 		s.assign(t, task("job-0", 1))
@@ -359,7 +372,7 @@ func TestSigning(t *testing.T) {
 			Refused:   &tcoderv1.Failure{Reason: tcoderv1.ErrorReason_ERROR_REASON_STATE_UNAVAILABLE},
 		}}})
 
-		var refusal *signRefusal
+		var refusal *signRefusedError
 
 		require.ErrorAs(t, (<-d).err, &refusal)
 		require.True(t, refusal.passing())
@@ -369,7 +382,8 @@ func TestSigning(t *testing.T) {
 // TestLeave guarantees that an idle worker asks to leave and does when it may,
 // and that work which comes instead is done.
 func TestLeave(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, nil)
 		idle := durationOf(5 * time.Minute)
 		start := time.Now()
@@ -399,7 +413,8 @@ func TestLeave(t *testing.T) {
 // TestIncompatible guarantees that a worker which the control plane can never
 // serve gives up, and that other refusals are tried again.
 func TestIncompatible(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, nil)
 		s, _ := b.plane.attached(t)
 		s.cut(connect.NewError(connect.CodeUnauthenticated, errors.New("who?")))

@@ -13,18 +13,18 @@ type signCall struct {
 	answer  chan *tcoderv1.SignResponse // takes one
 }
 
-// signRefusal is the control plane's no to a request for URLs.
-type signRefusal struct {
+// signRefusedError is the control plane's no to a request for URLs.
+type signRefusedError struct {
 	failure *tcoderv1.Failure
 }
 
 // Error tells the reason.
-func (r *signRefusal) Error() string {
+func (r *signRefusedError) Error() string {
 	return "uploads were not signed: " + r.failure.GetReason().String()
 }
 
 // passing tells whether the same request may be granted later.
-func (r *signRefusal) passing() bool {
+func (r *signRefusedError) passing() bool {
 	switch r.failure.GetReason() {
 	case tcoderv1.ErrorReason_ERROR_REASON_STATE_UNAVAILABLE,
 		tcoderv1.ErrorReason_ERROR_REASON_OBJECT_STORE_UNAVAILABLE,
@@ -36,7 +36,7 @@ func (r *signRefusal) passing() bool {
 	}
 }
 
-func (r *signRefusal) fault() *ffmpeg.Fault {
+func (r *signRefusedError) fault() *ffmpeg.Fault {
 	return &ffmpeg.Fault{
 		Class:   tcoderv1.FaultClass_FAULT_CLASS_UNKNOWN,
 		Reason:  r.failure.GetReason(),

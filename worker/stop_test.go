@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"context"
 	"errors"
 	"os"
 	"testing"
@@ -13,8 +12,6 @@ import (
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 )
-
-var errCanceled = context.Canceled
 
 func durationOf(d time.Duration) *durationpb.Duration { return durationpb.New(d) }
 
@@ -29,11 +26,13 @@ func TestDrain(t *testing.T) {
 			b.worker.Drain()
 		},
 		"by the control plane": func(t *testing.T, _ *bundle, s *planeStream) {
+			t.Helper()
 			s.send(t, &tcoderv1.AttachResponse{Message: &tcoderv1.AttachResponse_Drain{Drain: &tcoderv1.Drain{Reason: "scale in"}}})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
 				b := setup(t, func(cfg *Config) { cfg.Slots = 3 })
 				s, _ := b.plane.welcomed(t, &tcoderv1.Welcome{})
 				runs := map[string]*run{}
@@ -90,7 +89,8 @@ func TestDrain(t *testing.T) {
 // TestDrainUnheard guarantees that a drain ends, and says so as well as it can,
 // when the control plane is away or doesn't answer.
 func TestDrainUnheard(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, nil)
 		s, _ := b.plane.welcomed(t, &tcoderv1.Welcome{})
 		s.assign(t, task("job-0", 1))
@@ -113,7 +113,8 @@ func TestDrainUnheard(t *testing.T) {
 // TestDrainDetached guarantees that a worker without a task or a control plane
 // has nothing to wait for.
 func TestDrainDetached(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, nil)
 		b.plane.leave(true)
 
@@ -129,7 +130,8 @@ func TestDrainDetached(t *testing.T) {
 // TestStopNow guarantees that canceling Run stops tasks at once, also in a
 // drain, and leaves nothing in the scratch folder.
 func TestStopNow(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		var scratchDir string
 
 		b := setup(t, func(cfg *Config) { scratchDir = cfg.ScratchDir })
@@ -158,7 +160,8 @@ func TestStopNow(t *testing.T) {
 // TestTaskFaults guarantees that whatever a task does it ends in a report, and
 // the next task runs.
 func TestTaskFaults(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, func(cfg *Config) { cfg.Slots = 1 })
 		s, _ := b.plane.welcomed(t, &tcoderv1.Welcome{})
 
@@ -205,7 +208,8 @@ func TestTaskFaults(t *testing.T) {
 // TestSlots guarantees that no more tasks run than there are slots, even when
 // one is assigned while a stopped one is still ending.
 func TestSlots(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, func(cfg *Config) { cfg.Slots = 1 })
 		s, _ := b.plane.welcomed(t, &tcoderv1.Welcome{})
 		s.assign(t, task("job-0", 1))
@@ -258,7 +262,9 @@ func TestNewID(t *testing.T) {
 	t.Parallel()
 
 	require.Regexp(t, "^01ARYZ6S41[0-9A-HJKMNP-TV-Z]{16}$", newID(time.UnixMilli(1469918176385)))
-	require.NotEqual(t, newID(time.UnixMilli(1)), newID(time.UnixMilli(1)))
+
+	one, other := newID(time.UnixMilli(1)), newID(time.UnixMilli(1))
+	require.NotEqual(t, one, other)
 	require.Less(t, newID(time.UnixMilli(1)), newID(time.UnixMilli(2)))
 }
 

@@ -170,7 +170,7 @@ func (s *store) serve(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		s.gets = append(s.gets, r.Header.Get("Range"))
 		s.mu.Unlock()
-		w.Header().Set("Etag", etag)
+		w.Header().Set("ETag", etag)
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
 	}
 }

@@ -201,7 +201,7 @@ func (u *uploader) signed(
 			return nil, transferFailed("The control plane signed another number of uploads than asked for.", nil)
 		}
 
-		var refusal *signRefusal
+		var refusal *signRefusedError
 		if err == nil || !errors.As(err, &refusal) {
 			return requests, err
 		}
