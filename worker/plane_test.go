@@ -18,7 +18,6 @@ import (
 	"github.com/tcoder-dev/tcoder/gen/go/tcoder/v1/tcoderv1connect"
 )
 
-
 // patience is how long a test waits for what must come; in a synctest bubble it
 // costs nothing.
 const patience = time.Minute

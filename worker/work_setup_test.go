@@ -17,7 +17,6 @@ import (
 	"github.com/tcoder-dev/tcoder/worker/ffmpeg"
 )
 
-
 // folder is where the control plane lets an attempt write.
 const folder = "/out/hls/t0a1/"
 
