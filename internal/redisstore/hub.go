@@ -161,13 +161,13 @@ func (h *hub) sync(ctx context.Context, channel string) {
 }
 
 // close ends all watches and returns when the goroutine has ended.
-func (h *hub) close() error {
+func (h *hub) close() {
 	h.mu.Lock()
 
 	if h.closed {
 		h.mu.Unlock()
 
-		return nil
+		return
 	}
 
 	h.closed = true
@@ -191,8 +191,6 @@ func (h *hub) close() error {
 	if done != nil {
 		<-done
 	}
-
-	return nil
 }
 
 // run keeps a connection that is subscribed to all channels.

@@ -70,6 +70,8 @@ func New(cfg Config) (*Store, error) {
 	opts.Protocol = 2
 	opts.ContextTimeoutEnabled = true
 	opts.MinIdleConns = 0
+	// A call is repeated as a whole, so each repeat dials but once.
+	opts.DialerRetries = 1
 
 	if cfg.PoolSize > 0 {
 		opts.PoolSize = cfg.PoolSize
@@ -79,6 +81,9 @@ func New(cfg Config) (*Store, error) {
 	if tag == "" {
 		tag = DefaultTag
 	}
+
+	// Its log lines say what the returned errors do, but go to standard error.
+	redis.SetLogger(silent{})
 
 	client := redis.NewClient(opts)
 
@@ -100,10 +105,21 @@ func (s *Store) Ping(ctx context.Context) error {
 	return nil
 }
 
-// Close ends all watches and closes the connections.
+// Close ends all watches and closes the connections. Closing again does nothing.
 func (s *Store) Close() error {
-	return errors.Join(s.hub.close(), s.client.Close())
+	s.hub.close()
+
+	if err := s.client.Close(); err != nil && !errors.Is(err, redis.ErrClosed) {
+		return fmt.Errorf("close redis: %w", err)
+	}
+
+	return nil
 }
+
+// silent is a logger of go-redis that drops everything.
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
 
 // AdvanceClock moves the clock of the deployment, for tests. What Redis itself
 // expires (idempotency keys, answers of claims) doesn't follow.

@@ -29,7 +29,7 @@ func (s *Store) AttachWorker(
 	}
 
 	args := make([]any, 0, 10+2*len(w.Held))
-	args = append(args, w.ID, w.MachineID, w.Version, w.Slots, w.CPUs, encoders, flag(w.Draining), millis(lease),
+	args = append(args, w.ID, w.MachineID, w.Version, w.Slots, w.CPUs, encoders, digit(w.Draining), millis(lease),
 		string(pipeline.ReasonWorkerLost), "The worker doesn't hold the task that it was given.")
 
 	for _, ref := range w.Held {
@@ -48,7 +48,7 @@ func (s *Store) AttachWorker(
 
 // DetachWorker implements [pipeline.PoolStore].
 func (s *Store) DetachWorker(ctx context.Context, id string, session int64, gone bool) error {
-	_, err := s.call(ctx, "detach_worker", []string{s.keys.worker(id), s.keys.held(id)}, id, session, flag(gone))
+	_, err := s.call(ctx, "detach_worker", []string{s.keys.worker(id), s.keys.held(id)}, id, session, digit(gone))
 
 	return err
 }
@@ -150,7 +150,7 @@ func (s *Store) readWorkers(ctx context.Context, seen []any) ([]pipeline.Worker,
 	return workers, nil
 }
 
-func flag(b bool) string {
+func digit(b bool) string {
 	if b {
 		return "1"
 	}

@@ -1,0 +1,56 @@
+-- Marks a worker: it is given nothing more.
+-- KEYS  common; 9 worker
+-- ARGV  prefix, worker id
+-- Returns  {''} | {'WORKER_NOT_FOUND'}
+-- Replay   the same, without a wake-up.
+-- Wake-ups are collected and published once, at the end of a script.
+-- NOW is the time of this script in milliseconds: Redis's clock, and what
+-- tests moved it by.
+-- Every script gets these keys first, and the deployment's prefix (its hash
+-- tag and a colon) as ARGV[1]. The keys of jobs, workers and indexes that are
+-- only known once a queue was read are derived from the prefix, below the
+-- same hash tag.
+local CLOCK, SWEEP, READY, LEASES = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local DELAYED, DUTIES, UPLOADS, WORKERS = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local PREFIX = ARGV[1]
+
+local function job_key(id) return PREFIX .. 'j:' .. id end -- hash: what changes
+local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
+local function result_key(id) return PREFIX .. 'x:' .. id end -- hash of JSON: probe, plan, results, outputs
+local function upload_key(id) return PREFIX .. 'u:' .. id end
+local function worker_key(id) return PREFIX .. 'w:' .. id end
+local function held_key(id) return PREFIX .. 'h:' .. id end -- hash: the leases of a worker
+local function machine_workers_key(id) return PREFIX .. 'mw:' .. id end
+local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
+local function job_channel(id) return PREFIX .. 'n:' .. id end
+local WAKE_CHANNEL = PREFIX .. 'wake'
+local function read_clock()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000) + (tonumber(redis.call('GET', CLOCK)) or 0)
+end
+local NOW = read_clock()
+local WAKES = {}
+local EARLIEST -- the earliest deadline that this script set
+
+local function due(at)
+  if not EARLIEST or at < EARLIEST then EARLIEST = at end
+end
+
+local function publish_wakes()
+  if EARLIEST then
+    local next_sweep = tonumber(redis.call('HGET', SWEEP, 'next'))
+    if not next_sweep or EARLIEST < next_sweep then
+      redis.call('HSET', SWEEP, 'next', EARLIEST)
+      WAKES.DUE = true
+    end
+  end
+  for wake in pairs(WAKES) do redis.call('PUBLISH', WAKE_CHANNEL, wake) end
+end
+local draining = redis.call('HGET', KEYS[9], 'dr')
+if not draining then return { 'WORKER_NOT_FOUND' } end
+if draining ~= '1' then
+  redis.call('HSET', KEYS[9], 'dr', '1')
+  WAKES.WORKER = true
+  publish_wakes()
+end
+return { '' }

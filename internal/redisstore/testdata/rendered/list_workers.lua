@@ -1,0 +1,32 @@
+-- Reads the workers that were seen within a time. Changes nothing.
+-- KEYS  common
+-- ARGV  prefix, ms
+-- Returns  {'', id, last seen, ...}
+-- NOW is the time of this script in milliseconds: Redis's clock, and what
+-- tests moved it by.
+-- Every script gets these keys first, and the deployment's prefix (its hash
+-- tag and a colon) as ARGV[1]. The keys of jobs, workers and indexes that are
+-- only known once a queue was read are derived from the prefix, below the
+-- same hash tag.
+local CLOCK, SWEEP, READY, LEASES = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local DELAYED, DUTIES, UPLOADS, WORKERS = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local PREFIX = ARGV[1]
+
+local function job_key(id) return PREFIX .. 'j:' .. id end -- hash: what changes
+local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
+local function result_key(id) return PREFIX .. 'x:' .. id end -- hash of JSON: probe, plan, results, outputs
+local function upload_key(id) return PREFIX .. 'u:' .. id end
+local function worker_key(id) return PREFIX .. 'w:' .. id end
+local function held_key(id) return PREFIX .. 'h:' .. id end -- hash: the leases of a worker
+local function machine_workers_key(id) return PREFIX .. 'mw:' .. id end
+local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
+local function job_channel(id) return PREFIX .. 'n:' .. id end
+local WAKE_CHANNEL = PREFIX .. 'wake'
+local function read_clock()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000) + (tonumber(redis.call('GET', CLOCK)) or 0)
+end
+local NOW = read_clock()
+local out = redis.call('ZRANGEBYSCORE', WORKERS, NOW - tonumber(ARGV[2]), '+inf', 'WITHSCORES')
+table.insert(out, 1, '')
+return out
