@@ -49,19 +49,15 @@ type object struct {
 	pacing    transferPacing
 
 	mu      sync.Mutex
-	etag    string           // pinned by the assignment, or by the first answer
+	etag    string           // pinned by the assignment, or by the first answer; bare
 	failure error            // final: the bytes can't be had
 	trouble error            // of the last reader that left empty-handed
 	readers map[*reader]bool // the ones under way
 }
 
 func newObject(client *http.Client, grant *grant, sizeBytes int64, etag string, pacing transferPacing) *object {
-	if etag != "" && !strings.Contains(etag, `"`) {
-		etag = `"` + etag + `"`
-	}
-
 	return &object{
-		client: client, grant: grant, sizeBytes: sizeBytes, etag: etag, pacing: pacing,
+		client: client, grant: grant, sizeBytes: sizeBytes, etag: bareETag(etag), pacing: pacing,
 		readers: map[*reader]bool{},
 	}
 }
@@ -304,9 +300,8 @@ func (o *object) request(
 	setHeaders(request, headers)
 	request.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", from, to-1))
 
-	// A weak ETag never satisfies If-Match; check compares it instead.
-	if etag := o.pinned(); etag != "" && !strings.HasPrefix(etag, "W/") {
-		request.Header.Set("If-Match", etag)
+	if etag := o.pinned(); etag != "" {
+		request.Header.Set("If-Match", `"`+etag+`"`)
 	}
 
 	return request, nil
@@ -357,6 +352,7 @@ func (o *object) pin(etag string) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 
+	etag = bareETag(etag)
 	if o.etag == "" {
 		o.etag = etag
 	}
@@ -366,6 +362,13 @@ func (o *object) pin(etag string) error {
 	}
 
 	return nil
+}
+
+// bareETag is an ETag without the quotes of its header, and without the mark of
+// weakness that a proxy may put before it: objects of a store are compared byte
+// for byte.
+func bareETag(etag string) string {
+	return strings.Trim(strings.TrimPrefix(etag, "W/"), `"`)
 }
 
 func replacedFault() *ffmpeg.Fault {
