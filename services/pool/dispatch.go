@@ -120,7 +120,7 @@ func (d *dispatcher) note(r claimed) {
 }
 
 // next picks the worker with the most free slots, the one that waits longest
-// among equals, and how many tasks make it no fuller than the second. One that
+// among equals, and how many tasks make it as full as the second. One that
 // got nothing isn't asked again before the next wake-up.
 func (d *dispatcher) next() (*session, int) {
 	var best *session
@@ -144,7 +144,7 @@ func (d *dispatcher) next() (*session, int) {
 	}
 	d.turn++
 	d.asked[best] = asked{d.turn, known[best].dry}
-	return best, max(1, min(most, most-second+1))
+	return best, max(1, most-second)
 }
 
 // current returns the sessions that are open.
