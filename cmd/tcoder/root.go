@@ -9,6 +9,7 @@ import (
 
 	"github.com/tcoder-dev/tcoder/cmd/tcoder/internal/cli"
 	"github.com/tcoder-dev/tcoder/cmd/tcoder/internal/client"
+	"github.com/tcoder-dev/tcoder/cmd/tcoder/internal/server"
 )
 
 // run runs a command line and returns its exit code.
@@ -60,6 +61,7 @@ func newRoot(program *cli.Program, started *bool) *cobra.Command {
 		&cobra.Group{ID: "server", Title: "Run it:"},
 		&cobra.Group{ID: "client", Title: "Use it:"},
 	)
+	addGroup(root, "server", server.Commands(program, buildVersion().String())...)
 	addGroup(root, "client", client.Commands(program)...)
 	root.AddCommand(versionCommand(program))
 

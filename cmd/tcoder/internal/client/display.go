@@ -15,6 +15,8 @@ import (
 
 const (
 	redrawEvery = 100 * time.Millisecond
+	// Without a terminal, lines of progress are at least this far apart.
+	linesEvery = time.Second
 	// Without a terminal, progress is told in steps of this share.
 	stepPercent  = 10
 	defaultWidth = 80
@@ -33,6 +35,10 @@ type display struct {
 	drawnAt  time.Time
 	drawn    bool   // a line is on the terminal that isn't ended
 	lastStep string // the last line of progress told without a terminal
+
+	// The first progress of the job that was seen.
+	jobFrom    time.Time
+	jobPercent float64
 }
 
 func newDisplay(out io.Writer) *display {
@@ -72,22 +78,26 @@ func (d *display) clear() {
 // progress tells how far something is. step is what a line without a terminal
 // is written for: once per value.
 func (d *display) progress(label string, percent float64, facts []string, step string) {
+	now := d.now()
 	if !d.terminal {
-		if step != d.lastStep {
-			d.lastStep = step
-			d.line("%s", strings.Join(append([]string{label + " " + step}, facts...), ", "))
+		if step = label + " " + step; step != d.lastStep && now.Sub(d.drawnAt) >= linesEvery {
+			d.lastStep, d.drawnAt = step, now
+			d.line("%s", strings.Join(append([]string{step}, facts...), ", "))
 		}
 
 		return
 	}
-	now := d.now()
 	if now.Sub(d.drawnAt) < redrawEvery && percent < 100 {
 		return
 	}
 	d.drawnAt, d.drawn = now, true
 	filled := int(percent / 100 * barWidth)
 	bar := strings.Repeat("█", filled) + strings.Repeat("░", barWidth-filled)
-	text := strings.Join(append([]string{fmt.Sprintf("%-11s %s %3.0f%%", label, bar, percent)}, facts...), "  ")
+	head := fmt.Sprintf("%-11s %s %3.0f%%", label, bar, percent)
+	if percent == 0 {
+		head = label + " " + step
+	}
+	text := strings.Join(append([]string{head}, facts...), "  ")
 	if runes, width := []rune(text), d.width(); len(runes) >= width {
 		text = string(runes[:max(0, width-1)])
 	}
@@ -151,7 +161,7 @@ func (d *display) jobUpdate(update tcoder.Update) {
 		d.clear()
 	case job.GetState() == tcoderv1.JobState_JOB_STATE_PENDING, job.GetProgress().GetPercent() == 0:
 		if waiting := waitText(job.GetWaiting()); waiting != "" {
-			d.progress("waiting", 0, []string{waiting}, waiting)
+			d.progress("waiting", 0, nil, waiting)
 		}
 	default:
 		progress := job.GetProgress()
@@ -162,11 +172,28 @@ func (d *display) jobUpdate(update tcoder.Update) {
 		if fps := progress.GetFps(); fps > 0 {
 			facts = append(facts, fmt.Sprintf("%.0f fps", fps))
 		}
-		if progress.GetEta() != nil {
-			facts = append(facts, "eta "+formatClock(progress.GetEta().AsDuration()))
+		if left, ok := d.timeLeft(progress); ok {
+			facts = append(facts, "eta "+formatClock(left))
 		}
 		d.progress("transcoding", progress.GetPercent(), facts, percentStep(progress.GetPercent()))
 	}
+}
+
+// timeLeft is the server's estimate, or else ours by the progress seen so far.
+func (d *display) timeLeft(p *tcoderv1.Progress) (time.Duration, bool) {
+	now, percent := d.now(), p.GetPercent()
+	if d.jobFrom.IsZero() || percent < d.jobPercent {
+		d.jobFrom, d.jobPercent = now, percent
+	}
+	if p.GetEta() != nil {
+		return p.GetEta().AsDuration(), true
+	}
+	done := percent - d.jobPercent
+	if done < 1 {
+		return 0, false
+	}
+
+	return time.Duration(float64(now.Sub(d.jobFrom)) / done * (100 - percent)), true
 }
 
 func waitText(w *tcoderv1.Waiting) string {

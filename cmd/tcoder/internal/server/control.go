@@ -1,0 +1,217 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/tcoder-dev/tcoder/cmd/tcoder/internal/cli"
+	"github.com/tcoder-dev/tcoder/internal/media"
+	"github.com/tcoder-dev/tcoder/internal/pipeline"
+	"github.com/tcoder-dev/tcoder/services"
+	"github.com/tcoder-dev/tcoder/services/job"
+	"github.com/tcoder-dev/tcoder/services/pool"
+	"github.com/tcoder-dev/tcoder/services/publish"
+	"github.com/tcoder-dev/tcoder/services/sweep"
+	"github.com/tcoder-dev/tcoder/services/upload"
+)
+
+const (
+	// DefaultListen is where up and serve listen.
+	DefaultListen    = "127.0.0.1:8080"
+	defaultServerURL = "http://" + DefaultListen
+
+	apiKeysEnv = "TCODER_API_KEYS" //nolint:gosec // a name, not a key
+)
+
+// controlSettings say whom the control plane serves and how.
+type controlSettings struct {
+	listen         string
+	hosts          []string
+	origins        []string
+	open           bool
+	maxUploadBytes int64
+	heartbeat      time.Duration
+	lease          time.Duration
+	traceEndpoint  string
+
+	apiKeys     map[string]string
+	workerToken string
+}
+
+func (s *controlSettings) register(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&s.listen, "listen", DefaultListen, "address to serve on")
+	flags.StringSliceVar(&s.hosts, "allow-host", nil, "names by which clients may call the server, besides localhost and IP addresses (*: any)")
+	flags.StringSliceVar(&s.origins, "allow-origin", nil, "origins whose web pages may call the server, such as https://app.example.com (*: any)")
+	flags.BoolVar(&s.open, "allow-unauthenticated", false, "serve on other addresses than loopback without API keys")
+	flags.Int64Var(&s.maxUploadBytes, "max-upload-bytes", 100<<30, "largest source, in bytes")
+	flags.DurationVar(&s.heartbeat, "heartbeat", 5*time.Second, "how often a worker is heard")
+	flags.DurationVar(&s.lease, "lease", 20*time.Second, "how long a task stays with a worker that isn't heard any more")
+	flags.StringVar(&s.traceEndpoint, "trace-endpoint", "", "URL to send OpenTelemetry traces to by OTLP over HTTP (empty: no traces)")
+	cli.AddSecrets(cmd,
+		cli.Secret{Env: apiKeysEnv, Usage: "keys that clients may use, as key or project=key, separated by commas (empty: none is asked for)"},
+		cli.Secret{Env: workerTokenEnv, Usage: "credential that workers have to send"})
+}
+
+// read takes the secrets and checks what can be checked before anything runs.
+func (s *controlSettings) read(program *cli.Program) error {
+	s.workerToken = program.Env(workerTokenEnv)
+	s.apiKeys = map[string]string{}
+	for _, item := range splitList(program.Env(apiKeysEnv)) {
+		project, key, found := strings.Cut(item, "=")
+		if !found {
+			project, key = pipeline.DefaultProject, item
+		}
+		if project == "" || key == "" {
+			return cli.Usagef("%s: write key or project=key, separated by commas", apiKeysEnv)
+		}
+		s.apiKeys[key] = project
+	}
+	switch {
+	case s.maxUploadBytes < 1:
+		return cli.Usagef("max-upload-bytes: %d is not positive", s.maxUploadBytes)
+	case s.heartbeat <= 0 || s.lease < 2*s.heartbeat:
+		return cli.Usagef("lease: %s is less than two heartbeats of %s", s.lease, s.heartbeat)
+	}
+
+	return nil
+}
+
+// bind takes the address, before anything else is started.
+func (s *controlSettings) bind(ctx context.Context) (net.Listener, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.listen)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("%s is in use by another program: stop that one, or choose another address with --listen", s.listen)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+
+	return listener, nil
+}
+
+// localURL is how processes of this computer reach a listener.
+func localURL(listener net.Listener) string {
+	host, port, err := net.SplitHostPort(listener.Addr().String())
+	if err != nil {
+		return "http://" + listener.Addr().String()
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+
+	return "http://" + net.JoinHostPort(host, port)
+}
+
+// control is the control plane with its pool, put together but not started.
+type control struct {
+	server    *services.Server
+	machines  *machines // nil without a pool of our own
+	serverURL string
+}
+
+// newControl puts the control plane together on open stores.
+func newControl(s *controlSettings, p *poolSettings, st *stores, listener net.Listener,
+	tracer trace.TracerProvider, log *slog.Logger,
+) (*control, error) {
+	publisher := publish.New(st.redis, st.out, log)
+	uploads := upload.New(upload.Config{MaxSizeBytes: s.maxUploadBytes}, upload.Deps{Store: st.redis, In: st.in, Log: log})
+	jobs := job.New(job.Config{MaxSizeBytes: s.maxUploadBytes}, job.Deps{
+		Store: st.redis, In: st.in, Out: st.out, SettleUpload: uploads.Settle, Log: log,
+	})
+	sweeper := sweep.New(sweep.Config{
+		Replica: replicaName(listener), Lease: s.lease, Retry: pipeline.DefaultRetryPolicy(),
+	}, sweep.Deps{
+		Store: st.redis, In: st.in, Out: st.out,
+		ExpireUpload: uploads.Settle, Publish: publisher.Publish, Log: log,
+	})
+	c := &control{serverURL: localURL(listener)}
+	config := pool.Config{
+		Heartbeat: s.heartbeat, Lease: s.lease, Limits: inputLimits(), Retry: pipeline.DefaultRetryPolicy(), Provider: p.provider,
+	}
+	deps := pool.Deps{Store: st.redis, In: st.in, Out: st.out, Publish: publisher.Publish, Log: log}
+	if p.provider != poolNone {
+		var err error
+		if c.machines, err = newMachines(p, c.serverURL, s.workerToken, st.redis, sweeper, log); err != nil {
+			return nil, err
+		}
+		config.IdleThreshold, config.MachineLimit = p.idle, p.limit
+		deps.HoldReason = c.machines.scaler.HoldReason
+	}
+	workers := pool.New(config, deps)
+	server, err := services.New(services.Config{
+		AllowedHosts:         s.hosts,
+		AllowedOrigins:       s.origins,
+		APIKeys:              s.apiKeys,
+		WorkerToken:          s.workerToken,
+		AllowUnauthenticated: s.open,
+		TracerProvider:       tracer,
+	}, services.Deps{
+		Uploads:    uploads,
+		Jobs:       jobs,
+		Pool:       workers,
+		Loops:      []services.Loop{workers, sweeper},
+		Ready:      st.redis.Ping,
+		Collectors: []prometheus.Collector{workers.Collector()},
+		Listener:   listener,
+		Log:        log,
+	})
+	if err != nil {
+		return nil, &cli.UsageError{Err: err}
+	}
+	c.server = server
+
+	return c, nil
+}
+
+// start starts the control plane, then its pool.
+func (c *control) start(ctx context.Context, parts *stack) error {
+	parts.start(ctx, "control plane", c.server.Run)
+	if err := parts.wait(ctx, c.server.Serving()); err != nil {
+		return err
+	}
+	if c.machines != nil {
+		parts.start(ctx, "workers", c.machines.provider.Run)
+		parts.start(ctx, "autoscaler", c.machines.scaler.Run)
+	}
+
+	return nil
+}
+
+// kill ends the workers of the pool at once. There may be no control plane yet.
+func (c *control) kill(ctx context.Context) error {
+	if c == nil || c.machines == nil {
+		return nil
+	}
+
+	return c.machines.kill(ctx)
+}
+
+// replicaName is the same after a restart, so that the sweeper leads at once.
+func replicaName(listener net.Listener) string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+
+	return host + "/" + listener.Addr().String()
+}
+
+// inputLimits bound what a source may be: 8K, a day, and more streams than
+// anybody needs.
+func inputLimits() media.Limits {
+	return media.Limits{
+		MaxPixels: 8192 * 4320, MaxDuration: 24 * time.Hour, MaxFPS: 240, MaxStreams: 64,
+	}
+}

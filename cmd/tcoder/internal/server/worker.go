@@ -1,0 +1,92 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tcoder-dev/tcoder/cmd/tcoder/internal/cli"
+	"github.com/tcoder-dev/tcoder/worker"
+)
+
+// workerTokenEnv is the variable of the workers' credential.
+const workerTokenEnv = "TCODER_WORKER_TOKEN" //nolint:gosec // a name, not a token
+
+type workerCommand struct {
+	*cli.Program
+
+	log       logSettings
+	version   string
+	server    string
+	slots     int
+	scratch   string
+	grace     time.Duration
+	machineID string
+}
+
+func newWorkerCommand(program *cli.Program, version string) *cobra.Command {
+	w := &workerCommand{Program: program, version: version}
+	cmd := &cobra.Command{
+		Use:   "worker",
+		Short: "Run a worker that takes tasks from a server",
+		Long: `Run a worker that takes tasks from a server.
+
+It needs FFmpeg and a way to the server and its object store, and no credential
+of either but the worker token. SIGTERM or Ctrl-C makes it finish what ends soon
+and hand back the rest; a second one stops it at once.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return w.run(cmd.Context()) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&w.server, "server", defaultServerURL, "address of the server")
+	flags.IntVar(&w.slots, "slots", 1, "tasks to run at a time, 1 to 64")
+	flags.StringVar(&w.scratch, "scratch", "", "folder for unfinished results (empty: one in the temporary folder)")
+	flags.DurationVar(&w.grace, "drain-grace", worker.DefaultDrainGrace, "time that tasks get to end by themselves on SIGTERM")
+	flags.StringVar(&w.machineID, "machine-id", "", "machine of the pool that it runs on; set by the pool")
+	w.log.register(cmd)
+	cli.AddSecrets(cmd, cli.Secret{Env: workerTokenEnv, Usage: "credential of workers, if the server asks for one"})
+
+	return cmd
+}
+
+func (w *workerCommand) run(ctx context.Context) error {
+	log, err := w.log.logger(w.Stderr)
+	if err != nil {
+		return err
+	}
+	if w.slots < 1 || w.slots > 64 {
+		return cli.Usagef("slots: %d is not in 1 to 64", w.slots)
+	}
+	if !strings.Contains(w.server, "://") {
+		w.server = "http://" + w.server
+	}
+	grace := w.grace
+	if grace == 0 {
+		grace = -1 // none, in the worker's words
+	}
+	work, err := worker.New(worker.Config{
+		ServerURL:  w.server,
+		MachineID:  w.machineID,
+		Token:      w.Env(workerTokenEnv),
+		Slots:      w.slots,
+		ScratchDir: w.scratch,
+		Version:    w.version,
+		DrainGrace: grace,
+		Logger:     log,
+	})
+	if err != nil {
+		return &cli.UsageError{Err: err}
+	}
+	gentle, hard, stop := w.Signals(ctx)
+	defer stop()
+	unwatch := context.AfterFunc(gentle, work.Drain)
+	defer unwatch()
+	if err := work.Run(hard); err != nil && !errors.Is(err, cli.ErrInterrupted) {
+		return err
+	}
+
+	return context.Cause(hard)
+}
