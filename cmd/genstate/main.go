@@ -31,7 +31,7 @@ func run() error {
 			return fmt.Errorf("make folder: %w", err)
 		}
 
-		if err := os.WriteFile(full, []byte(content), 0o644); err != nil { //nolint:gosec // source code, meant to be read by all
+		if err := os.WriteFile(full, []byte(content), 0o644); err != nil {
 			return fmt.Errorf("write: %w", err)
 		}
 	}

@@ -100,8 +100,7 @@ func (e *Error) Unwrap() error { return e.Cause }
 // ReasonOf returns the reason of the first *Error in err's chain, or
 // ReasonInternal.
 func ReasonOf(err error) Reason {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Reason
 	}
 

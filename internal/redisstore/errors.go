@@ -53,7 +53,7 @@ func internalError(verb string, cause error) error {
 func refusal(reason pipeline.Reason) error {
 	e := &pipeline.Error{Reason: reason}
 
-	switch reason { //nolint:exhaustive // those that scripts return; the others are ReasonInternal
+	switch reason {
 	case pipeline.ReasonIdempotencyKeyReused:
 		e.Message = "The idempotency key was used for another request."
 		e.Remedy = "Use a new key for a new request."

@@ -53,7 +53,7 @@ func newHub(client *redis.Client) *hub {
 
 // add subscribes a watcher until ctx ends, and returns when the subscription is live.
 func (h *hub) add(ctx context.Context, channel string, w watcher) error {
-	sub, err := h.register(channel, w)
+	sub, err := h.register(ctx, channel, w)
 	if err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func (h *hub) add(ctx context.Context, channel string, w watcher) error {
 
 	select {
 	case <-sub.live:
-		context.AfterFunc(ctx, func() { h.remove(channel, w) })
+		context.AfterFunc(ctx, func() { h.remove(context.WithoutCancel(ctx), channel, w) })
 
 		return nil
 	case <-ctx.Done():
@@ -76,13 +76,13 @@ func (h *hub) add(ctx context.Context, channel string, w watcher) error {
 		err = redis.ErrClosed
 	}
 
-	h.remove(channel, w)
+	h.remove(context.WithoutCancel(ctx), channel, w)
 
 	return err
 }
 
 // register notes a watcher, and starts the goroutine with the first.
-func (h *hub) register(channel string, w watcher) (*subscription, error) {
+func (h *hub) register(ctx context.Context, channel string, w watcher) (*subscription, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 
@@ -101,17 +101,17 @@ func (h *hub) register(channel string, w watcher) (*subscription, error) {
 	if h.done == nil {
 		h.done = make(chan struct{})
 
-		go h.run()
+		go h.run(context.WithoutCancel(ctx))
 	}
 
 	return sub, nil
 }
 
-func (h *hub) remove(channel string, w watcher) {
+func (h *hub) remove(ctx context.Context, channel string, w watcher) {
 	w.close()
 
 	if h.unregister(channel, w) {
-		ctx, cancel := context.WithTimeout(context.Background(), answerWithin)
+		ctx, cancel := context.WithTimeout(ctx, answerWithin)
 		defer cancel()
 
 		h.sync(ctx, channel)
@@ -194,18 +194,18 @@ func (h *hub) close() {
 }
 
 // run keeps a connection that is subscribed to all channels.
-func (h *hub) run() {
+func (h *hub) run(ctx context.Context) {
 	defer close(h.done)
 
 	pause := minReconnect
 
 	for {
-		conn, ok := h.connect()
+		conn, ok := h.connect(ctx)
 		if !ok {
 			return
 		}
 
-		heard := h.receive(conn)
+		heard := h.receive(ctx, conn)
 
 		if !h.disconnect(conn) {
 			return
@@ -229,11 +229,11 @@ func (h *hub) run() {
 }
 
 // connect opens a connection and subscribes it to all channels. False after close.
-func (h *hub) connect() (*redis.PubSub, bool) {
+func (h *hub) connect(ctx context.Context) (*redis.PubSub, bool) {
 	h.wire.Lock()
 	defer h.wire.Unlock()
 
-	ctx, cancel := context.WithTimeout(context.Background(), answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 
 	conn := h.client.Subscribe(ctx) // sends nothing yet
@@ -272,8 +272,7 @@ func (h *hub) disconnect(conn *redis.PubSub) bool {
 }
 
 // receive hands on what comes, until the connection fails. True if anything came.
-func (h *hub) receive(conn *redis.PubSub) bool {
-	ctx := context.Background()
+func (h *hub) receive(ctx context.Context, conn *redis.PubSub) bool {
 	heard, asked := false, false
 
 	for {

@@ -18,7 +18,7 @@ import (
 	"github.com/tcoder-dev/tcoder/internal/redistest"
 )
 
-var update = flag.Bool("update", false, "write the rendered scripts to testdata")
+var update = flag.Bool("update", false, "write the rendered scripts to testdata") //nolint:gochecknoglobals // a flag of the test binary
 
 // TestRenderedScripts guarantees that a change of an include shows in review
 // in every script that it changes. A script without a golden fails.

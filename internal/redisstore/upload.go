@@ -2,10 +2,9 @@ package redisstore
 
 import (
 	"context"
+	"time"
 
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
-
-	"time"
 )
 
 // CreateUpload implements [pipeline.UploadStore].

@@ -55,7 +55,8 @@ func faultUnknown(e *env) {
 	j := e.job()
 	p := pipeline.RetryPolicy{MaxFailures: 10, MaxLosses: 3, Backoff: time.Second, MaxBackoff: 5 * time.Second}
 
-	for _, want := range []time.Duration{1, 2, 4, 5, 5} {
+	for _, seconds := range []int{1, 2, 4, 5, 5} {
+		want := time.Duration(seconds) * time.Second
 		l := e.claimOne(w)
 		v, err := e.store.FailTask(e.ctx(), pipeline.TaskFault{
 			Ref: l.Ref, WorkerID: w.id, Class: pipeline.FaultUnknown, Retry: p,
@@ -68,11 +69,11 @@ func faultUnknown(e *env) {
 		attempt := task.Attempts[len(task.Attempts)-1]
 		require.Equal(e, pipeline.TaskDelayed, task.State)
 		require.True(e, attempt.Charged)
-		require.WithinDuration(e, attempt.Ended.Add(want*time.Second), task.NotBefore, 0)
+		require.WithinDuration(e, attempt.Ended.Add(want), task.NotBefore, 0)
 
 		e.sweep()
 		require.Empty(e, e.claim(w, 1))
-		e.advance(e.T, want*time.Second-100*time.Millisecond)
+		e.advance(e.T, want-100*time.Millisecond)
 		require.Zero(e, e.sweep().Woken)
 		require.Empty(e, e.claim(w, 1))
 		e.advance(e.T, 100*time.Millisecond)

@@ -223,7 +223,7 @@ func jobCancelCancelsTasks(e *env) {
 	require.Len(e, leases, 3)
 	e.finish(w, leases[0].Ref)
 	e.fail(w, leases[1].Ref, pipeline.FaultUnknown, pipeline.ReasonEncodeFailed)
-	// Now: done, done, delayed, leased, ready (unblocked), ready.
+	// Now two are done, one each is delayed and leased, two are ready.
 
 	got, err := e.store.CancelJob(e.ctx(), j.ID)
 	require.NoError(e, err)

@@ -26,7 +26,7 @@ func noticeTests() map[string]func(*env) {
 	}
 }
 
-func (e *env) watch(ctx context.Context, id string) <-chan pipeline.JobNotice { //nolint:revive // the receiver is the test
+func (e *env) watch(ctx context.Context, id string) <-chan pipeline.JobNotice {
 	e.Helper()
 
 	notices, err := e.store.WatchJob(ctx, id)

@@ -252,13 +252,12 @@ func (e *env) reserve(id string, limit int) bool {
 	return ok
 }
 
-func (e *env) move(id string, by pipeline.MachineTransition) pipeline.Machine {
+// move moves machine m1.
+func (e *env) move(by pipeline.MachineTransition) {
 	e.Helper()
 
-	m, err := e.store.MoveMachine(e.ctx(), id, by, "", nil)
+	_, err := e.store.MoveMachine(e.ctx(), "m1", by, "", nil)
 	require.NoError(e, err)
-
-	return m
 }
 
 func machineLimitHolds(e *env) {
@@ -268,9 +267,9 @@ func machineLimitHolds(e *env) {
 	require.False(e, e.reserve("m3", 2))
 	require.True(e, e.reserve("m1", 0), "it is there already")
 
-	e.move("m1", pipeline.MachineBreak)
+	e.move(pipeline.MachineBreak)
 	require.True(e, e.reserve("m3", 2), "a failed machine doesn't count")
-	e.move("m1", pipeline.MachineDestroy)
+	e.move(pipeline.MachineDestroy)
 
 	machines, err := e.store.ListMachines(e.ctx())
 	require.NoError(e, err)
@@ -352,12 +351,12 @@ func (e *env) machineState(id string) pipeline.MachineState {
 
 func machineAttachMakesItRun(e *env) {
 	e.reserve("m1", 1)
-	e.move("m1", pipeline.MachineCreated)
+	e.move(pipeline.MachineCreated)
 	_, _, err := e.store.AttachWorker(e.ctx(), pipeline.Worker{ID: "w1", MachineID: "m1"}, leaseFor)
 	require.NoError(e, err)
 	require.Equal(e, pipeline.MachineRunning, e.machineState("m1"))
 
-	e.move("m1", pipeline.MachineDrain)
+	e.move(pipeline.MachineDrain)
 	_, _, err = e.store.AttachWorker(e.ctx(), pipeline.Worker{ID: "w1", MachineID: "m1"}, leaseFor)
 	require.NoError(e, err)
 	require.Equal(e, pipeline.MachineDraining, e.machineState("m1"), "a reattach doesn't undo a drain")
