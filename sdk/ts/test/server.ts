@@ -1,6 +1,6 @@
 import { createHash, randomUUID } from "node:crypto";
 import { createServer, type IncomingHttpHeaders, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Server as NetServer } from "node:net";
 import type { TestContext } from "node:test";
 
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
@@ -224,6 +224,6 @@ async function listen(t: TestContext, handler: (req: IncomingMessage, res: Serve
   return server;
 }
 
-export function addressOf(server: Server): string {
+export function addressOf(server: NetServer): string {
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 }
