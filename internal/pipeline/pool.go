@@ -39,5 +39,5 @@ type PoolStats struct {
 	ReadyTasks   int64
 	LeasedTasks  int64
 	DelayedTasks int64
-	OldestReady  time.Duration // age of the oldest ready task, 0 if none
+	OldestReady  time.Duration // since the oldest job with a ready task was queued, 0 if none
 }

@@ -49,7 +49,8 @@ type UploadStore interface {
 	// UploadFail, and its job to CANCELED or FAILED with the failure. Ending
 	// an upload again the same way returns it as it is.
 	// Errors: ReasonUploadNotFound, ReasonUploadCompleted,
-	// ReasonUploadExpired, ReasonUploadAborted.
+	// ReasonUploadExpired, ReasonUploadAborted, ReasonUploadSizeMismatch (it
+	// FAILED before).
 	EndUpload(ctx context.Context, id string, by UploadTransition, f Failure) (Upload, error)
 }
 
@@ -73,7 +74,7 @@ type JobStore interface {
 	// of outputs.
 	ListJobs(ctx context.Context, f JobFilter) ([]Job, error)
 	// JobEvents returns the events after a sequence, oldest first. Events
-	// beyond the newest 1,000 may be gone.
+	// beyond the newest 1,000 may be gone. Errors: ReasonJobNotFound.
 	JobEvents(ctx context.Context, id string, after int64) ([]Event, error)
 	// CancelJob moves a live job to CANCELED, its tasks with it, and aborts
 	// its open upload. A canceled job is returned as it is.
@@ -86,7 +87,8 @@ type JobStore interface {
 	// COMPLETED), ReasonInputMissing (its upload never completed).
 	RetryJob(ctx context.Context, id string, expectRun int, first NewTask) (Job, error)
 	// DeleteJob removes a terminal job, its tasks, events and upload, and
-	// leaves a DutyPurge for its objects.
+	// leaves a DutyPurge for its objects. Until that is ended, a replay
+	// succeeds.
 	// Errors: ReasonJobNotFound, ReasonJobNotTerminal.
 	DeleteJob(ctx context.Context, id string) error
 	// CompleteJob publishes a job whose tasks of this run are all done: it
@@ -152,7 +154,8 @@ type TaskFault struct {
 type LeaseStore interface {
 	// ClaimTasks leases up to Max ready tasks to a worker, best first. The
 	// first lease of a job moves it to RUNNING. None are given to a worker
-	// that is draining, unknown, or attached in a newer session.
+	// that is draining, unknown, cut off, or attached in a newer session. An
+	// empty answer binds nothing: a replay may be given tasks.
 	ClaimTasks(ctx context.Context, c Claim) ([]Lease, error)
 	// RenewLeases renews leases of a worker for another period and marks it
 	// as seen. It returns those that are lost.
@@ -181,7 +184,7 @@ type PoolStore interface {
 	// Errors: ReasonWorkerNotFound.
 	DrainWorker(ctx context.Context, id string) (Worker, error)
 	// LeaveWorker marks a worker as draining if it holds no lease, in one
-	// step, and reports whether it may exit.
+	// step, and reports whether it may exit. One that nobody knows may.
 	LeaveWorker(ctx context.Context, id string, session int64) (bool, error)
 	// ListWorkers returns the workers seen within the last minute, by id.
 	ListWorkers(ctx context.Context) ([]Worker, error)
@@ -190,8 +193,9 @@ type PoolStore interface {
 	// machine that is there already is a replay: true.
 	ReserveMachine(ctx context.Context, m Machine, limit int) (bool, error)
 	// MoveMachine moves a machine, and sets its provider's id and its failure
-	// where given. A machine that is already there is returned as it is;
-	// DESTROYED forgets it. Errors: ReasonMachineNotFound.
+	// where given. A machine whose state has no such transition stays there,
+	// which a replay relies on. DESTROYED forgets it; destroying it again says
+	// DESTROYED. Errors: ReasonMachineNotFound.
 	MoveMachine(ctx context.Context, id string, by MachineTransition, providerID string, f *Failure) (Machine, error)
 	// ListMachines returns the machines, by id.
 	ListMachines(ctx context.Context) ([]Machine, error)
@@ -228,7 +232,7 @@ type Swept struct {
 	Dead     int  // tasks that were quarantined
 	Woken    int  // delayed tasks that are ready again
 	Duties   []Duty
-	NextDue  time.Duration // until the next deadline, at most the leader's ttl
+	NextDue  time.Duration // until the next deadline; at most the leader's ttl, and a third of a lease while there are any
 }
 
 // SweepStore finds what time has made due.
@@ -246,7 +250,7 @@ type SweepStore interface {
 }
 
 // JobNotice says that a job changed. Notices can be lost or merged; truth is
-// read from the store.
+// read from the store. An empty one says that some were lost: read again.
 type JobNotice struct {
 	Sequence int64     // newest event, 0 for progress alone
 	Progress *Progress // latest progress, if that is what changed

@@ -53,7 +53,7 @@ type NewTask struct {
 	Kind   TaskKind
 	Output string  // name of the output it works for; empty for the whole job
 	Weight float64 // its share of the job's progress; 0 for none
-	After  []int   // indexes, within the same call, of the tasks it waits for
+	After  []int   // indexes, within the same call and below its own, of the tasks it waits for
 }
 
 // Task is the unit that is scheduled. Its id is the job's id, a dash and its
