@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -32,7 +33,7 @@ func (s *Store) CreateJob(
 	}
 
 	reply, err := s.callRows(ctx, 1, "create_job", k, j.ID, j.Project, j.Priority, spec, raws[0], idem.Fingerprint,
-		millis(idem.TTL))
+		millis(max(idem.TTL, time.Millisecond)))
 	if err != nil {
 		return pipeline.Job{}, err
 	}

@@ -32,7 +32,7 @@ func (s *Store) CreateUpload(
 	}
 
 	return s.uploadCall(ctx, "create_upload", k, u.ID, j.ID, j.Project, j.Priority, rawUpload, rawJob, millis(ttl),
-		idem.Fingerprint, millis(idem.TTL))
+		idem.Fingerprint, millis(max(idem.TTL, time.Millisecond)))
 }
 
 // GetUpload implements [pipeline.UploadStore].

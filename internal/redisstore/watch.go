@@ -69,15 +69,28 @@ func (w *jobWatcher) push(n pipeline.JobNotice) {
 
 	select {
 	case old := <-w.out:
-		n.Sequence = max(n.Sequence, old.Sequence)
-		// An empty notice means "read again", which progress alone doesn't.
-		if n.Progress == nil {
-			n.Progress = old.Progress
-		}
+		n = merge(old, n)
 	default:
 	}
 
 	w.out <- n // there is room: only push fills it
+}
+
+// merge is one notice for two. An empty one means "read again", so what is
+// merged with it must not look like progress alone.
+func merge(old, latest pipeline.JobNotice) pipeline.JobNotice {
+	empty := pipeline.JobNotice{}
+	again := old == empty || latest == empty
+	latest.Sequence = max(latest.Sequence, old.Sequence)
+
+	switch {
+	case again:
+		latest.Progress = nil
+	case latest.Progress == nil:
+		latest.Progress = old.Progress
+	}
+
+	return latest
 }
 
 func (w *jobWatcher) close() {

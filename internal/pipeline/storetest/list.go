@@ -61,15 +61,15 @@ func listPagesAreStable(e *env) {
 
 		e.job()           // arrives
 		e.claim(w, 2)     // move to RUNNING
-		e.completed2(w)   // arrives and ends
+		e.failNext(w)     // arrives and ends
 		e.upload(leadFor) // arrives
 	}
 
 	require.Equal(e, want, got)
 }
 
-// completed2 ends whatever job is next.
-func (e *env) completed2(w worker) {
+// failNext ends whatever job is next.
+func (e *env) failNext(w worker) {
 	e.Helper()
 
 	l := e.claimOne(w)
