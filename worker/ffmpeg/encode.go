@@ -73,9 +73,8 @@ func Encode(ctx context.Context, tools Tools, req EncodeRequest) ([]*tcoderv1.En
 
 	renditions, err := Measure(req.Work, req.Dir)
 
-	var fault *Fault
-	if errors.As(err, &fault) {
-		fault.Log = log
+	if fault, ok := errors.AsType[*Fault](err); ok {
+		fault.Log += "\n" + log
 	}
 
 	return renditions, err
@@ -205,19 +204,25 @@ func finishedIn(dir, folder string) ([]*tcoderv1.EncodedObject, error) {
 		}
 
 		object := &tcoderv1.EncodedObject{
-			Name: folder + "/" + name, SizeBytes: uint64(info.Size()), ContentType: typeSegment, //nolint:gosec // sizes are positive
+			Name: folder + "/" + name, SizeBytes: uint64(info.Size()), ContentType: typeSegment,
 		}
 		if isInit {
-			object.ContentType = typeVideo
 			initial = append(initial, object)
 		} else {
 			segments = append(segments, object)
 		}
 	}
 
-	if len(segments) == 0 {
+	if len(initial) == 0 || len(segments) == 0 {
 		return nil, nil
 	}
+
+	head, err := readTrack(filepath.Join(dir, folder, initName))
+	if err != nil {
+		return nil, err
+	}
+
+	initial[0].ContentType = head.contentType()
 
 	return append(initial, segments...), nil
 }

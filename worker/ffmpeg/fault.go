@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -12,6 +13,8 @@ import (
 )
 
 // Fault is why a probe or an encode failed.
+//
+//nolint:errname // it is the API's word
 type Fault struct {
 	// Class is whose fault it is.
 	Class tcoderv1.FaultClass
@@ -42,6 +45,8 @@ func unknownFault(reason tcoderv1.ErrorReason, log, message string) *Fault {
 	return &Fault{Class: tcoderv1.FaultClass_FAULT_CLASS_UNKNOWN, Reason: reason, Message: message, Log: log}
 }
 
+const unreadable = "the source could not be read from the store"
+
 // transferFault is what the source says about its transfers, nil if they went
 // well.
 func transferFault(source Source, log string) error {
@@ -54,12 +59,11 @@ func transferFault(source Source, log string) error {
 		return nil
 	}
 
-	var fault *Fault
-	if errors.As(err, &fault) {
+	if fault, ok := errors.AsType[*Fault](err); ok {
 		return fault
 	}
 
-	return unknownFault(tcoderv1.ErrorReason_ERROR_REASON_TRANSFER_FAILED, log, "the source could not be read from the store")
+	return unknownFault(tcoderv1.ErrorReason_ERROR_REASON_TRANSFER_FAILED, log, unreadable)
 }
 
 // endFault is the fault of a process that was ended from outside or didn't
@@ -72,7 +76,7 @@ func endFault(err error, log string) error {
 		return unknownFault(tcoderv1.ErrorReason_ERROR_REASON_TASK_TIMEOUT, log, "FFmpeg made no progress")
 	case errors.Is(err, errTimeLimit):
 		return unknownFault(tcoderv1.ErrorReason_ERROR_REASON_TASK_TIMEOUT, log, "the work took longer than its time limit")
-	case errors.Is(err, exec.ErrNotFound):
+	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
 		return missingProgram()
 	default:
 		return machineFault(err.Error()+"\n"+log, "FFmpeg could not be run")
@@ -108,6 +112,10 @@ func marks() []mark {
 		}
 	}
 
+	transfer := func(log string) *Fault {
+		return unknownFault(tcoderv1.ErrorReason_ERROR_REASON_TRANSFER_FAILED, log, unreadable)
+	}
+
 	return []mark{
 		{"No space left on device", machine("the worker's disk is full")},
 		{"Disk quota exceeded", machine("the worker's disk is full")},
@@ -121,6 +129,10 @@ func marks() []mark {
 		{"Too many streams", input(tcoderv1.ErrorReason_ERROR_REASON_INPUT_LIMIT_EXCEEDED, "the source has more streams than the limit")},
 		{"Format not on whitelist", input(tcoderv1.ErrorReason_ERROR_REASON_INPUT_NOT_MEDIA, "the source is not in a container format that is accepted")},
 		{"Protocol '", input(tcoderv1.ErrorReason_ERROR_REASON_INPUT_NOT_MEDIA, "the source refers to other files")},
+		{"Connection refused", transfer},
+		{"Connection reset by peer", transfer},
+		{"Stream ends prematurely", transfer},
+		{"Server returned 5XX", transfer},
 		{"maximum error rate", input(tcoderv1.ErrorReason_ERROR_REASON_INPUT_CORRUPT, "most of the source can't be decoded")},
 	}
 }

@@ -17,21 +17,28 @@ func filterGraph(video *tcoderv1.VideoPlan, source *tcoderv1.StreamInfo) string 
 		return ""
 	}
 
-	graph := "[" + input(video.GetStreamIndex()) + "]" + strings.Join(sourceFilters(video, source, encoded[0]), ",")
+	from := input(video.GetStreamIndex())
+	filters := sourceFilters(video, source, encoded[0])
+
+	var chains []string
 
 	for i, rendition := range encoded {
 		if i > 0 {
-			graph += fmt.Sprintf("[s%d]%s", i, strings.Join(scaleTo(rendition, ""), ","))
+			filters = scaleTo(rendition, "")
 		}
 
+		chain := "[" + from + "]" + strings.Join(filters, ",")
 		if i < len(encoded)-1 {
-			graph += fmt.Sprintf(",split=2[v%d][s%d];", i, i+1)
+			from = fmt.Sprintf("s%d", i+1)
+			chain += fmt.Sprintf(",split=2[v%d][%s]", i, from)
 		} else {
-			graph += fmt.Sprintf("[v%d]", i)
+			chain += fmt.Sprintf("[v%d]", i)
 		}
+
+		chains = append(chains, chain)
 	}
 
-	return graph
+	return strings.Join(chains, ";")
 }
 
 // sourceFilters make the largest rendition's pictures of the source's.

@@ -28,17 +28,16 @@ const headerEntries = "format=format_name,duration,start_time,bit_rate" +
 // header is what ffprobe says of a source.
 type header struct {
 	Format struct {
-		Name     string `json:"format_name"` //nolint:tagliatelle // ffprobe's name
+		Name     string `json:"format_name"`
 		Duration string `json:"duration"`
-		Start    string `json:"start_time"` //nolint:tagliatelle // ffprobe's name
-		BitRate  string `json:"bit_rate"`   //nolint:tagliatelle // ffprobe's name
+		Start    string `json:"start_time"`
+		BitRate  string `json:"bit_rate"`
 	} `json:"format"`
 	Streams []headerStream `json:"streams"`
 	// estimated is true if the duration is computed of the bitrate.
 	estimated bool
 }
 
-//nolint:tagliatelle // ffprobe's names
 type headerStream struct {
 	Index          uint32 `json:"index"`
 	Type           string `json:"codec_type"`
@@ -115,7 +114,7 @@ func notMedia(log string) *Fault {
 func (h *header) result(size int64) *tcoderv1.ProbeResult {
 	result := &tcoderv1.ProbeResult{
 		Format:     h.Format.Name,
-		SizeBytes:  uint64(max(0, size)), //nolint:gosec // not negative
+		SizeBytes:  uint64(max(0, size)),
 		BitrateBps: number(h.Format.BitRate),
 	}
 	if start, ok := parseSeconds(h.Format.Start); ok {
@@ -259,7 +258,7 @@ func parseSeconds(text string) (time.Duration, bool) {
 // clock parses Matroska's hh:mm:ss.nnnnnnnnn.
 func clock(text string) (time.Duration, bool) {
 	parts := strings.Split(text, ":")
-	if len(parts) != 3 { //nolint:mnd // hours, minutes, seconds
+	if len(parts) != 3 {
 		return 0, false
 	}
 
@@ -271,7 +270,7 @@ func clock(text string) (time.Duration, bool) {
 		return 0, false
 	}
 
-	return time.Duration(hours)*time.Hour + time.Duration(minutes)*time.Minute + rest, true //nolint:gosec // few bits
+	return time.Duration(hours)*time.Hour + time.Duration(minutes)*time.Minute + rest, true
 }
 
 var languageTag = regexp.MustCompile(`^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,3}$`)

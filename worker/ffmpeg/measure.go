@@ -128,16 +128,16 @@ func checkSound(work *tcoderv1.EncodeWork, made *tcoderv1.RenditionResult) error
 	// A frame of sound, of the rarest kind: 2048 samples at 8 kHz.
 	const frame = 256 * time.Millisecond
 
-	if real := made.GetDuration().AsDuration(); promised-real > frame+shortfall {
-		return truncated(real, promised)
+	if found := made.GetDuration().AsDuration(); promised-found > frame+shortfall {
+		return truncated(found, promised)
 	}
 
 	return nil
 }
 
-func truncated(real, promised time.Duration) *Fault {
+func truncated(found, promised time.Duration) *Fault {
 	return inputFault(tcoderv1.ErrorReason_ERROR_REASON_INPUT_TRUNCATED, "", fmt.Sprintf(
-		"the source ends at %.2f s, its header says %.2f s", real.Seconds(), promised.Seconds()))
+		"the source ends at %.2f s, its header says %.2f s", found.Seconds(), promised.Seconds()))
 }
 
 // measureHLS measures a rendition's folder.
@@ -155,8 +155,6 @@ func measureHLS(dir, name string) (*tcoderv1.EncodedRendition, error) {
 	if err != nil {
 		return nil, err
 	}
-
-	objects[0].ContentType = head.contentType()
 
 	var (
 		sum  totals
@@ -208,7 +206,7 @@ func (t *totals) add(segment segment, size uint64, head track) {
 	const shortest = 500 * time.Millisecond
 
 	if d := head.duration(segment.ticks); d >= shortest {
-		t.peakBPS = max(t.peakBPS, float64(size)*8/d.Seconds()) //nolint:mnd // bits
+		t.peakBPS = max(t.peakBPS, float64(size)*8/d.Seconds())
 	}
 }
 
@@ -220,7 +218,7 @@ func (t *totals) result(name string, head track) *tcoderv1.RenditionResult {
 	}
 
 	if duration > 0 {
-		result.AverageBitrateBps = uint64(float64(t.bytes) * 8 / duration.Seconds()) //nolint:mnd // bits
+		result.AverageBitrateBps = uint64(float64(t.bytes) * 8 / duration.Seconds())
 	}
 
 	result.PeakBitrateBps = max(result.GetAverageBitrateBps(), uint64(t.peakBPS))
@@ -268,7 +266,7 @@ func measureMP4(dir, name, file string) (*tcoderv1.EncodedRendition, error) {
 		return nil, fmt.Errorf("%w: %s: no frames", errResult, file)
 	}
 
-	sum := totals{ticks: main.ticks, frames: main.frames, bytes: uint64(info.Size())} //nolint:gosec // sizes are positive
+	sum := totals{ticks: main.ticks, frames: main.frames, bytes: uint64(info.Size())}
 	result := sum.result(name, main)
 	result.Codecs = strings.Join(codecs, ",")
 	result.Duration = durationpb.New(duration)
@@ -292,5 +290,5 @@ func reduced(num, den uint64) *tcoderv1.Rational {
 		a, b = b, a%b
 	}
 
-	return &tcoderv1.Rational{Num: int64(num / a), Den: int64(den / a)} //nolint:gosec // far from 2^63
+	return &tcoderv1.Rational{Num: int64(num / a), Den: int64(den / a)}
 }

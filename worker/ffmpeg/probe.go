@@ -66,8 +66,7 @@ func (p *prober) blame(ctx context.Context, err error) error {
 
 	log := ""
 
-	var fault *Fault
-	if errors.As(err, &fault) {
+	if fault, ok := errors.AsType[*Fault](err); ok {
 		log = fault.Log
 	}
 

@@ -40,7 +40,7 @@ func (t track) duration(ticks uint64) time.Duration {
 	high, low := bits.Mul64(rest, uint64(time.Second))
 	nanos, _ := bits.Div64(high, low, uint64(t.timescale))
 
-	return time.Duration(whole)*time.Second + time.Duration(nanos) //nolint:gosec // bounded above
+	return time.Duration(whole)*time.Second + time.Duration(nanos)
 }
 
 func (t track) contentType() string {
@@ -249,12 +249,12 @@ func hevcCodecs(entry *mp4.VisualSampleEntryBox) string {
 		constraints = constraints[:len(constraints)-2]
 	}
 
-	for len(constraints) > 0 {
-		name += "." + strings.TrimPrefix(constraints[:2], "0")
-		constraints = constraints[2:]
+	var rest strings.Builder
+	for ; len(constraints) > 0; constraints = constraints[2:] {
+		rest.WriteString("." + strings.TrimPrefix(constraints[:2], "0"))
 	}
 
-	return name
+	return name + rest.String()
 }
 
 // audioCodecs names what an audio sample entry holds; empty if unknown.
