@@ -81,9 +81,7 @@ export const sendByFetch: Send = async ({ method, url, headers, piece, onSent, s
   signal?.addEventListener("abort", onAbort, { once: true });
   let timer: ReturnType<typeof setTimeout> | undefined;
   let broken: unknown;
-  const allSent = () => {
-    timer = setTimeout(() => controller.abort(new Error("time ran out")), answerTimeoutMs);
-  };
+  let answered = false;
   const counted = async function* () {
     let sent = 0;
     try {
@@ -96,7 +94,9 @@ export const sendByFetch: Send = async ({ method, url, headers, piece, onSent, s
       broken = err;
       throw err;
     }
-    allSent();
+    if (!answered) {
+      timer = setTimeout(() => controller.abort(new Error("time ran out")), answerTimeoutMs);
+    }
   };
   const request: RequestInit & { duplex?: "half" } = {
     method,
@@ -124,6 +124,7 @@ export const sendByFetch: Send = async ({ method, url, headers, piece, onSent, s
     }
     throw new NetworkFailure(failureText(err));
   } finally {
+    answered = true; // a store may answer before it is told that this was all
     clearTimeout(timer);
     signal?.removeEventListener("abort", onAbort);
   }

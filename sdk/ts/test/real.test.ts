@@ -47,8 +47,8 @@ describe("against a real server", { skip, timeout: 300_000 }, () => {
       server?.closeAllConnections();
     }
     await stack?.stop();
-    if (client !== undefined) {
-      await assert.rejects(client.getJob("x"), (err) => isReason(err, "UNREACHABLE"));
+    if (stack !== undefined) {
+      await rejected(new Tcoder({ baseUrl: stack.url, retry: { firstPatienceMs: 1 } }).getJob("x"), "UNREACHABLE");
     }
   });
 

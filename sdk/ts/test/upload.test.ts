@@ -371,6 +371,23 @@ test("an aborted signal ends an upload whose stream stands still, and lets the s
   }
 });
 
+test("an upload leaves no timer behind, whenever the store answers", async (t) => {
+  const timers = () => process.getActiveResourcesInfo().filter((kind) => kind === "Timeout").length;
+  const { server, store } = await setup(t);
+  const running = timers();
+  store.intercept = (req, res) => {
+    req.once("data", () => res.end()); // before it has all
+    req.resume();
+
+    return true;
+  };
+
+  await server.client().upload(noise(1_000_000), { filename: "clip.mp4" });
+  await server.client().upload(noise(10), { filename: "clip.mp4" });
+
+  assert.equal(timers(), running);
+});
+
 test("an error that the caller's own callback throws ends the upload", async (t) => {
   const { server } = await setup(t);
   const mine = new Error("mine");
