@@ -9,6 +9,7 @@ import (
 
 	"github.com/tcoder-dev/tcoder/cmd/tcoder/internal/cli"
 	"github.com/tcoder-dev/tcoder/cmd/tcoder/internal/client"
+	"github.com/tcoder-dev/tcoder/cmd/tcoder/internal/doctor"
 	"github.com/tcoder-dev/tcoder/cmd/tcoder/internal/server"
 )
 
@@ -63,7 +64,7 @@ func newRoot(program *cli.Program, started *bool) *cobra.Command {
 	)
 	addGroup(root, "server", server.Commands(program, buildVersion().String())...)
 	addGroup(root, "client", client.Commands(program)...)
-	root.AddCommand(versionCommand(program))
+	root.AddCommand(doctor.Command(program), versionCommand(program))
 
 	return root
 }

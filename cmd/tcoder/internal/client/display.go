@@ -201,7 +201,7 @@ func waitText(w *tcoderv1.Waiting) string {
 	case tcoderv1.WaitReason_WAIT_REASON_UPLOAD:
 		return "for its upload"
 	case tcoderv1.WaitReason_WAIT_REASON_QUEUE:
-		return fmt.Sprintf("for %d tasks before it", w.GetPosition())
+		return "for " + count(int(w.GetPosition()), "task") + " before it"
 	case tcoderv1.WaitReason_WAIT_REASON_NO_WORKER:
 		return "for a worker"
 	case tcoderv1.WaitReason_WAIT_REASON_BACKOFF:

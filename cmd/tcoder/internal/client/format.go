@@ -40,6 +40,9 @@ func formatClock(d time.Duration) string {
 
 // formatTook writes how long something took, as short as makes sense.
 func formatTook(d time.Duration) string {
+	if d < time.Second {
+		return d.Round(time.Millisecond).String()
+	}
 	if d < time.Minute {
 		return d.Round(100 * time.Millisecond).String()
 	}
@@ -81,6 +84,15 @@ func formatAge(t *timestamppb.Timestamp) string {
 	default:
 		return fmt.Sprintf("%dd", age/(24*time.Hour))
 	}
+}
+
+// count writes a number of things.
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // orDash is a text, or a dash if it is empty.

@@ -119,13 +119,22 @@ func (b *base) listJobs(ctx context.Context, client *tcoder.Client, states []tco
 	var rows [][]any
 	for _, job := range list.GetJobs() {
 		rows = append(rows, []any{
-			job.GetId(), name(job.GetState(), jobStatePrefix), orDash(job.GetSpec().GetPreset()),
+			job.GetId(), name(job.GetState(), jobStatePrefix), presetOf(job),
 			fmt.Sprintf("%.0f%%", job.GetProgress().GetPercent()), formatAge(job.GetTimes().GetCreatedAt()),
 			orDash(job.GetSource().GetFilename()), failureOf(job),
 		})
 	}
 
 	return b.PrintTable("JOB\tSTATE\tPRESET\tDONE\tAGE\tFILE\tREASON", rows)
+}
+
+// presetOf is the name of a job's preset.
+func presetOf(job *tcoderv1.Job) string {
+	if preset := job.GetSpec().GetPreset(); preset != "" {
+		return preset
+	}
+
+	return "default"
 }
 
 // failureOf is the reason of a job's failure, or a dash.

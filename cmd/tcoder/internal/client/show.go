@@ -26,7 +26,7 @@ func (b *base) printJob(job *tcoderv1.Job) error {
 	if probe := job.GetProbe(); probe != nil {
 		b.Printf("          %s\n", probeText(probe))
 	}
-	b.Printf("preset    %s\n", orDash(job.GetSpec().GetPreset()))
+	b.Printf("preset    %s\n", presetOf(job))
 	if plan := job.GetPlan(); plan != nil {
 		b.Printf("plan      %s\n", strings.ReplaceAll(planText(plan), "\n", "\n        "))
 	}
@@ -37,8 +37,8 @@ func (b *base) printJob(job *tcoderv1.Job) error {
 			formatDuration(job.GetTimeToPlayable()), formatDuration(job.GetTimeToComplete()))
 	}
 	for _, output := range job.GetOutputs() {
-		b.Printf("output    %s: %s, %d files, %s\n", output.GetName(), output.GetEntry(),
-			len(output.GetObjects()), formatBytes(float64(output.GetSizeBytes())))
+		b.Printf("output    %s: %s, %s, %s\n", output.GetName(), output.GetEntry(),
+			count(len(output.GetObjects()), "file"), formatBytes(float64(output.GetSizeBytes())))
 		for _, r := range output.GetRenditions() {
 			b.Printf("          %s\n", renditionText(r))
 		}

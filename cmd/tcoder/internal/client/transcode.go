@@ -292,7 +292,7 @@ func download(ctx context.Context, client *tcoder.Client, d *display, jobID, dir
 	if err != nil {
 		return nil, err
 	}
-	d.line("downloaded %d files, %s, in %s", len(got.Files), formatBytes(float64(size)), formatTook(time.Since(startedAt)))
+	d.line("downloaded %s, %s, in %s", count(len(got.Files), "file"), formatBytes(float64(size)), formatTook(time.Since(startedAt)))
 	var entries []string
 	for _, entry := range got.Entries {
 		entries = append(entries, filepath.Clean(entry))

@@ -31,6 +31,9 @@ const (
 	killTimeout       = 2 * time.Second
 )
 
+var errNoFFmpeg = errors.New("ffmpeg or ffprobe is not installed: " +
+	"install them (make deps, or apt-get install ffmpeg), or run without workers of its own by --pool none")
+
 // poolSettings say what makes workers, and how many.
 type poolSettings struct {
 	provider string
@@ -63,7 +66,7 @@ func (p *poolSettings) check() error {
 		return cli.Usagef("pool-idle: %s is negative", p.idle)
 	}
 	if _, err := ffmpeg.Find(); err != nil {
-		return fmt.Errorf("%w: install FFmpeg (make deps, or apt-get install ffmpeg), or run without workers by --pool none", err)
+		return errNoFFmpeg
 	}
 
 	return nil

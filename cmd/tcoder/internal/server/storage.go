@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -121,11 +122,21 @@ func (s *Storage) Bucket(name string) (*s3.Store, error) {
 func (s *stores) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
 	defer cancel()
-	err := errors.Join(
-		until(ctx, "Redis", s.redis.Ping),
-		until(ctx, "the input bucket", s.in.EnsureBucket),
-		until(ctx, "the output bucket", s.out.EnsureBucket),
-	)
+	waits := []struct {
+		what string
+		try  func(context.Context) error
+	}{
+		{"Redis", s.redis.Ping},
+		{"the input bucket", s.in.EnsureBucket},
+		{"the output bucket", s.out.EnsureBucket},
+	}
+	errs := make([]error, len(waits))
+	var all sync.WaitGroup
+	for i, wait := range waits {
+		all.Go(func() { errs[i] = until(ctx, wait.what, wait.try) })
+	}
+	all.Wait()
+	err := errors.Join(errs...)
 	if cause := context.Cause(ctx); errors.Is(cause, cli.ErrInterrupted) {
 		return cause
 	}
@@ -133,18 +144,23 @@ func (s *stores) await(ctx context.Context) error {
 	return err
 }
 
-// until tries until it works or ctx ends, and returns the last error then.
+// until tries until it works or ctx ends, and returns the last error then that
+// wasn't the end itself.
 func until(ctx context.Context, what string, try func(context.Context) error) error {
 	tick := time.NewTicker(storageRetry)
 	defer tick.Stop()
+	var last error
 	for {
 		err := try(ctx)
 		if err == nil {
 			return nil
 		}
+		if last == nil || ctx.Err() == nil {
+			last = err
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s can't be used: %w", what, err)
+			return fmt.Errorf("%s can't be used: %w", what, last)
 		case <-tick.C:
 		}
 	}

@@ -60,7 +60,7 @@ func (u *up) run(ctx context.Context) (err error) {
 	}
 	if u.storage.RedisURL == "" {
 		if _, err := exec.LookPath("redis-server"); err != nil {
-			return fmt.Errorf("%w: run make deps", local.ErrNoRedisServer)
+			return fmt.Errorf("%w (in a checkout: make deps)", local.ErrNoRedisServer)
 		}
 	}
 	gentle, hard, stop := u.Signals(ctx)
