@@ -81,12 +81,15 @@ export const sendByFetch: Send = async ({ method, url, headers, piece, onSent, s
   signal?.addEventListener("abort", onAbort, { once: true });
   let timer: ReturnType<typeof setTimeout> | undefined;
   let broken: unknown;
-  let answered = false;
+  let ended = false;
   const counted = async function* () {
     let sent = 0;
     try {
       for await (const chunk of bytesOf(piece)) {
         yield chunk;
+        if (ended) {
+          return; // fetch may go on reading what it has given up
+        }
         sent += chunk.length;
         onSent(sent);
       }
@@ -94,9 +97,7 @@ export const sendByFetch: Send = async ({ method, url, headers, piece, onSent, s
       broken = err;
       throw err;
     }
-    if (!answered) {
-      timer = setTimeout(() => controller.abort(new Error("time ran out")), answerTimeoutMs);
-    }
+    timer = setTimeout(() => controller.abort(new Error("time ran out")), answerTimeoutMs);
   };
   const request: RequestInit & { duplex?: "half" } = {
     method,
@@ -124,7 +125,7 @@ export const sendByFetch: Send = async ({ method, url, headers, piece, onSent, s
     }
     throw new NetworkFailure(failureText(err));
   } finally {
-    answered = true; // a store may answer before it is told that this was all
+    ended = true;
     clearTimeout(timer);
     signal?.removeEventListener("abort", onAbort);
   }

@@ -371,20 +371,34 @@ test("an aborted signal ends an upload whose stream stands still, and lets the s
   }
 });
 
-test("an upload leaves no timer behind, whenever the store answers", async (t) => {
+test("an upload that has ended tells no progress and leaves no timer behind", async (t) => {
   const timers = () => process.getActiveResourcesInfo().filter((kind) => kind === "Timeout").length;
   const { server, store } = await setup(t);
   const running = timers();
-  store.intercept = (req, res) => {
-    req.once("data", () => res.end()); // before it has all
-    req.resume();
+  const controller = new AbortController();
+  let told = 0;
+  const gone = new Promise<void>((resolve) => {
+    store.intercept = (req) => {
+      req.on("close", resolve).resume();
 
-    return true;
-  };
+      return true; // and never answers
+    };
+  });
 
-  await server.client().upload(noise(1_000_000), { filename: "clip.mp4" });
-  await server.client().upload(noise(10), { filename: "clip.mp4" });
+  const upload = server.client().upload(new Blob([noise(10_000_000)]), {
+    filename: "clip.mp4",
+    signal: controller.signal,
+    onProgress: (doneBytes) => {
+      told++;
+      if (doneBytes > 0) {
+        controller.abort();
+      }
+    },
+  });
 
+  await assert.rejects(upload, { name: "AbortError" });
+  await gone;
+  assert.equal(told, 2);
   assert.equal(timers(), running);
 });
 
