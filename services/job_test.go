@@ -27,7 +27,7 @@ func TestCreateJob(t *testing.T) {
 	p.put("films/köln.mp4", 9)
 	req := &tcoderv1.CreateJobRequest{
 		ObjectKey: "films/köln.mp4", IdempotencyKey: "key", Priority: -3, Labels: map[string]string{"a": "b"},
-		Spec: &tcoderv1.JobSpec{Preset: "hls", Audio: &tcoderv1.AudioSettings{Disabled: proto.Bool(true)}},
+		Spec: &tcoderv1.JobSpec{Preset: "hls", Audio: &tcoderv1.AudioSettings{Disabled: new(true)}},
 	}
 	first, err := p.job.CreateJob(t.Context(), req)
 	require.NoError(t, err)

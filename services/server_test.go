@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -26,8 +27,16 @@ import (
 	"github.com/tcoder-dev/tcoder/services/pool"
 )
 
-// do sends a plain HTTP request and returns the answer with its body.
-func (p *plane) do(method, path, body string, header map[string]string) (*http.Response, string) {
+// answer is what a plain HTTP request got.
+type answer struct {
+	status int
+	proto  string
+	header http.Header
+	body   string
+}
+
+// do sends a plain HTTP request.
+func (p *plane) do(method, path, body string, header map[string]string) answer {
 	p.t.Helper()
 	req, err := http.NewRequestWithContext(p.t.Context(), method, p.url+path, strings.NewReader(body))
 	require.NoError(p.t, err)
@@ -43,16 +52,14 @@ func (p *plane) do(method, path, body string, header map[string]string) (*http.R
 	require.NoError(p.t, err)
 	require.NoError(p.t, res.Body.Close())
 
-	return res, string(raw)
+	return answer{res.StatusCode, res.Proto, res.Header, string(raw)}
 }
 
 const presets = "/tcoder.v1.JobService/ListPresets"
 
 func asJSON(more map[string]string) map[string]string {
 	header := map[string]string{"Content-Type": "application/json"}
-	for k, v := range more {
-		header[k] = v
-	}
+	maps.Copy(header, more)
 
 	return header
 }
@@ -61,30 +68,37 @@ func asJSON(more map[string]string) map[string]string {
 func TestPlainJSON(t *testing.T) {
 	t.Parallel()
 	p := start(t, options{})
-	res, body := p.do(http.MethodPost, "/tcoder.v1.UploadService/CreateUpload", `{"filename":"clip.mp4","sizeBytes":5}`, asJSON(nil))
-	require.Equal(t, http.StatusOK, res.StatusCode, body)
-	require.Equal(t, "HTTP/1.1", res.Proto)
+	res := p.do(http.MethodPost, "/tcoder.v1.UploadService/CreateUpload", `{"filename":"clip.mp4","sizeBytes":5}`, asJSON(nil))
+	require.Equal(t, http.StatusOK, res.status, res.body)
+	require.Equal(t, "HTTP/1.1", res.proto)
 	var opened struct {
-		Upload struct{ ID, JobID, State string }
-		Put    struct{ Method, URL string }
+		Upload struct {
+			JobID string `json:"jobId"`
+			State string `json:"state"`
+		} `json:"upload"`
+		Put struct {
+			Method string `json:"method"`
+		} `json:"put"`
 	}
-	require.NoError(t, json.Unmarshal([]byte(body), &opened))
+	require.NoError(t, json.Unmarshal([]byte(res.body), &opened))
 	require.Equal(t, "UPLOAD_STATE_OPEN", opened.Upload.State)
 	require.Equal(t, http.MethodPut, opened.Put.Method)
 
-	res, body = p.do(http.MethodGet, `/tcoder.v1.JobService/GetJob?connect=v1&encoding=json&message=%7B%22jobId%22%3A%22`+opened.Upload.JobID+`%22%7D`, "", nil)
-	require.Equal(t, http.StatusOK, res.StatusCode, body)
-	require.Contains(t, body, "JOB_STATE_UPLOADING")
-	res, body = p.do(http.MethodPost, "/tcoder.v1.JobService/GetJob", `{"jobId":"x"}`, asJSON(nil))
-	require.Equal(t, http.StatusNotFound, res.StatusCode)
+	res = p.do(http.MethodGet, `/tcoder.v1.JobService/GetJob?connect=v1&encoding=json&message=%7B%22jobId%22%3A%22`+opened.Upload.JobID+`%22%7D`, "", nil)
+	require.Equal(t, http.StatusOK, res.status, res.body)
+	require.Contains(t, res.body, "JOB_STATE_UPLOADING")
+	res = p.do(http.MethodPost, "/tcoder.v1.JobService/GetJob", `{"jobId":"x"}`, asJSON(nil))
+	require.Equal(t, http.StatusNotFound, res.status)
 	var failure struct {
-		Code, Message string
-		Details       []struct {
-			Type  string
-			Debug struct{ Reason string }
-		}
+		Code    string `json:"code"`
+		Details []struct {
+			Type  string `json:"type"`
+			Debug struct {
+				Reason string `json:"reason"`
+			} `json:"debug"`
+		} `json:"details"`
 	}
-	require.NoError(t, json.Unmarshal([]byte(body), &failure))
+	require.NoError(t, json.Unmarshal([]byte(res.body), &failure))
 	require.Equal(t, "not_found", failure.Code)
 	require.Equal(t, "tcoder.v1.ErrorDetail", failure.Details[0].Type)
 	require.Equal(t, "ERROR_REASON_JOB_NOT_FOUND", failure.Details[0].Debug.Reason)
@@ -144,8 +158,8 @@ func TestReflection(t *testing.T) {
 	require.NotEmpty(t, files)
 	_, err = stream.Close()
 	require.NoError(t, err)
-	res, _ := p.do(http.MethodOptions, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "", nil)
-	require.Equal(t, http.StatusHTTPVersionNotSupported, res.StatusCode, "it is there, for HTTP/2")
+	res := p.do(http.MethodOptions, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "", nil)
+	require.Equal(t, http.StatusHTTPVersionNotSupported, res.status, "it is there, for HTTP/2")
 }
 
 // A replica is ready while its Redis answers, and says so to every kind of
@@ -156,17 +170,17 @@ func TestHealth(t *testing.T) {
 	address := redis.URL()
 	p := start(t, options{redis: address, server: services.Config{APIKeys: map[string]string{"k": "p"}}})
 	health := func(service string) (int, string) {
-		res, body := p.do(http.MethodPost, "/grpc.health.v1.Health/Check", `{"service":"`+service+`"}`, asJSON(nil))
+		res := p.do(http.MethodPost, "/grpc.health.v1.Health/Check", `{"service":"`+service+`"}`, asJSON(nil))
 
-		return res.StatusCode, body
+		return res.status, res.body
 	}
 	expect := func(ready int, status string) {
 		t.Helper()
-		res, _ := p.do(http.MethodGet, "/healthz", "", map[string]string{"Host": "probe.internal"})
-		require.Equal(t, http.StatusOK, res.StatusCode)
-		res, body := p.do(http.MethodGet, "/readyz", "", map[string]string{"Host": "probe.internal"})
-		require.Equal(t, ready, res.StatusCode)
-		require.NotContains(t, body, "redis")
+		res := p.do(http.MethodGet, "/healthz", "", map[string]string{"Host": "probe.internal"})
+		require.Equal(t, http.StatusOK, res.status)
+		res = p.do(http.MethodGet, "/readyz", "", map[string]string{"Host": "probe.internal"})
+		require.Equal(t, ready, res.status)
+		require.NotContains(t, res.body, "redis")
 		for _, service := range []string{"", "tcoder.v1.JobService"} {
 			code, got := health(service)
 			require.Equal(t, http.StatusOK, code)
@@ -192,10 +206,10 @@ func TestMetrics(t *testing.T) {
 	p := start(t, options{})
 	_, err := p.job.ListPresets(t.Context(), &tcoderv1.ListPresetsRequest{})
 	require.NoError(t, err)
-	res, body := p.do(http.MethodGet, "/metrics", "", nil)
-	require.Equal(t, http.StatusOK, res.StatusCode)
-	require.Contains(t, body, `tcoder_rpc_calls_total{code="ok",procedure="/tcoder.v1.JobService/ListPresets"} 1`)
-	require.Contains(t, body, "go_goroutines")
+	res := p.do(http.MethodGet, "/metrics", "", nil)
+	require.Equal(t, http.StatusOK, res.status)
+	require.Contains(t, res.body, `tcoder_rpc_calls_total{code="ok",procedure="/tcoder.v1.JobService/ListPresets"} 1`)
+	require.Contains(t, res.body, "go_goroutines")
 }
 
 // A page that isn't on the list, and a name that isn't the server's, get
@@ -231,19 +245,19 @@ func TestForeignPages(t *testing.T) {
 		for _, contentType := range []string{"application/json", "text/plain", "application/grpc-web+proto"} {
 			header := asJSON(tt.header)
 			header["Content-Type"] = contentType
-			res, body := p.do(http.MethodPost, presets, "{}", header)
+			res := p.do(http.MethodPost, presets, "{}", header)
 			if tt.ok {
-				require.NotEqual(t, http.StatusForbidden, res.StatusCode, name)
+				require.NotEqual(t, http.StatusForbidden, res.status, name)
 
 				continue
 			}
-			require.Equal(t, http.StatusForbidden, res.StatusCode, name)
-			require.Contains(t, body, "permission_denied")
-			require.Contains(t, body, "ERROR_REASON_ORIGIN_NOT_ALLOWED")
-			require.Empty(t, res.Header.Get("Access-Control-Allow-Origin"))
+			require.Equal(t, http.StatusForbidden, res.status, name)
+			require.Contains(t, res.body, "permission_denied")
+			require.Contains(t, res.body, "ERROR_REASON_ORIGIN_NOT_ALLOWED")
+			require.Empty(t, res.header.Get("Access-Control-Allow-Origin"))
 		}
-		res, _ := p.do(http.MethodGet, "/metrics", "", tt.header)
-		require.Equal(t, tt.ok, res.StatusCode == http.StatusOK, name)
+		res := p.do(http.MethodGet, "/metrics", "", tt.header)
+		require.Equal(t, tt.ok, res.status == http.StatusOK, name)
 	}
 }
 
@@ -256,24 +270,24 @@ func TestCORS(t *testing.T) {
 		"Origin": "https://app.example.com", "Access-Control-Request-Method": "POST",
 		"Access-Control-Request-Headers": "authorization,connect-protocol-version,content-type", "Access-Control-Request-Private-Network": "true",
 	}
-	res, _ := p.do(http.MethodOptions, presets, "", preflight)
-	require.Equal(t, http.StatusNoContent, res.StatusCode)
-	require.Equal(t, "https://app.example.com", res.Header.Get("Access-Control-Allow-Origin"))
-	require.Contains(t, res.Header.Get("Access-Control-Allow-Methods"), "POST")
+	res := p.do(http.MethodOptions, presets, "", preflight)
+	require.Equal(t, http.StatusNoContent, res.status)
+	require.Equal(t, "https://app.example.com", res.header.Get("Access-Control-Allow-Origin"))
+	require.Contains(t, res.header.Get("Access-Control-Allow-Methods"), "POST")
 	for _, h := range []string{"Authorization", "Connect-Protocol-Version", "Content-Type", "X-Grpc-Web"} {
-		require.Contains(t, res.Header.Get("Access-Control-Allow-Headers"), h)
+		require.Contains(t, res.header.Get("Access-Control-Allow-Headers"), h)
 	}
-	require.Equal(t, "true", res.Header.Get("Access-Control-Allow-Private-Network"))
-	require.Contains(t, res.Header.Values("Vary"), "Origin")
-	require.Empty(t, res.Header.Get("Access-Control-Allow-Credentials"))
+	require.Equal(t, "true", res.header.Get("Access-Control-Allow-Private-Network"))
+	require.Contains(t, res.header.Values("Vary"), "Origin")
+	require.Empty(t, res.header.Get("Access-Control-Allow-Credentials"))
 
-	res, _ = p.do(http.MethodPost, presets, "{}", asJSON(map[string]string{"Origin": "https://app.example.com"}))
-	require.Equal(t, http.StatusOK, res.StatusCode)
-	require.Contains(t, res.Header.Get("Access-Control-Expose-Headers"), "Grpc-Status-Details-Bin")
-	require.Contains(t, res.Header.Get("Access-Control-Expose-Headers"), "X-Request-Id")
+	res = p.do(http.MethodPost, presets, "{}", asJSON(map[string]string{"Origin": "https://app.example.com"}))
+	require.Equal(t, http.StatusOK, res.status)
+	require.Contains(t, res.header.Get("Access-Control-Expose-Headers"), "Grpc-Status-Details-Bin")
+	require.Contains(t, res.header.Get("Access-Control-Expose-Headers"), "X-Request-ID")
 	preflight["Origin"] = "https://evil.example"
-	res, _ = p.do(http.MethodOptions, presets, "", preflight)
-	require.Equal(t, http.StatusForbidden, res.StatusCode)
+	res = p.do(http.MethodOptions, presets, "", preflight)
+	require.Equal(t, http.StatusForbidden, res.status)
 }
 
 // A server without keys serves its own machine, or whoever the operator says;

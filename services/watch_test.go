@@ -149,7 +149,7 @@ func TestWatchResumes(t *testing.T) {
 	for _, e := range events {
 		all = append(all, fmt.Sprintf("%d %s", e.Sequence, e.Type))
 	}
-	for after := range len(all) {
+	for after := range all {
 		w := p.watch(id, uint64(after))
 		messages := w.all()
 		require.NoError(t, w.err())

@@ -17,7 +17,7 @@ type (
 )
 
 // HeaderRequestID carries the id of a request, in both directions.
-const HeaderRequestID = "X-Request-Id"
+const HeaderRequestID = "X-Request-ID"
 
 var requestIDPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 

@@ -66,8 +66,7 @@ func (t *translator) classify(ctx context.Context, err error) (connect.Code, *pi
 			return code, domain
 		}
 	}
-	var spec *media.SpecError
-	if errors.As(err, &spec) {
+	if spec, ok := errors.AsType[*media.SpecError](err); ok {
 		reason := pipeline.Reason(spec.Reason)
 
 		return t.codes[reason], &pipeline.Error{
@@ -75,8 +74,7 @@ func (t *translator) classify(ctx context.Context, err error) (connect.Code, *pi
 			Fields: []pipeline.FieldViolation{{Field: "spec." + spec.Field, Description: spec.Message}},
 		}
 	}
-	var plan *media.PlanError
-	if errors.As(err, &plan) {
+	if plan, ok := errors.AsType[*media.PlanError](err); ok {
 		reason := pipeline.Reason(plan.Reason)
 
 		return t.codes[reason], pipeline.NewError(reason, plan.Message)

@@ -3,6 +3,7 @@ package job
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"slices"
 	"strings"
 
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
@@ -44,7 +45,7 @@ func pagePosition(token string, filter ...string) (string, error) {
 }
 
 func pageDigest(position string, filter []string) []byte {
-	sum := sha256.Sum256([]byte(strings.Join(append(filter[:len(filter):len(filter)], position), "\x00")))
+	sum := sha256.Sum256([]byte(strings.Join(append(slices.Clip(filter), position), "\x00")))
 
 	return sum[:pageDigestBytes]
 }

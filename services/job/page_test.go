@@ -2,6 +2,7 @@ package job
 
 import (
 	"encoding/base64"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,7 +24,7 @@ func TestPageToken(t *testing.T) {
 		require.Equal(t, position, got)
 		require.Regexp(t, `^[A-Za-z0-9_-]+$`, token)
 
-		_, err = pagePosition(token, append(filter[:len(filter):len(filter)], "more")...)
+		_, err = pagePosition(token, append(slices.Clip(filter), "more")...)
 		require.Equal(t, pipeline.ReasonPageTokenInvalid, pipeline.ReasonOf(err))
 	})
 	first, err := pagePosition("", "jobs")

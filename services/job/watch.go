@@ -53,6 +53,7 @@ type watch struct {
 	job     pipeline.Job      // as last read
 	seen    int64             // the newest sequence that the client has
 	now     pipeline.Progress // the newest that was heard
+	waiting bool              // the client lacks it
 }
 
 // follow sends what changes until the job ends.
@@ -61,7 +62,7 @@ func (w *watch) follow(ctx context.Context, notices <-chan pipeline.JobNotice) e
 	defer refresh.Stop()
 	pause := time.NewTimer(0)
 	defer pause.Stop()
-	paused, waiting := false, false // progress was sent just now; there is more to send
+	paused := true // progress was sent just now
 	for {
 		changed := false
 		select {
@@ -72,38 +73,54 @@ func (w *watch) follow(ctx context.Context, notices <-chan pipeline.JobNotice) e
 		case <-pause.C:
 			paused = false
 		case <-refresh.C:
-			if err := w.read(ctx); err != nil {
+			var err error
+			if changed, err = w.refresh(ctx); err != nil {
 				return err
-			}
-			if changed = w.job.Sequence > w.seen; !changed {
-				if err := w.send(nil); err != nil {
-					return err
-				}
 			}
 		case n, ok := <-notices:
 			if !ok {
 				notices = nil // the refresh goes on
-				continue
+			} else {
+				changed = w.hear(n)
 			}
-			if n.Progress != nil && n.Progress.Percent >= w.now.Percent {
-				w.now, waiting = *n.Progress, true
-			}
-			changed = n.Progress == nil || n.Sequence > w.seen
 		}
 		if changed {
 			if done, err := w.catchUp(ctx); done || err != nil {
 				return err
 			}
 		}
-		if waiting && !paused {
-			w.job.Progress = w.now
+		if w.waiting && !paused {
+			w.job.Progress, w.waiting = w.now, false
 			if err := w.send(nil); err != nil {
 				return err
 			}
-			paused, waiting = true, false
+			paused = true
 			pause.Reset(w.service.cfg.ProgressInterval)
 		}
 	}
+}
+
+// hear takes a notice, and reports whether there may be events to read. An
+// empty one says to read again.
+func (w *watch) hear(n pipeline.JobNotice) bool {
+	if n.Progress != nil && n.Progress.Percent >= w.now.Percent {
+		w.now, w.waiting = *n.Progress, true
+	}
+
+	return n.Progress == nil || n.Sequence > w.seen
+}
+
+// refresh tells the job as it is now, or reports that there are events to
+// read first.
+func (w *watch) refresh(ctx context.Context) (bool, error) {
+	if err := w.read(ctx); err != nil {
+		return false, err
+	}
+	if w.job.Sequence > w.seen {
+		return true, nil
+	}
+
+	return false, w.send(nil)
 }
 
 // catchUp sends the events that the client lacks, each with the job as it is

@@ -98,7 +98,7 @@ func audioSettingsFromProto(a *tcoderv1.AudioSettings) media.AudioSettings {
 	return media.AudioSettings{
 		Codec:      lowerFromProto[media.AudioCodec](tcoderv1.AudioCodec_name, prefixAudioCodec, a.GetCodec()),
 		BitrateBPS: int(a.GetBitrateBps()),
-		Disabled:   a.Disabled, //nolint:protogetter // the getter hides whether it is set
+		Disabled:   a.Disabled, // the getter hides whether it is set
 	}
 }
 

@@ -91,6 +91,7 @@ func (s *Service) complete(
 	}
 	done, err := s.deps.Store.CompleteUpload(ctx, u.ID, object.SizeBytes, object.ETag, pipeline.NewTask{Kind: pipeline.KindProbe})
 	switch pipeline.ReasonOf(err) {
+	default:
 	case pipeline.ReasonUploadAborted, pipeline.ReasonUploadExpired, pipeline.ReasonUploadSizeMismatch:
 		// It ended while its parts were put together: nothing names the object.
 		if cleanErr := s.remove(ctx, u); cleanErr != nil {

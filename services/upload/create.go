@@ -65,9 +65,9 @@ func (s *Service) idempotency(req *tcoderv1.CreateUploadRequest) (pipeline.Idemp
 	}
 	bare := proto.CloneOf(req)
 	bare.IdempotencyKey = ""
-	print, err := fingerprint(bare)
+	sum, err := fingerprint(bare)
 
-	return pipeline.Idempotency{Key: req.GetIdempotencyKey(), Fingerprint: print, TTL: s.cfg.IdempotencyTTL}, err
+	return pipeline.Idempotency{Key: req.GetIdempotencyKey(), Fingerprint: sum, TTL: s.cfg.IdempotencyTTL}, err
 }
 
 func (s *Service) newUpload(project string, req *tcoderv1.CreateUploadRequest) pipeline.Upload {

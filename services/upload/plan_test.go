@@ -57,7 +57,7 @@ func TestPartPlanEdges(t *testing.T) {
 func TestFilename(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{
-		"a", "clip.mp4", "..mp4", "...", ".hidden", "мой фильм.mov", "日本.mkv", strings.Repeat("x", 255), "a b c", "%2e%2e", "a:b",
+		"a", "clip.mp4", "..mp4", "...", ".hidden", "мой фильм.mov", "\u65e5\u672c.mkv", strings.Repeat("x", 255), "a b c", "%2e%2e", "a:b",
 	} {
 		require.NoError(t, checkFilename(name), name)
 	}
@@ -83,10 +83,11 @@ func threeParts() pipeline.Upload {
 	return pipeline.Upload{SizeBytes: 45, PartSizeBytes: 20, PartCount: 3}
 }
 
-func claims(parts ...any) []*tcoderv1.UploadedPart {
+// claims is a client's part list: `1a` is part 1 with the ETag a.
+func claims(parts ...string) []*tcoderv1.UploadedPart {
 	var list []*tcoderv1.UploadedPart
-	for i := 0; i < len(parts); i += 2 {
-		list = append(list, &tcoderv1.UploadedPart{PartNumber: uint32(parts[i].(int)), Etag: parts[i+1].(string)})
+	for _, p := range parts {
+		list = append(list, &tcoderv1.UploadedPart{PartNumber: uint32(p[0] - '0'), Etag: p[1:]})
 	}
 
 	return list
@@ -96,15 +97,15 @@ func claims(parts ...any) []*tcoderv1.UploadedPart {
 func TestClaimedParts(t *testing.T) {
 	t.Parallel()
 	require.NoError(t, checkClaimed(threeParts(), nil))
-	require.NoError(t, checkClaimed(threeParts(), claims(3, "c", 1, "a", 2, "b")))
+	require.NoError(t, checkClaimed(threeParts(), claims("3c", "1a", "2b")))
 	for name, list := range map[string][]*tcoderv1.UploadedPart{
-		"gap":       claims(1, "a", 3, "c"),
-		"duplicate": claims(1, "a", 1, "a", 2, "b", 3, "c"),
-		"unknown":   claims(1, "a", 2, "b", 3, "c", 4, "d"),
+		"gap":       claims("1a", "3c"),
+		"duplicate": claims("1a", "1a", "2b", "3c"),
+		"unknown":   claims("1a", "2b", "3c", "4d"),
 	} {
 		require.Equal(t, pipeline.ReasonPartListInvalid, pipeline.ReasonOf(checkClaimed(threeParts(), list)), name)
 	}
-	require.Equal(t, pipeline.ReasonPartListInvalid, pipeline.ReasonOf(checkClaimed(pipeline.Upload{SizeBytes: 5}, claims(1, "a"))))
+	require.Equal(t, pipeline.ReasonPartListInvalid, pipeline.ReasonOf(checkClaimed(pipeline.Upload{SizeBytes: 5}, claims("1a"))))
 }
 
 // What the store holds decides: every part with its exact size and, where the
@@ -113,7 +114,7 @@ func TestHeldParts(t *testing.T) {
 	t.Parallel()
 	held := []objectstore.Part{{Number: 1, ETag: "a", SizeBytes: 20}, {Number: 2, ETag: "b", SizeBytes: 20}, {Number: 3, ETag: "c", SizeBytes: 5}}
 	require.NoError(t, checkHeld(threeParts(), held, nil))
-	require.NoError(t, checkHeld(threeParts(), held, claims(1, "a", 2, `"b"`, 3, "c")))
+	require.NoError(t, checkHeld(threeParts(), held, claims("1a", `2"b"`, "3c")))
 
 	err := checkHeld(threeParts(), held[:1], nil)
 	require.Equal(t, pipeline.ReasonUploadIncomplete, pipeline.ReasonOf(err))
@@ -123,6 +124,6 @@ func TestHeldParts(t *testing.T) {
 
 	short := []objectstore.Part{held[0], {Number: 2, ETag: "b", SizeBytes: 19}, held[2]}
 	require.Equal(t, pipeline.ReasonUploadIncomplete, pipeline.ReasonOf(checkHeld(threeParts(), short, nil)))
-	wrong := claims(1, "a", 2, "x", 3, "c")
+	wrong := claims("1a", "2x", "3c")
 	require.Equal(t, pipeline.ReasonPartListInvalid, pipeline.ReasonOf(checkHeld(threeParts(), held, wrong)))
 }
