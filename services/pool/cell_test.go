@@ -65,11 +65,11 @@ func newCellOn(t *testing.T, url, tag string) *cell {
 
 // replica is one control plane's pool service on a loopback port.
 type replica struct {
-	svc    *pool.Service
-	url    string
-	client *http.Client
-	drain  func() // begins a graceful stop
-	ended  <-chan struct{}
+	svc       *pool.Service
+	url       string
+	transport *http.Transport
+	drain     func() // begins a graceful stop
+	ended     <-chan struct{}
 }
 
 type option func(*pool.Config, *pool.Deps)
@@ -105,11 +105,11 @@ func (c *cell) replica(t *testing.T, options ...option) *replica {
 		transport.CloseIdleConnections()
 		server.Close()
 	})
-	return &replica{svc: svc, url: server.URL, client: &http.Client{Transport: transport}, drain: cancel, ended: ended}
+	return &replica{svc: svc, url: server.URL, transport: transport, drain: cancel, ended: ended}
 }
 
 func (r *replica) api() tcoderv1connect.PoolServiceClient {
-	return tcoderv1connect.NewPoolServiceClient(r.client, r.url)
+	return tcoderv1connect.NewPoolServiceClient(&http.Client{Transport: r.transport}, r.url)
 }
 
 // submit puts a job into the queue whose source is text in the input bucket.
@@ -139,7 +139,7 @@ type worker struct {
 	id     string
 	stream *connect.BidiStreamForClientSimple[tcoderv1.AttachRequest, tcoderv1.AttachResponse]
 	in     chan *tcoderv1.AttachResponse
-	err    error // of the stream, once in is closed
+	err    error  // of the stream, once in is closed
 	cut    func() // breaks its connection
 }
 
@@ -158,19 +158,29 @@ func (r *replica) connect(t *testing.T, hello *tcoderv1.Hello) *worker {
 	if hello.GetSlots() == 0 {
 		hello.Slots = 1
 	}
-	var conn net.Conn
-	transport := r.client.Transport.(*http.Transport).Clone()
+	var mu sync.Mutex
+	var conns []net.Conn // the transport may open one to spare
+	transport := r.transport.Clone()
 	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-		var err error
-		conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
+		conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		mu.Lock()
+		defer mu.Unlock()
+		conns = append(conns, conn)
 		return conn, err
+	}
+	cut := func() {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, conn := range conns {
+			_ = conn.Close()
+		}
 	}
 	api := tcoderv1connect.NewPoolServiceClient(&http.Client{Transport: transport}, r.url)
 	stream, err := api.Attach(context.WithoutCancel(t.Context()))
 	require.NoError(t, err)
 	w := &worker{
 		t: t, id: hello.GetWorkerId(), stream: stream, in: make(chan *tcoderv1.AttachResponse, 1000),
-		cut: sync.OnceFunc(func() { _ = conn.Close() }),
+		cut: cut,
 	}
 	w.send(&tcoderv1.AttachRequest{Message: &tcoderv1.AttachRequest_Hello{Hello: hello}})
 	done := make(chan struct{})

@@ -16,9 +16,6 @@ const (
 	// maxClaims is how many claims are in flight at most. There is one while
 	// tasks are few, and more the longer claims come back full.
 	maxClaims = 8
-	// maxDry is how many workers are tried in a row before the queue counts
-	// as empty: one that gets nothing may be one that the store doesn't trust.
-	maxDry = 3
 )
 
 // dispatcher gives ready tasks to free slots.
@@ -31,24 +28,24 @@ type dispatcher struct {
 	hungry   bool // tasks may be ready
 	kicked   int  // counts the wake-ups
 	width    int  // claims that may be in flight
-	dry      int  // claims in a row that got nothing
 	turn     int
 	asked    map[*session]asked
 }
 
 // asked is when a worker's last claim was.
 type asked struct {
-	turn int // claims are counted
-	dry  int // the wake-up after which it got nothing
+	turn    int // claims are counted
+	refused int // the wake-up after which it got nothing though tasks were ready
 }
 
 // claimed is what came of a claim.
 type claimed struct {
-	sess   *session
-	asked  int
-	got    int
-	kicked int // the wake-ups that it has answered
-	err    error
+	sess    *session
+	asked   int
+	got     int
+	refused bool // it got nothing though tasks are ready: the store doesn't trust it
+	kicked  int  // the wake-ups when it was asked
+	err     error
 }
 
 func newDispatcher(svc *Service) *dispatcher {
@@ -86,9 +83,10 @@ func (d *dispatcher) run(ctx context.Context) {
 			sess.setClaiming(true)
 			kicked := d.kicked
 			claims.Go(func() {
-				got, err := d.svc.claim(ctx, sess, batch)
+				r := d.svc.claim(ctx, sess, batch)
+				r.sess, r.asked, r.kicked = sess, batch, kicked
 				sess.setClaiming(false)
-				results <- claimed{sess, batch, got, kicked, err}
+				results <- r
 			})
 		}
 	}
@@ -96,7 +94,7 @@ func (d *dispatcher) run(ctx context.Context) {
 
 func (d *dispatcher) noteWake() {
 	d.kicked++
-	d.hungry, d.dry = true, 0
+	d.hungry = true
 }
 
 // note learns from a claim whether more tasks are ready. A short answer says
@@ -106,45 +104,47 @@ func (d *dispatcher) note(r claimed) {
 	switch {
 	case r.err != nil: // the session ended; another one is asked
 	case r.got == r.asked:
-		d.width, d.dry = min(2*d.width, maxClaims), 0
+		d.width = min(2*d.width, maxClaims)
+	case r.refused:
+		d.asked[r.sess] = asked{d.asked[r.sess].turn, r.kicked}
+		signal(d.svc.checks)
 	default:
 		d.width = 1
-		if r.got == 0 {
-			d.dry++
-			d.asked[r.sess] = asked{d.asked[r.sess].turn, r.kicked}
-		}
-		if r.kicked == d.kicked && (r.got > 0 || d.dry >= maxDry) {
+		if r.kicked == d.kicked {
 			d.hungry = false
 		}
 	}
 }
 
 // next picks the worker with the most free slots, the one that waits longest
-// among equals, and how many tasks make it as full as the second. One that
-// got nothing isn't asked again before the next wake-up.
+// among equals, and how many tasks make it as full as the second. Nobody is
+// picked while a claim for an emptier one is in flight. One that was refused
+// isn't asked again before the next wake-up.
 func (d *dispatcher) next() (*session, int) {
 	var best *session
-	most, second := 0, 0
+	most, second, busy := 0, 0, 0
 	sessions := d.svc.current()
 	known := make(map[*session]asked, len(sessions))
 	for _, sess := range sessions {
 		known[sess] = d.asked[sess]
-		free := sess.free()
+		free, now := sess.free()
 		switch {
-		case free == 0 || known[sess].dry == d.kicked:
+		case free == 0 || known[sess].refused == d.kicked:
+		case !now:
+			busy = max(busy, free)
 		case free > most || free == most && known[sess].turn < known[best].turn:
 			best, most, second = sess, free, most
-		case free > second:
-			second = free
+		default:
+			second = max(second, free)
 		}
 	}
 	d.asked = known
-	if best == nil {
+	if best == nil || busy > most {
 		return nil, 0
 	}
 	d.turn++
-	d.asked[best] = asked{d.turn, known[best].dry}
-	return best, max(1, most-second)
+	d.asked[best] = asked{d.turn, known[best].refused}
+	return best, max(1, most-max(second, busy))
 }
 
 // current returns the sessions that are open.
@@ -158,26 +158,30 @@ func (s *Service) current() []*session {
 	return sessions
 }
 
-// claim leases up to most tasks for a worker and sends them to it. The error
+// claim leases up to most tasks for a worker and sends them to it. An error
 // says that the session ended, or is about to.
-func (s *Service) claim(ctx context.Context, sess *session, most int) (int, error) {
+func (s *Service) claim(ctx context.Context, sess *session, most int) claimed {
 	started := time.Now()
 	request := pipeline.Claim{
 		RequestID: ulid.Make().String(), WorkerID: sess.worker.ID, Session: sess.number, Max: most, Lease: s.cfg.Lease,
 	}
 	var leases []pipeline.Lease
+	var stats pipeline.PoolStats
 	// The claim outlives a stop of the server: a lease that was made has to
 	// be given back.
 	ctx = context.WithoutCancel(ctx)
 	err := persist(ctx, sess, func(ctx context.Context) error {
 		var err error
-		leases, err = s.deps.Store.ClaimTasks(ctx, request)
+		if leases, err = s.deps.Store.ClaimTasks(ctx, request); err != nil || len(leases) > 0 {
+			return err
+		}
+		stats, err = s.deps.Store.PoolStats(ctx)
 		return err
 	})
 	if err != nil {
 		sess.log.WarnContext(ctx, "tasks can't be claimed", "error", err)
 		sess.end(errForgotten)
-		return 0, err
+		return claimed{err: err}
 	}
 	for _, l := range leases {
 		s.assign(ctx, sess, newLease(l))
@@ -185,7 +189,7 @@ func (s *Service) claim(ctx context.Context, sess *session, most int) (int, erro
 	if len(leases) > 0 {
 		s.metrics.dispatch.Observe(time.Since(started).Seconds())
 	}
-	return len(leases), nil
+	return claimed{got: len(leases), refused: len(leases) == 0 && stats.ReadyTasks > 0}
 }
 
 // assign sends a task to its worker, or hands it back.

@@ -3,6 +3,7 @@ package pool_test
 import (
 	"context"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -161,7 +162,9 @@ func TestUnsentAssignment(t *testing.T) {
 				w.cut()
 				require.Eventually(t, func() bool {
 					workers, err := c.store.ListWorkers(t.Context())
-					return err == nil && len(workers) == 1 && !workers[0].Attached
+					return err == nil && slices.ContainsFunc(workers, func(seen pipeline.Worker) bool {
+						return seen.ID == w.id && !seen.Attached
+					})
 				}, patience, time.Millisecond)
 			}
 		}}
@@ -241,9 +244,9 @@ func TestSign(t *testing.T) {
 	probe := w.assignment()
 	require.Equal(t, tcoderv1.ErrorReason_ERROR_REASON_OUTPUT_INVALID, w.sign(probe.GetLease(), object).GetRefused().GetReason())
 	require.Equal(t, accepted, w.report(probed(probe.GetLease())))
+	encode := w.assignment()
 	require.Equal(t, tcoderv1.ErrorReason_ERROR_REASON_LEASE_LOST, w.sign(probe.GetLease(), object).GetRefused().GetReason())
 
-	encode := w.assignment()
 	output := encode.GetEncode().GetOutput().GetName()
 	signed := w.sign(encode.GetLease(), object)
 	require.Nil(t, signed.GetRefused())
@@ -550,7 +553,7 @@ func TestDeafWorker(t *testing.T) {
 	t.Parallel()
 	c := newCell(t)
 	r := c.replica(t)
-	transport := r.client.Transport.(*http.Transport).Clone() //nolint:forcetypeassert // it is one
+	transport := r.transport.Clone()
 	transport.HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerStream: 1 << 14}
 	defer transport.CloseIdleConnections()
 	api := tcoderv1connect.NewPoolServiceClient(&http.Client{Transport: transport}, r.url)

@@ -110,14 +110,15 @@ func (s *session) offer(l *lease, m *tcoderv1.AttachResponse) bool {
 	return true
 }
 
-// free is how many slots can be filled now.
-func (s *session) free() int {
+// free is how many slots can be filled, and whether that can be now: not
+// while a claim for it is in flight.
+func (s *session) free() (slots int, now bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.over || s.claiming || s.draining || s.leaving {
-		return 0
+	if s.over || s.draining || s.leaving {
+		return 0, false
 	}
-	return max(0, s.worker.Slots-len(s.leases))
+	return max(0, s.worker.Slots-len(s.leases)), !s.claiming
 }
 
 func (s *session) setClaiming(claiming bool) {
