@@ -122,8 +122,8 @@ func TestEncodeArgs(t *testing.T) {
 			text := strings.Join(args, "\n") + "\n"
 
 			if *update {
-				require.NoError(t, os.MkdirAll("testdata", 0o755))          //nolint:gosec // golden files are no secret
-				require.NoError(t, os.WriteFile(path, []byte(text), 0o644)) //nolint:gosec // golden files are no secret
+				require.NoError(t, os.MkdirAll("testdata", 0o755))
+				require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
 			}
 
 			golden, err := os.ReadFile(path)

@@ -84,7 +84,8 @@ func Encode(ctx context.Context, tools Tools, req EncodeRequest) ([]*tcoderv1.En
 func encode(ctx context.Context, tools Tools, req EncodeRequest, args []string) (string, error) {
 	run := process{
 		path: tools.FFmpeg, args: args, dir: req.Dir, timeLimit: req.TimeLimit,
-		stallTimeout: tools.StallTimeout, killGrace: tools.KillGrace, maxFileBytes: tools.MaxFileBytes,
+		stallTimeout: tools.StallTimeout, killGrace: tools.KillGrace,
+		maxMemoryBytes: tools.MaxMemoryBytes, maxFileBytes: tools.MaxFileBytes,
 	}
 
 	var last time.Duration = -1

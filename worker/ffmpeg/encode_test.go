@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
@@ -35,21 +36,6 @@ func playable(dir string, r *tcoderv1.EncodedRendition) string {
 	}
 
 	return filepath.Join(dir, r.GetResult().GetName(), "index.m3u8")
-}
-
-// byName is a rendition of a result.
-func byName(t testing.TB, renditions []*tcoderv1.EncodedRendition, name string) *tcoderv1.EncodedRendition {
-	t.Helper()
-
-	for _, r := range renditions {
-		if r.GetResult().GetName() == name {
-			return r
-		}
-	}
-
-	require.Fail(t, "no rendition "+name)
-
-	return nil
 }
 
 // checkRenditions checks with ffprobe what holds for every encode: clean to
@@ -374,7 +360,7 @@ func TestEncodeCodecs(t *testing.T) {
 			spec.Video.Codec = codec
 			work, dir, renditions := encode(t, clip(t, mediatest.NoAudio), spec)
 			require.Regexp(t, test[1], renditions[0].GetResult().GetCodecs())
-			require.EqualValues(t, work.GetOutput().GetVideo().GetExpectedFrames(), renditions[0].GetResult().GetFrameCount())
+			require.Equal(t, work.GetOutput().GetVideo().GetExpectedFrames(), renditions[0].GetResult().GetFrameCount())
 			mediatest.DecodeClean(t, playable(dir, renditions[0]))
 
 			frame := 1 / 24.0
@@ -554,7 +540,7 @@ func TestEncodeFaults(t *testing.T) {
 		t.Parallel()
 
 		// The source claims 1 s and goes on for seven: it is cut, not followed.
-		short := work()
+		short, _ := proto.Clone(work()).(*tcoderv1.EncodeWork) // the other tests share the source
 		short.Duration = durationpb.New(time.Second)
 		dir := t.TempDir()
 

@@ -74,6 +74,8 @@ func endFault(err error, log string) error {
 		return err
 	case errors.Is(err, errStalled):
 		return unknownFault(tcoderv1.ErrorReason_ERROR_REASON_TASK_TIMEOUT, log, "FFmpeg made no progress")
+	case errors.Is(err, errMemory):
+		return unknownFault(tcoderv1.ErrorReason_ERROR_REASON_ENCODE_FAILED, log, "FFmpeg took more memory than its limit for this source")
 	case errors.Is(err, errTimeLimit):
 		return unknownFault(tcoderv1.ErrorReason_ERROR_REASON_TASK_TIMEOUT, log, "the work took longer than its time limit")
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):

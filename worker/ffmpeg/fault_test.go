@@ -69,6 +69,7 @@ func TestEndFault(t *testing.T) {
 		reason tcoderv1.ErrorReason
 	}{
 		{errStalled, tcoderv1.ErrorReason_ERROR_REASON_TASK_TIMEOUT},
+		{errMemory, tcoderv1.ErrorReason_ERROR_REASON_ENCODE_FAILED},
 		{errTimeLimit, tcoderv1.ErrorReason_ERROR_REASON_TASK_TIMEOUT},
 		{exec.ErrNotFound, tcoderv1.ErrorReason_ERROR_REASON_ENCODER_MISSING},
 		{syscall.ENOENT, tcoderv1.ErrorReason_ERROR_REASON_ENCODER_MISSING},

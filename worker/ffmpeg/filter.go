@@ -11,6 +11,10 @@ import (
 // filterGraph makes the pictures of all encoded renditions, [v0] the largest,
 // from one decode: each is scaled from the one above. It is empty when
 // nothing is encoded. FFmpeg has turned the picture upright before.
+//
+// The constant cadence is made last. The pictures that fill a hole are then
+// all the same one, however long the hole; before the scaling they would be
+// copies, which wait in memory for the encoder.
 func filterGraph(video *tcoderv1.VideoPlan, source *tcoderv1.StreamInfo) string {
 	encoded := slices.DeleteFunc(slices.Clone(video.GetRenditions()), (*tcoderv1.RenditionPlan).GetCopy)
 	if len(encoded) == 0 {
@@ -19,6 +23,7 @@ func filterGraph(video *tcoderv1.VideoPlan, source *tcoderv1.StreamInfo) string 
 
 	from := input(video.GetStreamIndex())
 	filters := sourceFilters(video, source, encoded[0])
+	cadence := fmt.Sprintf("fps=%d/%d", video.GetFrameRate().GetNum(), video.GetFrameRate().GetDen())
 
 	var chains []string
 
@@ -30,9 +35,9 @@ func filterGraph(video *tcoderv1.VideoPlan, source *tcoderv1.StreamInfo) string 
 		chain := "[" + from + "]" + strings.Join(filters, ",")
 		if i < len(encoded)-1 {
 			from = fmt.Sprintf("s%d", i+1)
-			chain += fmt.Sprintf(",split=2[v%d][%s]", i, from)
+			chain += fmt.Sprintf(",split=2[c%d][%s];[c%d]%s[v%d]", i, from, i, cadence, i)
 		} else {
-			chain += fmt.Sprintf("[v%d]", i)
+			chain += fmt.Sprintf(",%s[v%d]", cadence, i)
 		}
 
 		chains = append(chains, chain)
@@ -49,8 +54,6 @@ func sourceFilters(video *tcoderv1.VideoPlan, source *tcoderv1.StreamInfo, large
 		// Frames that are not marked as interlaced pass as they are.
 		filters = append(filters, "bwdif=mode=send_frame:parity=auto:deint=interlaced")
 	}
-
-	filters = append(filters, fmt.Sprintf("fps=%d/%d", video.GetFrameRate().GetNum(), video.GetFrameRate().GetDen()))
 
 	rgb := isRGB(source.GetPixelFormat())
 	if rgb {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -26,6 +27,7 @@ const maxOpenFiles = 256
 var (
 	errStalled   = errors.New("no progress")
 	errTimeLimit = errors.New("time limit passed")
+	errMemory    = errors.New("memory limit passed")
 )
 
 // process is one run of a program. Its zero values mean: no standard output,
@@ -41,8 +43,11 @@ type process struct {
 	// below dir changed for so long.
 	stallTimeout time.Duration
 	// killGrace is the time between SIGTERM and SIGKILL.
-	killGrace    time.Duration
-	maxFileBytes uint64
+	killGrace time.Duration
+	// maxMemoryBytes bounds resident memory. A limit on addresses would count
+	// what threads only reserve.
+	maxMemoryBytes uint64
+	maxFileBytes   uint64
 
 	beats atomic.Int64
 }
@@ -62,9 +67,9 @@ type exit struct {
 
 // run runs the process in a group of its own, which ends with this process or
 // with ctx: SIGTERM first, SIGKILL after the grace. It returns when the whole
-// group is dead. The error is errStalled or errTimeLimit, ctx's own when the
-// caller cancelled, or why it didn't start; a failure of the program itself
-// is in exit.
+// group is dead. The error is errStalled, errTimeLimit or errMemory, ctx's own
+// when the caller cancelled, or why it didn't start; a failure of the program
+// itself is in exit.
 func (p *process) run(parent context.Context) (exit, error) {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
@@ -103,7 +108,7 @@ func (p *process) run(parent context.Context) (exit, error) {
 
 	go func() {
 		defer close(watched)
-		p.watch(done, cancel)
+		p.watch(cmd.Process.Pid, done, cancel)
 	}()
 
 	err := cmd.Wait()
@@ -141,7 +146,7 @@ func endError(parent, ctx context.Context, err error) error {
 		return nil
 	case parent.Err() != nil:
 		return fmt.Errorf("stopped: %w", parent.Err())
-	case errors.Is(cause, errStalled) || errors.Is(cause, errTimeLimit):
+	case errors.Is(cause, errStalled) || errors.Is(cause, errTimeLimit) || errors.Is(cause, errMemory):
 		return cause
 	default:
 		return fmt.Errorf("wait: %w", err)
@@ -169,18 +174,19 @@ func (p *process) confine(pid int) {
 	}
 }
 
-// watch cancels when nothing moves for stallTimeout.
-func (p *process) watch(done <-chan struct{}, cancel context.CancelCauseFunc) {
-	if p.stallTimeout <= 0 {
-		return
-	}
+// watchInterval is how often memory is looked at: FFmpeg can fill a gigabyte
+// in a second.
+const watchInterval = 200 * time.Millisecond
 
-	const looks = 8 // per timeout
+// watch cancels when nothing moves for stallTimeout, or memory passes its
+// limit.
+func (p *process) watch(pid int, done <-chan struct{}, cancel context.CancelCauseFunc) {
+	const looks = 8 // at files, per timeout
 
-	ticker := time.NewTicker(max(p.stallTimeout/looks, time.Millisecond))
+	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
 
-	beats, files, since := int64(-1), "", time.Now()
+	pulse := pulse{process: p, beats: -1, since: time.Now(), interval: p.stallTimeout / looks}
 
 	for {
 		select {
@@ -189,21 +195,59 @@ func (p *process) watch(done <-chan struct{}, cancel context.CancelCauseFunc) {
 		case <-ticker.C:
 		}
 
-		if n := p.beats.Load(); n != beats {
-			beats, since = n, time.Now()
+		if p.maxMemoryBytes > 0 && resident(pid) > p.maxMemoryBytes {
+			cancel(errMemory)
+
+			return
 		}
 
-		// FFmpeg is silent while it moves the index to the front of an MP4.
-		if f := newest(p.dir); f != files {
-			files, since = f, time.Now()
-		}
-
-		if time.Since(since) >= p.stallTimeout {
+		if p.stallTimeout > 0 && pulse.silence() >= p.stallTimeout {
 			cancel(errStalled)
 
 			return
 		}
 	}
+}
+
+// pulse tells how long nothing has moved.
+type pulse struct {
+	process  *process
+	beats    int64
+	files    string
+	since    time.Time
+	looked   time.Time
+	interval time.Duration // between looks at files
+}
+
+func (p *pulse) silence() time.Duration {
+	if n := p.process.beats.Load(); n != p.beats {
+		p.beats, p.since = n, time.Now()
+	}
+
+	// FFmpeg is silent while it moves the index to the front of an MP4.
+	if time.Since(p.looked) >= p.interval {
+		p.looked = time.Now()
+		if f := newest(p.process.dir); f != p.files {
+			p.files, p.since = f, time.Now()
+		}
+	}
+
+	return time.Since(p.since)
+}
+
+// resident is the memory of a process, 0 when it is gone.
+func resident(pid int) uint64 {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0
+	}
+
+	var total, pages uint64
+	if _, err := fmt.Sscan(string(data), &total, &pages); err != nil {
+		return 0
+	}
+
+	return pages * uint64(os.Getpagesize())
 }
 
 // newest tells one state of the files below dir from the next.

@@ -145,6 +145,15 @@ func TestProcessLimits(t *testing.T) {
 		_, err := run.run(t.Context())
 		require.ErrorIs(t, err, errStalled)
 	})
+	t.Run("memory", func(t *testing.T) {
+		t.Parallel()
+
+		// A shell takes a few hundred pages.
+		run, _ := script(t, "sleep 60")
+		run.maxMemoryBytes = 4096
+		_, err := run.run(t.Context())
+		require.ErrorIs(t, err, errMemory)
+	})
 	t.Run("beats", func(t *testing.T) {
 		t.Parallel()
 

@@ -21,6 +21,9 @@ type Tools struct {
 	StallTimeout time.Duration
 	// KillGrace is the time between SIGTERM and SIGKILL. Default 1 s.
 	KillGrace time.Duration
+	// MaxMemoryBytes bounds the resident memory of a process: an encode beyond
+	// it fails with ENCODE_FAILED. Default 6 GiB.
+	MaxMemoryBytes uint64
 	// MaxFileBytes bounds each file that an encode writes. Default 256 GiB.
 	MaxFileBytes uint64
 }
@@ -29,6 +32,7 @@ type Tools struct {
 const (
 	defaultStallTimeout = time.Minute
 	defaultKillGrace    = time.Second
+	defaultMaxMemory    = 6 << 30
 	defaultMaxFileBytes = 256 << 30
 )
 
@@ -39,6 +43,10 @@ func (t Tools) withDefaults() Tools {
 
 	if t.KillGrace <= 0 {
 		t.KillGrace = defaultKillGrace
+	}
+
+	if t.MaxMemoryBytes == 0 {
+		t.MaxMemoryBytes = defaultMaxMemory
 	}
 
 	if t.MaxFileBytes == 0 {
