@@ -56,6 +56,24 @@ async function transcode(baseUrl: string, path: string, repeat: number): Promise
   };
 }
 
+let uploading = new AbortController();
+
+/** Uploads until it is told to stop, and gives the name of the error. */
+async function uploadUntilAborted(baseUrl: string): Promise<string> {
+  uploading = new AbortController();
+  const { signal } = uploading;
+  const options = { filename: "clip.mp4", signal };
+
+  return new Tcoder({ baseUrl }).upload(new Blob(["x"]), options).then(
+    () => "",
+    (err: Error) => err.name,
+  );
+}
+
+function abort(): void {
+  uploading.abort();
+}
+
 /** The reasons of the errors that a page gets. */
 async function reasons(baseUrl: string): Promise<string[]> {
   const client = new Tcoder({ baseUrl, retry: { firstPatienceMs: 1 } });
@@ -74,7 +92,12 @@ async function reasons(baseUrl: string): Promise<string[]> {
 
 declare global {
   /** How the test calls the page. */
-  var page: { transcode: typeof transcode; reasons: typeof reasons };
+  var page: {
+    transcode: typeof transcode;
+    uploadUntilAborted: typeof uploadUntilAborted;
+    abort: typeof abort;
+    reasons: typeof reasons;
+  };
 }
 
-globalThis.page = { transcode, reasons };
+globalThis.page = { transcode, uploadUntilAborted, abort, reasons };

@@ -204,6 +204,27 @@ describe("against a real server", { skip, timeout: 300_000 }, () => {
       assert.equal(large.progress.at(-1), 70 * clip.length);
       assert.ok(large.progress.length > 10, "progress comes as bytes are sent");
 
+      // A lost connection and a refusal on the way to the store cost a try each.
+      const bucket = "**/tcoder-in/**";
+      let puts = 0;
+      await page.route(bucket, async (route) => {
+        switch (++puts) {
+          case 1:
+            return route.abort("connectionreset");
+          case 2:
+            return route.fulfill({ status: 403, headers: { "Access-Control-Allow-Origin": "*" } });
+          default:
+            return route.continue();
+        }
+      });
+      const script = await page.evaluate((url) => globalThis.page.transcode(url, "/page.js", 1), stack.url);
+      assert.equal(script.failure, "INPUT_NOT_MEDIA");
+      assert.equal(puts, 3);
+      await page.unroute(bucket);
+      await page.route(bucket, () => page.evaluate(() => globalThis.page.abort())); // and no answer
+      assert.equal(await page.evaluate((url) => globalThis.page.uploadUntilAborted(url), stack.url), "AbortError");
+      await page.unroute(bucket);
+
       assert.deepEqual(await page.evaluate((url) => globalThis.page.reasons(url), stack.url), [
         "JOB_NOT_FOUND",
         "FILENAME_INVALID",
