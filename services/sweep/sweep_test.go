@@ -1,0 +1,316 @@
+package sweep_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/stretchr/testify/require"
+
+	"github.com/tcoder-dev/tcoder/internal/media"
+	"github.com/tcoder-dev/tcoder/internal/objectstore"
+	"github.com/tcoder-dev/tcoder/internal/objectstore/s3"
+	"github.com/tcoder-dev/tcoder/internal/pipeline"
+	"github.com/tcoder-dev/tcoder/internal/redisstore"
+	"github.com/tcoder-dev/tcoder/internal/redistest"
+	"github.com/tcoder-dev/tcoder/internal/s3test"
+	"github.com/tcoder-dev/tcoder/services/sweep"
+)
+
+const (
+	patience = 15 * time.Second
+	lease    = time.Second
+)
+
+func TestMain(m *testing.M) { s3test.Main(redistest.Wrap(m)) }
+
+type bundle struct {
+	store   *redisstore.Store
+	in, out *s3.Store
+}
+
+func setup(t *testing.T) bundle {
+	t.Helper()
+	url, tag := redistest.New(t)
+	return setupOn(t, url, tag)
+}
+
+func setupOn(t *testing.T, url, tag string) bundle {
+	t.Helper()
+	store, err := redisstore.New(redisstore.Config{URL: url, Tag: tag})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, store.Close()) })
+	bucket := func() *s3.Store {
+		b, err := s3.New(s3test.New(t))
+		require.NoError(t, err)
+		t.Cleanup(b.Close)
+		return b
+	}
+	return bundle{store, bucket(), bucket()}
+}
+
+// sweeper is a running Sweeper.
+type sweeper struct {
+	*sweep.Sweeper
+
+	stop func() error
+}
+
+func (b bundle) sweeper(t *testing.T, replica string, edit func(*sweep.Deps)) sweeper {
+	t.Helper()
+	deps := sweep.Deps{
+		Store: b.store, In: b.in, Out: b.out,
+		ExpireUpload: func(context.Context, string) error { return nil },
+		Publish:      func(context.Context, string) error { return nil },
+		Log:          slog.New(slog.DiscardHandler),
+	}
+	if edit != nil {
+		edit(&deps)
+	}
+	s := sweep.New(sweep.Config{Replica: replica, LeaderTTL: 2 * lease, Lease: lease, Retry: pipeline.DefaultRetryPolicy()}, deps)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	stop := sync.OnceValue(func() error {
+		cancel()
+		return <-done
+	})
+	t.Cleanup(func() { _ = stop() })
+	return sweeper{s, stop}
+}
+
+func (b bundle) submit(t *testing.T) pipeline.Job {
+	t.Helper()
+	job, err := b.store.CreateJob(t.Context(),
+		pipeline.Job{ID: ulid.Make().String(), Project: "default", Source: pipeline.Source{ObjectKey: "in/shared"}},
+		pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Idempotency{})
+	require.NoError(t, err)
+	return job
+}
+
+func (b bundle) attach(t *testing.T, id string) int64 {
+	t.Helper()
+	session, _, err := b.store.AttachWorker(t.Context(), pipeline.Worker{ID: id, Slots: 9}, lease)
+	require.NoError(t, err)
+	return session
+}
+
+func (b bundle) claim(t *testing.T, worker string, session int64) []pipeline.Lease {
+	t.Helper()
+	leases, err := b.store.ClaimTasks(t.Context(), pipeline.Claim{
+		RequestID: ulid.Make().String(), WorkerID: worker, Session: session, Max: 9, Lease: lease,
+	})
+	require.NoError(t, err)
+	return leases
+}
+
+func (b bundle) put(t *testing.T, bucket *s3.Store, keys ...string) {
+	t.Helper()
+	for _, key := range keys {
+		require.NoError(t, bucket.Put(t.Context(), key, strings.NewReader(key), objectstore.PutOptions{}))
+	}
+}
+
+func keys(t *testing.T, bucket *s3.Store) []string {
+	t.Helper()
+	keys := []string{}
+	for _, prefix := range []string{"in/", "out/"} {
+		require.NoError(t, bucket.List(t.Context(), prefix, func(o objectstore.ObjectInfo) error {
+			keys = append(keys, o.Key)
+			return nil
+		}))
+	}
+	return keys
+}
+
+// TestExpiredLease: a task whose worker fell silent is ready again within two
+// seconds of the end of its lease, though the sweeper had nothing to do when
+// the lease began.
+func TestExpiredLease(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	s := b.sweeper(t, "a", nil)
+	require.Eventually(t, s.Leader, patience, time.Millisecond)
+	session := b.attach(t, "silent")
+	job := b.submit(t)
+	leases := b.claim(t, "silent", session)
+	require.Len(t, leases, 1)
+	wakes, err := b.store.Wakes(t.Context())
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return <-wakes == pipeline.WakeReady }, patience, time.Millisecond)
+	require.WithinDuration(t, leases[0].Expires, time.Now(), 2*time.Second)
+	leases = b.claim(t, "other", b.attach(t, "other"))
+	require.Len(t, leases, 1)
+	require.Equal(t, pipeline.LeaseRef{TaskID: media.TaskID(job.ID, 0), Attempt: 2}, leases[0].Ref)
+}
+
+// TestOneLeader: one of two replicas leads. When it stops, the other takes
+// over at once; one that comes back under the dead leader's name leads, too.
+func TestOneLeader(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	first := b.sweeper(t, "a", nil)
+	require.Eventually(t, first.Leader, patience, time.Millisecond)
+	<-first.Elected()
+	second := b.sweeper(t, "b", nil)
+	session := b.attach(t, "w")
+	b.submit(t)
+	b.claim(t, "w", session) // sets a deadline, which makes both look
+	require.NoError(t, first.stop())
+	require.False(t, first.Leader())
+	select {
+	case <-second.Elected():
+	case <-time.After(patience):
+		require.Fail(t, "nobody took over")
+	}
+	namesake := b.sweeper(t, "b", nil)
+	require.Eventually(t, namesake.Leader, patience, time.Millisecond)
+}
+
+// TestDuties: each kind of duty is done once it is due, comes again after a
+// failure, and is over after that.
+func TestDuties(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	upload := pipeline.Upload{ID: ulid.Make().String(), JobID: ulid.Make().String(), Project: "default", SizeBytes: 1, ObjectKey: "in/x"}
+	_, err := b.store.CreateUpload(t.Context(), upload, pipeline.Job{ID: upload.JobID, Project: "default"}, time.Second, pipeline.Idempotency{})
+	require.NoError(t, err)
+	var tries atomic.Int32
+	b.sweeper(t, "a", func(d *sweep.Deps) {
+		d.ExpireUpload = func(ctx context.Context, id string) error {
+			if tries.Add(1) == 1 {
+				return errors.New("not yet")
+			}
+			_, err := b.store.EndUpload(ctx, id, pipeline.UploadExpire, pipeline.Failure{Reason: pipeline.ReasonUploadExpired, Message: "Expired."})
+			return err
+		}
+	})
+	advance := func(d time.Duration) {
+		require.NoError(t, b.store.AdvanceClock(t.Context(), d))
+		b.submit(t) // something happens, as it does
+	}
+	require.Eventually(t, func() bool { return tries.Load() == 1 }, patience, time.Millisecond)
+	advance(2 * time.Minute)
+	require.Eventually(t, func() bool {
+		job, err := b.store.GetJob(t.Context(), upload.JobID)
+		return err == nil && job.State == pipeline.JobFailed
+	}, patience, 5*time.Millisecond)
+	require.EqualValues(t, 2, tries.Load())
+}
+
+// TestClean: an ended job keeps the objects that its outputs name and no
+// other; a job that was retried meanwhile keeps everything.
+func TestClean(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.sweeper(t, "a", nil)
+	session := b.attach(t, "w")
+	canceled, retried, neighbour := b.submit(t), b.submit(t), b.submit(t)
+	b.claim(t, "w", session)
+	for _, job := range []pipeline.Job{canceled, retried} {
+		_, err := b.store.CancelJob(t.Context(), job.ID)
+		require.NoError(t, err)
+	}
+	_, err := b.store.RetryJob(t.Context(), retried.ID, 1, pipeline.NewTask{Kind: pipeline.KindProbe})
+	require.NoError(t, err)
+	b.put(t, b.out, media.JobPrefix("default", canceled.ID)+"hls/t1a1/x.m4s",
+		media.JobPrefix("default", retried.ID)+"hls/t1a1/x.m4s", media.JobPrefix("default", neighbour.ID)+"hls/t1a1/x.m4s")
+	require.NoError(t, b.store.AdvanceClock(t.Context(), 10*time.Minute))
+	b.claim(t, "w", session)
+	require.Eventually(t, func() bool { return len(keys(t, b.out)) == 2 }, patience, 10*time.Millisecond)
+	require.NotContains(t, strings.Join(keys(t, b.out), " "), canceled.ID)
+}
+
+// TestCleanCompleted: of a completed job, what no output names goes.
+func TestCleanCompleted(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	session := b.attach(t, "w")
+	job := b.submit(t)
+	leases := b.claim(t, "w", session)
+	_, err := b.store.ReleaseTask(t.Context(), "w", leases[0].Ref) // leaves an attempt to clean up after
+	require.NoError(t, err)
+	leases = b.claim(t, "w", session)
+	_, last, err := b.store.FinishTask(t.Context(), pipeline.TaskResult{Ref: leases[0].Ref, WorkerID: "w"})
+	require.NoError(t, err)
+	require.True(t, last)
+	prefix := media.JobPrefix("default", job.ID)
+	var published atomic.Bool
+	b.sweeper(t, "a", func(d *sweep.Deps) {
+		d.Publish = func(ctx context.Context, id string) error {
+			ok, err := b.store.CompleteJob(ctx, id, 1, []media.Output{{Name: "hls", Objects: []media.OutputObject{{Key: prefix + "hls/t1a2/x.m4s"}}}})
+			published.Store(ok)
+			return err
+		}
+	})
+	b.put(t, b.out, prefix+"hls/t1a1/x.m4s", prefix+"hls/t1a2/x.m4s")
+	require.Eventually(t, func() bool {
+		done, err := b.store.GetJob(t.Context(), job.ID)
+		return err == nil && done.State == pipeline.JobCompleted
+	}, patience, 10*time.Millisecond, "the duty to publish was not done")
+	require.True(t, published.Load())
+	require.NoError(t, b.store.AdvanceClock(t.Context(), 10*time.Minute))
+	b.submit(t)
+	b.claim(t, "w", session)
+	require.Eventually(t, func() bool { return len(keys(t, b.out)) == 1 }, patience, 10*time.Millisecond)
+	require.Equal(t, []string{prefix + "hls/t1a2/x.m4s"}, keys(t, b.out))
+}
+
+// TestPurge: a deleted job's objects go, and its source if it was uploaded for
+// it, not if it was there before.
+func TestPurge(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.sweeper(t, "a", nil)
+	uploadID := ulid.Make().String()
+	uploaded := pipeline.Job{
+		ID: ulid.Make().String(), Project: "default",
+		Source: pipeline.Source{ObjectKey: media.InputKey("default", uploadID), UploadID: uploadID},
+	}
+	_, err := b.store.CreateUpload(t.Context(), pipeline.Upload{
+		ID: uploadID, JobID: uploaded.ID, Project: "default", SizeBytes: 1, ObjectKey: uploaded.Source.ObjectKey,
+	}, uploaded, time.Hour, pipeline.Idempotency{})
+	require.NoError(t, err)
+	_, err = b.store.CompleteUpload(t.Context(), uploadID, 1, "etag", pipeline.NewTask{Kind: pipeline.KindProbe})
+	require.NoError(t, err)
+	shared := b.submit(t)
+	b.put(t, b.in, uploaded.Source.ObjectKey, "in/shared")
+	for _, job := range []pipeline.Job{uploaded, shared} {
+		b.put(t, b.out, media.JobPrefix("default", job.ID)+"hls/master.m3u8", media.JobPrefix("default", job.ID)+"hls/t1a1/x.m4s")
+		_, err = b.store.CancelJob(t.Context(), job.ID)
+		require.NoError(t, err)
+		require.NoError(t, b.store.DeleteJob(t.Context(), job.ID))
+	}
+	require.NoError(t, b.store.AdvanceClock(t.Context(), 10*time.Minute))
+	b.submit(t)
+	b.claim(t, "w", b.attach(t, "w"))
+	require.Eventually(t, func() bool { return len(keys(t, b.out)) == 0 && len(keys(t, b.in)) == 1 }, patience, 10*time.Millisecond)
+	require.Equal(t, []string{"in/shared"}, keys(t, b.in))
+}
+
+// TestRedisOutage: a sweeper survives the loss of Redis and goes on when it is
+// back; a lease that was live when Redis died is not lost by that.
+func TestRedisOutage(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, redistest.Options{FsyncAlways: true})
+	b := setupOn(t, server.URL(), "{outage}")
+	s := b.sweeper(t, "a", nil)
+	require.Eventually(t, s.Leader, patience, time.Millisecond)
+	session := b.attach(t, "w")
+	b.submit(t)
+	leases := b.claim(t, "w", session)
+	server.Kill()
+	require.Eventually(t, func() bool { return !s.Leader() }, patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return time.Now().After(leases[0].Expires) }, patience, 10*time.Millisecond)
+	server.Restart()
+	require.Eventually(t, s.Leader, patience, 10*time.Millisecond)
+	lost, err := b.store.RenewLeases(t.Context(), "w", lease, []pipeline.Renewal{{Ref: leases[0].Ref}})
+	require.NoError(t, err)
+	require.Empty(t, lost)
+}
