@@ -26,11 +26,9 @@ func AddSecrets(cmd *cobra.Command, secrets ...Secret) {
 	if cmd.Annotations == nil {
 		cmd.Annotations = map[string]string{}
 	}
-	var lines []string
 	for _, secret := range secrets {
-		lines = append(lines, secret.Env+"\t"+secret.Usage)
+		cmd.Annotations[secretsAnnotation] += secret.Env + "\t" + secret.Usage + "\n"
 	}
-	cmd.Annotations[secretsAnnotation] = strings.Join(lines, "\n")
 }
 
 // Secrets are those that AddSecrets named.

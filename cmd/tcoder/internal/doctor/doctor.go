@@ -73,7 +73,7 @@ With the flags of 'tcoder serve' it checks that Redis and that object store.`,
 	flags.StringVar(&d.data, "data", ".tcoder", "folder of the data")
 	flags.StringVar(&d.server, "server", "http://"+server.DefaultListen, "address of the server")
 	flags.BoolVar(&d.json, "json", false, "print JSON")
-	d.storage.Register(cmd, "empty: the one that up starts")
+	d.storage.Register(cmd)
 
 	return cmd
 }

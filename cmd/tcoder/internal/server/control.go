@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -61,7 +62,7 @@ func (s *controlSettings) register(cmd *cobra.Command) {
 	flags.StringVar(&s.traceEndpoint, "trace-endpoint", "", "URL to send OpenTelemetry traces to by OTLP over HTTP (empty: no traces)")
 	cli.AddSecrets(cmd,
 		cli.Secret{Env: apiKeysEnv, Usage: "keys that clients may use, as key or project=key, separated by commas (empty: none is asked for)"},
-		cli.Secret{Env: workerTokenEnv, Usage: "credential that workers have to send"})
+		cli.Secret{Env: workerTokenEnv, Usage: workerTokenUsage})
 }
 
 // read takes the secrets and checks what can be checked before anything runs.
@@ -136,6 +137,13 @@ func newControl(s *controlSettings, p *poolSettings, st *stores, listener net.Li
 		Store: st.redis, In: st.in, Out: st.out,
 		ExpireUpload: uploads.Settle, Publish: publisher.Publish, Log: log,
 	})
+	if len(s.apiKeys) > 0 && s.workerToken == "" {
+		if p.provider == poolNone {
+			log.Warn("no worker can attach: there are API keys and no worker token", "set", workerTokenEnv)
+		} else {
+			s.workerToken = rand.Text() // our own workers are told
+		}
+	}
 	c := &control{serverURL: localURL(listener)}
 	config := pool.Config{
 		Heartbeat: s.heartbeat, Lease: s.lease, Limits: inputLimits(), Retry: pipeline.DefaultRetryPolicy(), Provider: p.provider,

@@ -50,7 +50,7 @@ type poolSettings struct {
 func (p *poolSettings) register(cmd *cobra.Command, provider string, idle time.Duration) {
 	flags := cmd.Flags()
 	flags.StringVar(&p.provider, "pool", provider, "what runs workers: process (child processes of this one) or none (whoever attaches)")
-	flags.IntVar(&p.limit, "pool-limit", max(1, runtime.NumCPU()/2), "most workers of the pool")
+	flags.IntVar(&p.limit, "pool-limit", 0, "most workers of the pool (0: half as many as processors)")
 	flags.DurationVar(&p.idle, "pool-idle", idle, "how long a worker of the pool waits for work before it leaves")
 }
 
@@ -60,13 +60,16 @@ func (p *poolSettings) check() error {
 		return cli.Usagef("pool: %q is neither %s nor %s", p.provider, poolProcess, poolNone)
 	case p.provider == poolNone:
 		return nil
-	case p.limit < 1:
-		return cli.Usagef("pool-limit: %d is not positive", p.limit)
+	case p.limit < 0:
+		return cli.Usagef("pool-limit: %d is negative", p.limit)
 	case p.idle < 0:
 		return cli.Usagef("pool-idle: %s is negative", p.idle)
 	}
 	if _, err := ffmpeg.Find(); err != nil {
 		return errNoFFmpeg
+	}
+	if p.limit == 0 {
+		p.limit = max(1, runtime.NumCPU()/2)
 	}
 
 	return nil

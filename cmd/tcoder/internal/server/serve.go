@@ -45,7 +45,7 @@ order; a second one stops at once.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return s.run(cmd.Context()) },
 	}
 	s.control.register(cmd)
-	s.storage.Register(cmd, "required")
+	s.storage.Register(cmd)
 	s.pool.register(cmd, poolNone, 5*time.Minute)
 	s.logs.register(cmd)
 

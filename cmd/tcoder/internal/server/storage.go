@@ -41,13 +41,12 @@ type Storage struct {
 	SecretKey      string
 }
 
-// Register adds the flags. An empty Redis URL or S3 endpoint means whatever
-// absent says.
-func (s *Storage) Register(cmd *cobra.Command, absent string) {
+// Register adds the flags.
+func (s *Storage) Register(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&s.RedisURL, "redis-url", "", "Redis, as redis://, rediss:// or unix:// ("+absent+")")
+	flags.StringVar(&s.RedisURL, "redis-url", "", "Redis, as redis://, rediss:// or unix:// (empty: the one that up starts)")
 	flags.StringVar(&s.RedisTag, "redis-tag", redisstore.DefaultTag, "hash tag of all keys; deployments that share a Redis need one each")
-	flags.StringVar(&s.Endpoint, "s3-endpoint", "", "S3-compatible object store, as https://host ("+absent+")")
+	flags.StringVar(&s.Endpoint, "s3-endpoint", "", "S3-compatible object store, as https://host (empty: the one that up starts)")
 	flags.StringVar(&s.PublicEndpoint, "s3-public-endpoint", "", "the same store as clients and workers reach it (empty: as s3-endpoint)")
 	flags.StringVar(&s.Region, "s3-region", "auto", "region of the buckets")
 	flags.BoolVar(&s.PathStyle, "s3-path-style", true, "put the bucket into the path and not into the host name")

@@ -41,7 +41,7 @@ all of it in order, a second one kills; starting again finds every job as it was
 	}
 	cmd.Flags().StringVar(&u.data, "data", ".tcoder", "folder of the data")
 	u.control.register(cmd)
-	u.storage.Register(cmd, "empty: start one")
+	u.storage.Register(cmd)
 	u.pool.register(cmd, poolProcess, time.Minute)
 	u.logs.register(cmd)
 
