@@ -16,9 +16,9 @@ const stopMs = 60_000;
 /** The binary to test: TCODER_BIN, or the one that `make build` makes. Undefined if there is none. */
 export function binary(): string | undefined {
   const named = process.env["TCODER_BIN"];
-  const path = named ?? join(root, "bin/tcoder");
+  const built = join(root, "bin/tcoder");
 
-  return named !== undefined || existsSync(path) ? path : undefined;
+  return named || (existsSync(built) ? built : undefined);
 }
 
 /** The film cut that the project's tests share: 7 s, 1280x720, with sound. */
