@@ -8,6 +8,9 @@ SHELL := bash
 # One set of build flags for the product, its tests and the linter, so that all three share one build cache.
 export GOFLAGS := $(strip $(shell go env GOFLAGS) -trimpath)
 export CGO_ENABLED := 0
+# The tests run this binary, and find grpcurl among the tools.
+export TCODER_BIN := $(CURDIR)/bin/tcoder
+export PATH := $(CURDIR)/.tmp/bin:$(PATH)
 
 # The packages where goroutines live: `make test-race` and `make ci` test them under the race detector. (Not local/s3d: it
 # wraps another project's server, and compiling that for the detector takes longer than all of ours.)
