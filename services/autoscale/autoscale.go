@@ -188,6 +188,7 @@ func (r *Reconciler) watch(ctx context.Context, ready chan<- struct{}) {
 // converge looks and acts until there is nothing to do, and returns when to
 // look again.
 func (r *Reconciler) converge(ctx context.Context) time.Duration {
+	failed := false
 	for range maxRounds {
 		snapshot, err := r.look(ctx)
 		if err != nil {
@@ -202,7 +203,10 @@ func (r *Reconciler) converge(ctx context.Context) time.Duration {
 			return r.pause(snapshot)
 		}
 		if err := r.apply(ctx, actions); err != nil {
-			return max(retryPause, time.Until(r.holdUntil))
+			if failed {
+				return max(retryPause, time.Until(r.holdUntil))
+			}
+			failed = true // one more look clears away what failed, and says why
 		}
 	}
 	return settle // something keeps changing
