@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +16,13 @@ import (
 
 // errResult is what is wrong with a result; it becomes OUTPUT_INVALID.
 var errResult = errors.New("bad result")
+
+// reading is a rendition as read from disk, and how long picture and sound in it last: 0 for
+// what isn't in it.
+type reading struct {
+	rendition      *tcoderv1.EncodedRendition
+	picture, sound time.Duration
+}
 
 // Measure reads what an encode of work left in dir and tells what it really
 // is: the video renditions, largest first, then the audio rendition of HLS.
@@ -31,55 +37,45 @@ func Measure(work *tcoderv1.EncodeWork, dir string) ([]*tcoderv1.EncodedRenditio
 
 	var renditions []*tcoderv1.EncodedRendition
 
-	add := func(made *tcoderv1.EncodedRendition, copied bool, err error) error {
-		if err != nil {
-			return resultFault(err)
+	measure := func(name, ext string, copied bool) (reading, error) {
+		reads := measureMP4
+		if isHLS {
+			reads = measureHLS
 		}
 
-		made.Result.Copied = copied
-		renditions = append(renditions, made)
+		found, err := reads(dir, name, ext)
+		if err != nil {
+			return reading{}, resultFault(err)
+		}
 
-		return nil
+		found.rendition.Result.Copied = copied
+		renditions = append(renditions, found.rendition)
+
+		return found, nil
 	}
 
 	for _, plan := range video.GetRenditions() {
-		var (
-			made *tcoderv1.EncodedRendition
-			err  error
-		)
-
-		if isHLS {
-			made, err = measureHLS(dir, plan.GetName())
-		} else {
-			made, err = measureMP4(dir, plan.GetName(), plan.GetName()+".mp4")
+		made, err := measure(plan.GetName(), ".mp4", plan.GetCopy())
+		if err == nil {
+			err = checkPicture(work, plan, made)
 		}
 
-		if err := add(made, plan.GetCopy(), err); err != nil {
-			return nil, err
+		if err == nil && audio != nil && !isHLS {
+			err = checkSound(work, made)
 		}
 
-		if err := checkPicture(video, plan, made.GetResult()); err != nil {
+		if err != nil {
 			return nil, err
 		}
 	}
 
 	if audio != nil && (isHLS || video == nil) {
-		var (
-			made *tcoderv1.EncodedRendition
-			err  error
-		)
-
-		if isHLS {
-			made, err = measureHLS(dir, audio.GetName())
-		} else {
-			made, err = measureMP4(dir, audio.GetName(), audio.GetName()+".m4a")
+		made, err := measure(audio.GetName(), ".m4a", audio.GetCopy())
+		if err == nil {
+			err = checkSound(work, made)
 		}
 
-		if err := add(made, audio.GetCopy(), err); err != nil {
-			return nil, err
-		}
-
-		if err := checkSound(work, made.GetResult()); err != nil {
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -99,37 +95,52 @@ func resultFault(err error) *Fault {
 // frame: what timestamps lose by rounding and streams by priming.
 const shortfall = 100 * time.Millisecond
 
-// checkPicture compares the frames with what the source promised.
-func checkPicture(video *tcoderv1.VideoPlan, plan *tcoderv1.RenditionPlan, made *tcoderv1.RenditionResult) error {
-	rate := video.GetFrameRate()
-	if plan.GetCopy() || video.GetExpectedFrames() == 0 || rate.GetNum() <= 0 || rate.GetDen() <= 0 {
+// checkPicture compares the picture with what the source promised.
+func checkPicture(work *tcoderv1.EncodeWork, plan *tcoderv1.RenditionPlan, made reading) error {
+	video := work.GetOutput().GetVideo()
+
+	if made.picture == 0 {
+		return resultFault(fmt.Errorf("%w: no picture", errResult))
+	}
+
+	if plan.GetCopy() {
+		// A copy is cut at packets, which an edit list of the source may hide.
+		promised := sourceStream(work, video.GetStreamIndex()).GetDuration().AsDuration()
+		if promised-made.picture > tolerance {
+			return truncated(made.picture, promised)
+		}
+
 		return nil
 	}
 
-	fps := float64(rate.GetNum()) / float64(rate.GetDen())
+	frame := time.Duration(float64(time.Second) * float64(video.GetFrameRate().GetDen()) / float64(video.GetFrameRate().GetNum()))
 
-	missing := float64(video.GetExpectedFrames()) - float64(made.GetFrameCount())
-	if missing <= 1+math.Ceil(shortfall.Seconds()*fps) {
-		return nil
+	promised := time.Duration(video.GetExpectedFrames()) * frame
+	if promised-made.picture > frame+shortfall {
+		return truncated(made.picture, promised)
 	}
 
-	return truncated(time.Duration(float64(made.GetFrameCount())/fps*float64(time.Second)),
-		time.Duration(float64(video.GetExpectedFrames())/fps*float64(time.Second)))
+	return nil
 }
 
-// checkSound compares the duration with what the source promised.
-func checkSound(work *tcoderv1.EncodeWork, made *tcoderv1.RenditionResult) error {
-	stream := sourceStream(work, work.GetOutput().GetAudio().GetStreamIndex())
-	if stream.GetDuration() == nil {
-		return nil
+// checkSound compares the sound with what the source promised.
+func checkSound(work *tcoderv1.EncodeWork, made reading) error {
+	if made.sound == 0 {
+		return resultFault(fmt.Errorf("%w: no sound", errResult))
 	}
 
-	promised := stream.GetDuration().AsDuration() + lateness(work.GetSource(), stream)
+	audio := work.GetOutput().GetAudio()
+	stream := sourceStream(work, audio.GetStreamIndex())
+
+	promised := stream.GetDuration().AsDuration()
+	if !audio.GetCopy() && promised > 0 {
+		promised += lateness(work.GetSource(), stream) // filled with silence
+	}
+
 	// A frame of sound, of the rarest kind: 2048 samples at 8 kHz.
 	const frame = 256 * time.Millisecond
-
-	if found := made.GetDuration().AsDuration(); promised-found > frame+shortfall {
-		return truncated(found, promised)
+	if promised-made.sound > frame+shortfall {
+		return truncated(made.sound, promised)
 	}
 
 	return nil
@@ -141,19 +152,19 @@ func truncated(found, promised time.Duration) *Fault {
 }
 
 // measureHLS measures a rendition's folder.
-func measureHLS(dir, name string) (*tcoderv1.EncodedRendition, error) {
+func measureHLS(dir, name, _ string) (reading, error) {
 	objects, err := finishedIn(dir, name)
 	if err != nil {
-		return nil, err
+		return reading{}, err
 	}
 
 	if len(objects) < 2 || objects[0].GetName() != name+"/"+initName {
-		return nil, fmt.Errorf("%w: %s: no segments", errResult, name)
+		return reading{}, fmt.Errorf("%w: %s: no segments", errResult, name)
 	}
 
 	head, err := readTrack(filepath.Join(dir, objects[0].GetName()))
 	if err != nil {
-		return nil, err
+		return reading{}, err
 	}
 
 	var (
@@ -163,16 +174,16 @@ func measureHLS(dir, name string) (*tcoderv1.EncodedRendition, error) {
 
 	for i, object := range made.GetSegments() {
 		if object.GetName() != fmt.Sprintf("%s/%05d%s", name, i, segmentExt) {
-			return nil, fmt.Errorf("%w: %s: segment %d is missing", errResult, name, i)
+			return reading{}, fmt.Errorf("%w: %s: segment %d is missing", errResult, name, i)
 		}
 
 		segment, err := readSegment(filepath.Join(dir, object.GetName()), head)
 		if err != nil {
-			return nil, err
+			return reading{}, err
 		}
 
 		if segment.start != sum.ticks {
-			return nil, fmt.Errorf("%w: %s: segment %d starts at %d, the one before ends at %d", errResult, name, i, segment.start, sum.ticks)
+			return reading{}, fmt.Errorf("%w: %s: segment %d starts at %d, the one before ends at %d", errResult, name, i, segment.start, sum.ticks)
 		}
 
 		if i == 0 {
@@ -188,13 +199,19 @@ func measureHLS(dir, name string) (*tcoderv1.EncodedRendition, error) {
 	sum.ticks -= head.priming
 	made.Result = sum.result(name, head)
 
-	return made, nil
+	found := reading{rendition: made}
+	if head.isVideo {
+		found.picture = made.GetResult().GetDuration().AsDuration()
+	} else {
+		found.sound = made.GetResult().GetDuration().AsDuration()
+	}
+
+	return found, nil
 }
 
 // totals sum up the segments of a rendition.
 type totals struct {
-	ticks, frames, bytes uint64
-	peakBPS              float64
+	ticks, frames, bytes, peakBPS uint64
 }
 
 func (t *totals) add(segment segment, size uint64, head track) {
@@ -206,7 +223,7 @@ func (t *totals) add(segment segment, size uint64, head track) {
 	const shortest = 500 * time.Millisecond
 
 	if d := head.duration(segment.ticks); d >= shortest {
-		t.peakBPS = max(t.peakBPS, float64(size)*8/d.Seconds())
+		t.peakBPS = max(t.peakBPS, bitrate(size, d))
 	}
 }
 
@@ -217,11 +234,8 @@ func (t *totals) result(name string, head track) *tcoderv1.RenditionResult {
 		Duration: durationpb.New(duration), SizeBytes: t.bytes,
 	}
 
-	if duration > 0 {
-		result.AverageBitrateBps = uint64(float64(t.bytes) * 8 / duration.Seconds())
-	}
-
-	result.PeakBitrateBps = max(result.GetAverageBitrateBps(), uint64(t.peakBPS))
+	result.AverageBitrateBps = bitrate(t.bytes, duration)
+	result.PeakBitrateBps = max(result.GetAverageBitrateBps(), t.peakBPS)
 
 	if head.isVideo {
 		result.FrameCount = t.frames
@@ -233,50 +247,57 @@ func (t *totals) result(name string, head track) *tcoderv1.RenditionResult {
 
 // measureMP4 measures a progressive file. Sound beside the picture adds its
 // codec, and its length if it is the longer.
-func measureMP4(dir, name, file string) (*tcoderv1.EncodedRendition, error) {
-	path := filepath.Join(dir, file)
+func measureMP4(dir, name, ext string) (reading, error) {
+	file := name + ext
 
-	info, err := os.Stat(path)
+	info, err := os.Stat(filepath.Join(dir, file))
 	if err != nil {
-		return nil, fmt.Errorf("measure: %w", err)
+		return reading{}, fmt.Errorf("measure: %w", err)
 	}
 
-	tracks, err := readTracks(path)
+	tracks, err := readTracks(filepath.Join(dir, file))
 	if err != nil {
-		return nil, err
+		return reading{}, err
 	}
-
-	main := tracks[0]
 
 	var (
-		codecs   []string
-		duration time.Duration
+		found  reading
+		codecs []string
+		main   = tracks[0]
 	)
 
 	for _, t := range tracks {
-		if t.isVideo && !main.isVideo {
-			main = t
-		}
-
 		codecs = append(codecs, t.codecs)
-		duration = max(duration, t.duration(t.ticks))
-	}
 
-	if main.ticks == 0 {
-		return nil, fmt.Errorf("%w: %s: no frames", errResult, file)
+		if t.isVideo {
+			main, found.picture = t, t.duration(t.ticks)
+		} else {
+			found.sound = t.duration(t.ticks)
+		}
 	}
 
 	sum := totals{ticks: main.ticks, frames: main.frames, bytes: uint64(info.Size())}
 	result := sum.result(name, main)
 	result.Codecs = strings.Join(codecs, ",")
-	result.Duration = durationpb.New(duration)
+	result.Duration = durationpb.New(max(found.picture, found.sound))
+	result.AverageBitrateBps = bitrate(sum.bytes, result.GetDuration().AsDuration())
+	result.PeakBitrateBps = result.GetAverageBitrateBps()
 
-	return &tcoderv1.EncodedRendition{
+	found.rendition = &tcoderv1.EncodedRendition{
 		Result: result,
-		File: &tcoderv1.EncodedObject{
-			Name: file, SizeBytes: sum.bytes, ContentType: main.contentType(),
-		},
-	}, nil
+		File:   &tcoderv1.EncodedObject{Name: file, SizeBytes: sum.bytes, ContentType: main.contentType()},
+	}
+
+	return found, nil
+}
+
+// bitrate is bits per second, 0 of nothing.
+func bitrate(bytes uint64, d time.Duration) uint64 {
+	if d <= 0 {
+		return 0
+	}
+
+	return uint64(float64(bytes) * 8 / d.Seconds())
 }
 
 // reduced is a fraction in lowest terms, unset if it is none.
