@@ -80,7 +80,7 @@ func (s *Service) open(ctx context.Context, hello *tcoderv1.Hello) (*session, er
 		HeartbeatInterval: durationpb.New(s.cfg.Heartbeat),
 		Lease:             durationpb.New(s.cfg.Lease),
 	}
-	if s.cfg.IdleThreshold > 0 {
+	if s.cfg.IdleThreshold > 0 && w.MachineID != "" {
 		welcome.IdleThreshold = durationpb.New(s.cfg.IdleThreshold)
 	}
 	for _, k := range kept {

@@ -414,7 +414,7 @@ func TestLeave(t *testing.T) {
 	t.Parallel()
 	c := newCell(t)
 	r := c.replica(t, func(cfg *pool.Config, _ *pool.Deps) { cfg.IdleThreshold = time.Minute })
-	w, welcome := r.attach(t, &tcoderv1.Hello{})
+	w, welcome := r.attach(t, &tcoderv1.Hello{MachineId: "m1"})
 	require.Equal(t, time.Minute, welcome.GetIdleThreshold().AsDuration())
 	leave := &tcoderv1.AttachRequest{Message: &tcoderv1.AttachRequest_Leave{Leave: &tcoderv1.LeaveRequest{}}}
 
@@ -427,6 +427,9 @@ func TestLeave(t *testing.T) {
 	expect(w, (*tcoderv1.AttachResponse).GetLeaveGranted)
 	c.submit(t)
 	quiet(w, (*tcoderv1.AttachResponse).GetAssignment)
+
+	_, welcome = r.attach(t, &tcoderv1.Hello{})
+	require.Nil(t, welcome.GetIdleThreshold(), "a self-managed worker stays")
 }
 
 // TestServerStops: a control plane that stops ends its streams, told so, and

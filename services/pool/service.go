@@ -49,8 +49,8 @@ type Config struct {
 	Heartbeat, Lease time.Duration
 	// URLGrace is how much longer than a lease the URLs for it last (0: 5 min).
 	URLGrace time.Duration
-	// IdleThreshold is how long an idle worker waits before it asks to leave
-	// (0: for ever).
+	// IdleThreshold is how long an idle worker of one of our machines waits
+	// before it asks to leave (0: for ever). Self-managed ones stay.
 	IdleThreshold time.Duration
 	// ProgressInterval is the least time between two renewals of a worker's
 	// leases: progress in between waits (0: 200 ms).

@@ -14,7 +14,6 @@ package sweep
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -128,7 +127,8 @@ func (s *Sweeper) Run(ctx context.Context) error {
 	s.leads.Store(false)
 	s.duties.Wait()
 	watching.Wait()
-	return s.resign(ctx)
+	s.resign(ctx)
+	return nil
 }
 
 // wait sleeps until the pause is over, or something is due earlier.
@@ -183,13 +183,14 @@ func (s *Sweeper) watch(ctx context.Context, due chan<- struct{}) {
 	}
 }
 
-func (s *Sweeper) resign(ctx context.Context) error {
+// resign lets another replica lead at once. If it can't, that one waits until
+// our time runs out.
+func (s *Sweeper) resign(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resignTimeout)
 	defer cancel()
 	if err := s.deps.Store.Resign(ctx, s.cfg.Replica); err != nil {
-		return fmt.Errorf("resign: %w", err)
+		s.deps.Log.WarnContext(ctx, "lead can't be given up", "error", err)
 	}
-	return nil
 }
 
 // signal sends to a channel of one, unless a signal waits there already.
