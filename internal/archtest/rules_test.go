@@ -33,8 +33,16 @@ func layers() []layer {
 
 	return []layer{
 		{
-			path: "cmd/tcoder", may: []string{"services/...", "worker/...", "sdk/go/...", "internal/...", gen},
+			path: "cmd/tcoder", may: []string{"cmd/tcoder/internal/...", "services/...", "worker/...", "sdk/go/...", "internal/...", gen},
 			why: "the one binary is where everything meets",
+		},
+		{
+			path: "cmd/tcoder/internal/client", may: []string{"cmd/tcoder/internal/cli", "sdk/go/...", gen},
+			why: "the client's commands are built on the SDK, so that whatever they do a user's program can do",
+		},
+		{
+			path: "cmd/tcoder/internal/cli", may: []string{"sdk/go/...", gen},
+			why: "what all commands share knows errors of the SDK, and no part of the product",
 		},
 		{path: "cmd/genstate", may: []string{pipeline}, why: "it draws the state table"},
 		{
