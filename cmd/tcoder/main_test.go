@@ -21,7 +21,11 @@ import (
 func parseFailure(t *testing.T, s *session) (code, reason string) {
 	t.Helper()
 	var document struct {
-		Error struct{ Code, Reason, Message string }
+		Error struct {
+			Code    string `json:"code"`
+			Reason  string `json:"reason"`
+			Message string `json:"message"`
+		} `json:"error"`
 	}
 	require.NoError(t, json.Unmarshal(s.stdout.Bytes(), &document), s.stdout.String())
 	require.NotEmpty(t, document.Error.Message)

@@ -16,7 +16,7 @@ import (
 // run runs a command line and returns its exit code.
 func run(ctx context.Context, program *cli.Program, args []string) int {
 	started := false
-	root := newRoot(program, &started)
+	root := newRoot(program, &started) //nolint:contextcheck // the commands get ctx when they run
 	cli.DescribeEnv(root)
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)

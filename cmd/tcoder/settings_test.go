@@ -81,7 +81,7 @@ func TestConfigurationInReadme(t *testing.T) {
 	require.True(t, found, "README.md lacks the line %q", tableEnd)
 	want := before + tableBegin + configurationTable() + tableEnd + after
 	if *update {
-		require.NoError(t, os.WriteFile(readme, []byte(want), 0o644)) //nolint:gosec // a document
+		require.NoError(t, os.WriteFile(readme, []byte(want), 0o644))
 	} else {
 		require.Equal(t, want, string(text), "run: go test ./cmd/tcoder -run Configuration -update")
 	}

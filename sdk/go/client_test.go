@@ -217,7 +217,9 @@ func TestListJobsReadsPages(t *testing.T) {
 	require.Equal(t, []string{"1", "2", "1b", "2b", "1c", "2c"}, ids)
 
 	tokens = nil
-	for range client.ListJobs(t.Context()) {
+	for _, err := range client.ListJobs(t.Context()) {
+		require.NoError(t, err)
+
 		break
 	}
 	require.Equal(t, []string{""}, tokens)

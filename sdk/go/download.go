@@ -115,7 +115,7 @@ func (d *downloading) list(ctx context.Context) ([]*remoteFile, error) {
 				return nil, err
 			}
 			file.page = token
-			file.number = uint32(len(files)) //nolint:gosec // a count of files
+			file.number = uint32(len(files))
 			files = append(files, file)
 		}
 		if next == "" {
@@ -142,7 +142,7 @@ func (d *downloading) place(object *tcoderv1.ReadableObject) (*remoteFile, error
 		output: object.GetOutput(),
 		key:    object.GetObject().GetKey(),
 		name:   name,
-		size:   int64(object.GetObject().GetSizeBytes()), //nolint:gosec // at most 5 TiB
+		size:   int64(object.GetObject().GetSizeBytes()),
 		signed: signedGet(object),
 	}, nil
 }

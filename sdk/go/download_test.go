@@ -217,7 +217,7 @@ func TestDownloadEndsWithItsContext(t *testing.T) {
 	s.store.intercept = func(w http.ResponseWriter, r *http.Request) bool {
 		w.Header().Set("Content-Length", "100000")
 		_, _ = w.Write(noise(50_000))
-		w.(http.Flusher).Flush()
+		_ = http.NewResponseController(w).Flush()
 		cancel()
 		<-r.Context().Done()
 

@@ -69,8 +69,7 @@ func ReasonName(r tcoderv1.ErrorReason) string {
 // ReasonOf returns the reason of the first [*Error] in err's chain, or
 // UNSPECIFIED.
 func ReasonOf(err error) tcoderv1.ErrorReason {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Reason
 	}
 
@@ -147,8 +146,7 @@ func reachFailure(err error) string {
 }
 
 func innermost(err error) string {
-	var system *os.SyscallError
-	if errors.As(err, &system) {
+	if system, ok := errors.AsType[*os.SyscallError](err); ok {
 		return system.Err.Error()
 	}
 
@@ -157,8 +155,7 @@ func innermost(err error) string {
 
 // withoutURL drops the URL from an error of net/http: it may be a signed one.
 func withoutURL(err error) error {
-	var located *url.Error
-	if errors.As(err, &located) {
+	if located, ok := errors.AsType[*url.Error](err); ok {
 		return located.Err
 	}
 

@@ -57,7 +57,7 @@ func missing(parts []*tcoderv1.UploadedPart) []uint32 {
 	var numbers []uint32
 	for i, part := range parts {
 		if part == nil {
-			numbers = append(numbers, uint32(i+1)) //nolint:gosec // at most 10,000
+			numbers = append(numbers, uint32(i+1))
 		}
 	}
 
@@ -90,7 +90,7 @@ func (u *uploading) findStored(ctx context.Context, upload *tcoderv1.Upload, par
 			continue
 		}
 		piece := u.partOf(upload, number)
-		if part.GetSizeBytes() != uint64(piece.size) { //nolint:gosec // of a part, positive
+		if part.GetSizeBytes() != uint64(piece.size) {
 			continue
 		}
 		same, err := piece.hasMD5(ctx, part.GetEtag())
@@ -108,7 +108,7 @@ func (u *uploading) findStored(ctx context.Context, upload *tcoderv1.Upload, par
 
 // partOf is the part's bytes: all parts but the last have the same size.
 func (u *uploading) partOf(upload *tcoderv1.Upload, number uint32) piece {
-	size := int64(upload.GetPartSizeBytes()) //nolint:gosec // at most 5 GiB
+	size := int64(upload.GetPartSizeBytes())
 	offset := int64(number-1) * size
 
 	return piece{
@@ -139,7 +139,7 @@ func (u *uploading) sendPart(ctx context.Context, upload *tcoderv1.Upload, signe
 	return &tcoderv1.UploadedPart{
 		PartNumber: number,
 		Etag:       etag,
-		SizeBytes:  uint64(piece.size), //nolint:gosec // of a part, positive
+		SizeBytes:  uint64(piece.size),
 	}, nil
 }
 
@@ -212,7 +212,7 @@ func (p piece) hasMD5(ctx context.Context, etag string) (bool, error) {
 	sum := md5.New() //nolint:gosec // see the import
 	reader := &pieceReader{ctx: ctx, section: io.NewSectionReader(p.source, p.offset, p.size), want: p.size}
 	if _, err := io.Copy(sum, reader); err != nil {
-		return false, sourceReadError(err)
+		return false, brokenSource(err)
 	}
 
 	return hex.EncodeToString(sum.Sum(nil)) == etag, nil

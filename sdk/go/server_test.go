@@ -31,8 +31,11 @@ func TestMain(m *testing.M) {
 }
 
 // hurried is a retry policy for tests: everything is tried again at once.
-var hurried = tcoder.RetryPolicy{
-	FirstDelay: time.Millisecond, MaxDelay: 5 * time.Millisecond, Patience: 10 * time.Second, FirstPatience: 10 * time.Second,
+func hurried() tcoder.RetryPolicy {
+	return tcoder.RetryPolicy{
+		FirstDelay: time.Millisecond, MaxDelay: 5 * time.Millisecond,
+		Patience: 10 * time.Second, FirstPatience: 10 * time.Second,
+	}
 }
 
 // server is a scripted tcoder server with an object store beside it. Each
@@ -74,7 +77,7 @@ func newServer(t *testing.T, opts ...tcoder.Option) (*server, *tcoder.Client) {
 	}))
 	t.Cleanup(listener.Close)
 	s.url = listener.URL
-	client, err := tcoder.New(s.url, append([]tcoder.Option{tcoder.WithRetry(hurried)}, opts...)...)
+	client, err := tcoder.New(s.url, append([]tcoder.Option{tcoder.WithRetry(hurried())}, opts...)...)
 	require.NoError(t, err)
 
 	return s, client
@@ -186,13 +189,11 @@ func (s *store) sign(method, key string) *tcoderv1.SignedRequest {
 }
 
 // expire makes the store refuse a signed request although its time isn't over.
-func (s *store) expire(r *tcoderv1.SignedRequest) *tcoderv1.SignedRequest {
+func (s *store) expire(r *tcoderv1.SignedRequest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, token, _ := strings.Cut(r.GetUrl(), "token=")
 	s.expired[token] = true
-
-	return r
 }
 
 func (s *store) object(key string) []byte {
@@ -244,7 +245,7 @@ func (s *store) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.put(key, body)
-	w.Header().Set("Etag", `"`+etagOf(body)+`"`)
+	w.Header().Set("ETag", `"`+etagOf(body)+`"`)
 }
 
 func etagOf(body []byte) string {

@@ -70,7 +70,7 @@ func (c *Client) put(ctx context.Context, p piece, request *tcoderv1.SignedReque
 				return "", alreadyStored(err)
 			}
 		case isSourceError(err):
-			return "", sourceReadError(err)
+			return "", brokenSource(err)
 		case !retry.wait(ctx, 0):
 			if ctx.Err() != nil {
 				return "", contextError(ctx)
@@ -121,7 +121,7 @@ func (c *Client) putOnce(ctx context.Context, p piece, signed *tcoderv1.SignedRe
 	}
 	p.sent(p.size)
 
-	return strings.Trim(res.Header.Get("Etag"), `"`), nil
+	return strings.Trim(res.Header.Get("ETag"), `"`), nil
 }
 
 // pieceReader reads a piece as the body of a request.
@@ -147,9 +147,9 @@ func (r *pieceReader) Read(b []byte) (int, error) {
 	r.read += int64(n)
 	switch {
 	case errors.Is(err, io.EOF) && r.read < r.want:
-		err = &sourceReadFailure{errSourceShort}
+		err = &sourceReadError{errSourceShort}
 	case err != nil && !errors.Is(err, io.EOF):
-		err = &sourceReadFailure{err}
+		err = &sourceReadError{err}
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		r.broken = err
@@ -168,18 +168,18 @@ func (r *pieceReader) failure() error {
 	return r.broken
 }
 
-// sourceReadFailure is an error of the caller's source, not of the network.
-type sourceReadFailure struct{ error }
+// sourceReadError is an error of the caller's source, not of the network.
+type sourceReadError struct{ error }
 
-func (f *sourceReadFailure) Unwrap() error { return f.error }
+func (f *sourceReadError) Unwrap() error { return f.error }
 
 func isSourceError(err error) bool {
-	var failure *sourceReadFailure
+	var failure *sourceReadError
 
 	return errors.As(err, &failure)
 }
 
-func sourceReadError(err error) error {
+func brokenSource(err error) error {
 	if errors.Is(err, errSourceShort) {
 		e := invalid(tcoderv1.ErrorReason_ERROR_REASON_SIZE_INVALID, errSourceShort.Error())
 		e.cause = err

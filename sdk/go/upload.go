@@ -72,7 +72,7 @@ func (c *Client) UploadFile(ctx context.Context, path string, opts UploadOptions
 }
 
 func openSource(path string) (*os.File, int64, error) {
-	file, err := os.Open(path) //nolint:gosec // the caller's file
+	file, err := os.Open(path)
 	if err != nil {
 		return nil, 0, sourceError(path, err)
 	}
@@ -115,8 +115,7 @@ func checkSource(path string, info fs.FileInfo) error {
 }
 
 func sourceError(path string, err error) error {
-	var at *fs.PathError
-	if errors.As(err, &at) {
+	if at, ok := errors.AsType[*fs.PathError](err); ok {
 		err = at.Err
 	}
 	e := invalid(tcoderv1.ErrorReason_ERROR_REASON_REQUEST_INVALID, fmt.Sprintf("%s: %v", path, err))
@@ -207,7 +206,7 @@ type uploading struct {
 func (u *uploading) open(ctx context.Context) (*tcoderv1.CreateUploadResponse, error) {
 	return call(ctx, u.client, defaultCallTimeout, u.client.uploads.CreateUpload, &tcoderv1.CreateUploadRequest{
 		Filename:       u.opts.Filename,
-		SizeBytes:      uint64(u.opts.SizeBytes), //nolint:gosec // checked to be positive
+		SizeBytes:      uint64(u.opts.SizeBytes),
 		ContentType:    u.opts.ContentType,
 		Spec:           u.opts.Spec,
 		IdempotencyKey: u.opts.IdempotencyKey,

@@ -47,7 +47,7 @@ func newDisplay(out io.Writer) *display {
 	if !ok {
 		return d
 	}
-	fd := int(file.Fd()) //nolint:gosec // a file descriptor is small
+	fd := int(file.Fd())
 	d.terminal = term.IsTerminal(fd)
 	d.width = func() int {
 		width, _, err := term.GetSize(fd)
@@ -61,8 +61,8 @@ func newDisplay(out io.Writer) *display {
 	return d
 }
 
-// line tells a change, above what is drawn.
-func (d *display) line(format string, args ...any) {
+// linef tells a change, above what is drawn.
+func (d *display) linef(format string, args ...any) {
 	d.clear()
 	fmt.Fprintf(d.out, format+"\n", args...)
 }
@@ -82,7 +82,7 @@ func (d *display) progress(label string, percent float64, facts []string, step s
 	if !d.terminal {
 		if step = label + " " + step; step != d.lastStep && now.Sub(d.drawnAt) >= linesEvery {
 			d.lastStep, d.drawnAt = step, now
-			d.line("%s", strings.Join(append([]string{step}, facts...), ", "))
+			d.linef("%s", strings.Join(append([]string{step}, facts...), ", "))
 		}
 
 		return
@@ -154,7 +154,7 @@ func (t *transfer) update(done, total int64) {
 func (d *display) jobUpdate(update tcoder.Update) {
 	job, event := update.Job, update.Event
 	if text := eventText(job, event); text != "" {
-		d.line("%s", text)
+		d.linef("%s", text)
 	}
 	switch {
 	case tcoder.IsFinal(job.GetState()):
@@ -246,12 +246,7 @@ func planText(plan *tcoderv1.Plan) string {
 		}
 		outputs = append(outputs, output.GetName()+" "+strings.Join(names, " "))
 	}
-	text := strings.Join(outputs, "; ")
-	for _, note := range plan.GetNotes() {
-		text += "\n  note: " + note
-	}
-
-	return text
+	return strings.Join(append([]string{strings.Join(outputs, "; ")}, plan.GetNotes()...), "\n  note: ")
 }
 
 func failureText(f *tcoderv1.Failure) string {

@@ -80,7 +80,7 @@ func TestLineOnTerminal(t *testing.T) {
 	c.width = func() int { return 60 }
 	c.jobUpdate(running(50, 1.5, 36))
 	c.jobUpdate(running(51, 1.5, 36)) // too soon
-	c.line("planned")
+	c.linef("planned")
 	drawn := c.out.String()
 	require.Equal(t, 1, strings.Count(drawn, "transcoding"))
 	require.Contains(t, drawn, "████████████░░░░░░░░░░░░  50%  1.50x  36 fps")

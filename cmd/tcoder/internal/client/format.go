@@ -65,7 +65,7 @@ func formatTime(t *timestamppb.Timestamp) string {
 		return "-"
 	}
 
-	return t.AsTime().Local().Format(time.DateTime)
+	return t.AsTime().Local().Format(time.DateTime) //nolint:gosmopolitan // for the person at this computer
 }
 
 // formatAge writes how long ago a time was.

@@ -80,7 +80,7 @@ func jobsListCommand(program *cli.Program) *cobra.Command {
 
 func stateNames() []string {
 	var names []string
-	for number := range int32(len(tcoderv1.JobState_name)) { //nolint:gosec // a handful
+	for number := range int32(len(tcoderv1.JobState_name)) {
 		if number != 0 {
 			names = append(names, strings.ToLower(name(tcoderv1.JobState(number), jobStatePrefix)))
 		}

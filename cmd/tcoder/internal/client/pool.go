@@ -129,7 +129,7 @@ func (b *base) listMachines(ctx context.Context, client *tcoder.Client) error {
 		})
 	}
 
-	return b.PrintTable("MACHINE\tSTATE\tPROVIDER\tPROVIDER ID\tAGE\tFAILURE", rows)
+	return b.PrintTable("MACHINE\tSTATE\tPROVIDER\tID THERE\tAGE\tFAILURE", rows)
 }
 
 func (b *base) drainWorker(ctx context.Context, client *tcoder.Client, id string) error {

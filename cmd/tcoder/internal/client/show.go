@@ -2,6 +2,7 @@ package client
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,7 +63,7 @@ func (b *base) printTasks(tasks []*tcoderv1.Task) error {
 			rows = append(rows, append(row, "-", "-", "-", "-"))
 		}
 		for _, attempt := range task.GetAttempts() {
-			rows = append(rows, append(row[:len(row):len(row)],
+			rows = append(rows, append(slices.Clip(row),
 				attempt.GetNumber(), orDash(attempt.GetWorkerId()), attemptTook(attempt), attemptEnd(attempt)))
 		}
 	}

@@ -126,7 +126,7 @@ func (t *transcode) transcode(ctx context.Context, client *tcoder.Client, path s
 		Priority:       t.priority,
 		OnOpen: func(u *tcoderv1.Upload) {
 			t.opened.Store(u)
-			t.display.line("job %s", u.GetJobId())
+			t.display.linef("job %s", u.GetJobId())
 		},
 		OnProgress: (&transfer{display: t.display, label: "uploading"}).update,
 	}
@@ -137,7 +137,7 @@ func (t *transcode) transcode(ctx context.Context, client *tcoder.Client, path s
 	}
 	t.uploaded = true
 	size := uploaded.Upload.GetSizeBytes()
-	t.display.line("uploaded %s in %s", formatBytes(float64(size)), formatTook(time.Since(startedAt)))
+	t.display.linef("uploaded %s in %s", formatBytes(float64(size)), formatTook(time.Since(startedAt)))
 	var last *tcoderv1.Job
 	// The event that a fast worker made meanwhile is worth a line too.
 	for update, err := range client.Watch(ctx, uploaded.Job.GetId(), tcoder.AfterSequence(uploaded.Job.GetSequence())) {
@@ -173,7 +173,7 @@ func (t *transcode) upload(ctx context.Context, client *tcoder.Client, path stri
 // spool copies standard input to a file without a name: the size has to be
 // known before the upload, and parts may be sent twice.
 func (t *transcode) spool() (*os.File, int64, error) {
-	if file, ok := t.Stdin.(*os.File); ok && term.IsTerminal(int(file.Fd())) { //nolint:gosec // a descriptor is small
+	if file, ok := t.Stdin.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
 		return nil, 0, cli.Usagef("standard input is a terminal: pipe a video into it")
 	}
 	file, err := os.CreateTemp("", "tcoder-stdin-*")
@@ -200,15 +200,15 @@ func (t *transcode) giveUp(ctx context.Context, client *tcoder.Client, cause err
 	case upload == nil:
 		return nil, cause
 	case !t.uploaded && t.key != "":
-		t.display.line("the upload stays open: the same command goes on with it")
+		t.display.linef("the upload stays open: the same command goes on with it")
 
 		return nil, cause
 	case t.uploaded && !interrupted:
-		t.display.line("the job goes on: follow it with tcoder jobs watch %s", upload.GetJobId())
+		t.display.linef("the job goes on: follow it with tcoder jobs watch %s", upload.GetJobId())
 
 		return nil, cause
 	}
-	t.display.line("canceling job %s", upload.GetJobId())
+	t.display.linef("canceling job %s", upload.GetJobId())
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), cancelTimeout)
 	defer stop()
 	job, err := t.cancel(ctx, client, upload)
@@ -252,9 +252,9 @@ func (t *transcode) finish(ctx context.Context, client *tcoder.Client, job *tcod
 	if job.GetState() != tcoderv1.JobState_JOB_STATE_COMPLETED {
 		return &cli.ShownError{Err: jobFailed(job)}
 	}
-	t.display.line("completed in %s", formatDuration(job.GetTimeToComplete()))
+	t.display.linef("completed in %s", formatDuration(job.GetTimeToComplete()))
 	if t.output == "" {
-		t.display.line("get the outputs with: tcoder jobs download %s -o DIR", job.GetId())
+		t.display.linef("get the outputs with: tcoder jobs download %s -o DIR", job.GetId())
 
 		return nil
 	}
@@ -292,7 +292,7 @@ func download(ctx context.Context, client *tcoder.Client, d *display, jobID, dir
 	if err != nil {
 		return nil, err
 	}
-	d.line("downloaded %s, %s, in %s", count(len(got.Files), "file"), formatBytes(float64(size)), formatTook(time.Since(startedAt)))
+	d.linef("downloaded %s, %s, in %s", count(len(got.Files), "file"), formatBytes(float64(size)), formatTook(time.Since(startedAt)))
 	var entries []string
 	for _, entry := range got.Entries {
 		entries = append(entries, filepath.Clean(entry))

@@ -35,7 +35,9 @@ func doctorFor(t *testing.T, env map[string]string, args ...string) (findings ma
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	cmd.SetArgs(append(args, "--json", "--listen", "127.0.0.1:0", "--server", "127.0.0.1:1", "--data", t.TempDir()))
 	err = cmd.ExecuteContext(t.Context())
-	var report struct{ Checks []finding }
+	var report struct {
+		Checks []finding `json:"checks"`
+	}
 	require.NoError(t, json.Unmarshal(out.Bytes(), &report), out.String())
 	findings = map[string]finding{}
 	for _, f := range report.Checks {

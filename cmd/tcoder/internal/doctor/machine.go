@@ -87,7 +87,7 @@ func checkFolder(name, path string) finding {
 	if err := syscall.Statfs(path, &disk); err != nil {
 		return warn(name, "", "%s can be written; its free space is unknown: %v", path, err)
 	}
-	free := disk.Bavail * uint64(disk.Bsize) //nolint:gosec,unconvert // its type differs between systems
+	free := disk.Bavail * uint64(disk.Bsize)
 	text := fmt.Sprintf("%s can be written, %.1f GiB free", path, float64(free)/(1<<30))
 	if free < leastFreeBytes {
 		return warn(name, "free some space: sources and outputs need it", "%s", text)

@@ -62,7 +62,7 @@ func (s *controlSettings) register(cmd *cobra.Command) {
 	flags.StringVar(&s.traceEndpoint, "trace-endpoint", "", "URL to send OpenTelemetry traces to by OTLP over HTTP (empty: no traces)")
 	cli.AddSecrets(cmd,
 		cli.Secret{Env: apiKeysEnv, Usage: "keys that clients may use, as key or project=key, separated by commas (empty: none is asked for)"},
-		cli.Secret{Env: workerTokenEnv, Usage: workerTokenUsage})
+		workerToken())
 }
 
 // read takes the secrets and checks what can be checked before anything runs.

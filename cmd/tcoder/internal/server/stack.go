@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 )
 
 // errEndedEarly is a part that returned though nobody stopped it.
@@ -64,8 +65,7 @@ func (s *stack) wait(ctx context.Context, signal <-chan struct{}) error {
 // When hard ends it waits for nobody any more, and returns its cause.
 func (s *stack) stop(hard context.Context) error {
 	var errs []error
-	for i := len(s.parts) - 1; i >= 0; i-- {
-		p := s.parts[i]
+	for _, p := range slices.Backward(s.parts) {
 		s.log.DebugContext(hard, "stopping", "part", p.name)
 		p.stop()
 		select {

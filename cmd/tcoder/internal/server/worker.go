@@ -13,10 +13,12 @@ import (
 )
 
 // workerTokenEnv is the variable of the workers' credential.
-const (
-	workerTokenEnv   = "TCODER_WORKER_TOKEN" //nolint:gosec // a name, not a token
-	workerTokenUsage = "credential that workers send; needed if there are API keys"
-)
+const workerTokenEnv = "TCODER_WORKER_TOKEN"
+
+// workerToken is their credential.
+func workerToken() cli.Secret {
+	return cli.Secret{Env: workerTokenEnv, Usage: "credential that workers send; needed if there are API keys"}
+}
 
 type workerCommand struct {
 	*cli.Program
@@ -50,7 +52,7 @@ and hand back the rest; a second one stops it at once.`,
 	flags.DurationVar(&w.grace, "drain-grace", worker.DefaultDrainGrace, "time that tasks get to end by themselves on SIGTERM")
 	flags.StringVar(&w.machineID, "machine-id", "", "machine of the pool that it runs on; set by the pool")
 	w.log.register(cmd)
-	cli.AddSecrets(cmd, cli.Secret{Env: workerTokenEnv, Usage: workerTokenUsage})
+	cli.AddSecrets(cmd, workerToken())
 
 	return cmd
 }
