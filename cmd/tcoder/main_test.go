@@ -86,12 +86,15 @@ func TestUnreachableServer(t *testing.T) {
 	for _, args := range [][]string{
 		{"jobs", "list"}, {"jobs", "watch", "j"}, {"pool"}, {"pool", "workers"}, {"presets"}, {"transcode", clip},
 	} {
-		s := newSession(map[string]string{"TCODER_SERVER": address})
-		require.Equal(t, cli.ExitUnreachable, s.run(t, append(args, "--json")...), args)
-		code, reason := parseFailure(t, s)
-		require.Equal(t, "unavailable", code)
-		require.Equal(t, "UNREACHABLE", reason)
-		require.Contains(t, s.stderr.String(), "error: UNREACHABLE: ")
+		t.Run(args[0], func(t *testing.T) {
+			t.Parallel()
+			s := newSession(map[string]string{"TCODER_SERVER": address})
+			require.Equal(t, cli.ExitUnreachable, s.run(t, append(args, "--json")...), args)
+			code, reason := parseFailure(t, s)
+			require.Equal(t, "unavailable", code)
+			require.Equal(t, "UNREACHABLE", reason)
+			require.Contains(t, s.stderr.String(), "error: UNREACHABLE: ")
+		})
 	}
 }
 
