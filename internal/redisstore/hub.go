@@ -303,6 +303,8 @@ func (h *hub) receive(ctx context.Context, conn *redis.PubSub) bool {
 		case *redis.Subscription:
 			if m.Kind == "subscribe" {
 				h.confirmed(m.Channel)
+			} else {
+				h.left(ctx, conn, m.Channel)
 			}
 		case *redis.Message:
 			h.deliver(m.Channel, m.Payload)
@@ -329,6 +331,24 @@ func (h *hub) confirmed(channel string) {
 
 	for w := range sub.watchers {
 		w.reconnected()
+	}
+}
+
+// left subscribes again to a channel that was left while somebody came to
+// watch it: a confirmation from before may have passed for that of the newcomer.
+func (h *hub) left(ctx context.Context, conn *redis.PubSub, channel string) {
+	h.wire.Lock()
+	defer h.wire.Unlock()
+
+	h.mu.Lock()
+	watched := h.channels[channel] != nil
+	h.mu.Unlock()
+
+	if watched {
+		ctx, cancel := context.WithTimeout(ctx, answerWithin)
+		defer cancel()
+
+		_ = conn.Subscribe(ctx, channel) // a failure shows at the receiver
 	}
 }
 

@@ -2,10 +2,12 @@ package redisstore
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
+	"github.com/tcoder-dev/tcoder/internal/redistest"
 )
 
 // TestMerge guarantees that a reader who was slow learns the newest event, the
@@ -36,4 +38,41 @@ func TestUnknownPayload(t *testing.T) {
 	w := &jobWatcher{out: make(chan pipeline.JobNotice, 1)}
 	w.notify("not JSON")
 	require.Equal(t, pipeline.JobNotice{}, <-w.out)
+}
+
+// TestLeftWhileWatched guarantees that a channel that was left for one watcher
+// as another came is watched again, and that the other reads again what it may
+// have missed.
+func TestLeftWhileWatched(t *testing.T) {
+	t.Parallel()
+
+	url, tag := redistest.New(t)
+	store, err := New(Config{URL: url, Tag: tag})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, store.Close()) })
+
+	notices, err := store.WatchJob(t.Context(), "a")
+	require.NoError(t, err)
+
+	receive := func() pipeline.JobNotice {
+		select {
+		case n := <-notices:
+			return n
+		case <-time.After(15 * time.Second):
+			require.Fail(t, "no notice")
+
+			return pipeline.JobNotice{}
+		}
+	}
+
+	store.hub.mu.Lock()
+	conn := store.hub.conn
+	store.hub.mu.Unlock()
+	require.NoError(t, conn.Unsubscribe(t.Context(), store.keys.jobChannel("a")))
+	require.Equal(t, pipeline.JobNotice{}, receive())
+
+	_, err = store.CreateJob(t.Context(), pipeline.Job{ID: "a", Project: pipeline.DefaultProject},
+		pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Idempotency{})
+	require.NoError(t, err)
+	require.Equal(t, int64(2), receive().Sequence)
 }
