@@ -164,9 +164,10 @@ type LeaseStore interface {
 	// run is done, lastOfRun is true and the job has a DutyPublish.
 	FinishTask(ctx context.Context, r TaskResult) (v Verdict, lastOfRun bool, err error)
 	// FailTask ends an attempt with a fault: the task is DELAYED, READY (the
-	// machine's fault) or DEAD; a dead task fails its job.
+	// machine's fault, up to 9 in a row) or DEAD; a dead task fails its job.
 	FailTask(ctx context.Context, f TaskFault) (Verdict, error)
-	// ReleaseTask hands an attempt back, not charged: the task is READY.
+	// ReleaseTask hands an attempt back, not charged, however often: the task
+	// is READY.
 	ReleaseTask(ctx context.Context, workerID string, ref LeaseRef) (Verdict, error)
 }
 
@@ -200,7 +201,8 @@ type PoolStore interface {
 	// ListMachines returns the machines, by id.
 	ListMachines(ctx context.Context) ([]Machine, error)
 	// LoseMachine releases, not charged and not as a loss, every lease of the
-	// workers of a machine that the provider says is gone, and forgets them.
+	// workers of a machine that the provider says is gone, and forgets them. It
+	// counts as the machine's fault: a task that takes its machines down dies.
 	LoseMachine(ctx context.Context, id string) error
 	// PoolStats counts tasks.
 	PoolStats(ctx context.Context) (PoolStats, error)
@@ -243,7 +245,10 @@ type SweepStore interface {
 	// nobody swept for longer than half a lease, it first renews all leases
 	// once, so that an outage of the control plane costs no attempt.
 	Sweep(ctx context.Context, replica string, ttl, lease time.Duration, p RetryPolicy) (Swept, error)
-	// EndDuty ends a duty.
+	// EndDuty ends a duty, unless it is still to do: that of an upload that is
+	// open, of a job whose tasks are done and that isn't published, one that
+	// was left again meanwhile, and the purge of a job that ended a moment ago,
+	// which comes once more when no URL to write can live.
 	EndDuty(ctx context.Context, d Duty) error
 	// Resign gives leadership up at once.
 	Resign(ctx context.Context, replica string) error

@@ -44,7 +44,7 @@ func (s *Store) Sweep(
 
 // EndDuty implements [pipeline.SweepStore].
 func (s *Store) EndDuty(ctx context.Context, d pipeline.Duty) error {
-	_, err := s.call(ctx, "end_duty", []string{s.keys.purges, s.keys.upload(d.ID)}, string(d.Kind), d.ID)
+	_, err := s.call(ctx, "end_duty", []string{s.keys.purges, s.keys.upload(d.ID), s.keys.job(d.ID)}, string(d.Kind), d.ID)
 
 	return err
 }

@@ -15,9 +15,10 @@ func faultTests() map[string]func(*env) {
 		"UnknownBacksOff":           faultUnknown,
 		"JitterSpreads":             faultJitter,
 		"FailuresAreBounded":        faultFailuresAreBounded,
-		"UnchargedAreBounded":       faultUnchargedAreBounded,
+		"MachineFaultsAreBounded":   faultMachineFaultsAreBounded,
+		"LostMachinesAreBounded":    faultLostMachinesAreBounded,
 		"ChargeResetsTheUncharged":  faultChargeResets,
-		"ReleasesCountAsUncharged":  faultReleasesCount,
+		"ReleasesAreNot":            faultReleasesAreNot,
 		"LostIsRequeuedAtOnce":      faultLost,
 		"LostTooOftenIsQuarantined": faultQuarantine,
 	}
@@ -123,8 +124,8 @@ func faultFailuresAreBounded(e *env) {
 	require.Empty(e, e.claim(w, 1))
 }
 
-// A task that only ever comes back, whosever fault it is, doesn't go round for ever.
-func faultUnchargedAreBounded(e *env) {
+// A task that finds no machine that works doesn't go round for ever.
+func faultMachineFaultsAreBounded(e *env) {
 	w := e.attach("w1")
 	j := e.job()
 
@@ -141,17 +142,44 @@ func faultUnchargedAreBounded(e *env) {
 	require.Equal(e, pipeline.TaskDead, got.Tasks[0].State)
 }
 
-func faultReleasesCount(e *env) {
-	w := e.attach("w1")
+// A task that takes down one machine after the other doesn't go round for ever.
+func faultLostMachinesAreBounded(e *env) {
 	j := e.job()
 
 	for range 10 {
-		require.Equal(e, pipeline.VerdictAccepted, e.release(w, e.claimOne(w).Ref))
+		require.Equal(e, pipeline.TaskReady, e.task(j.ID, 0).State)
+
+		session, _, err := e.store.AttachWorker(e.ctx(), pipeline.Worker{ID: "w1", MachineID: "m1"}, leaseFor)
+		require.NoError(e, err)
+		e.claimOne(worker{"w1", session})
+		require.NoError(e, e.store.LoseMachine(e.ctx(), "m1"))
 	}
 
 	got := e.get(j.ID)
 	require.Equal(e, pipeline.JobFailed, got.State)
-	require.Equal(e, pipeline.ReasonWorkerDrained, got.Failure.Reason)
+	require.Equal(e, pipeline.ReasonWorkerLost, got.Failure.Reason)
+}
+
+// Drains and assignments that were lost on the way are nobody's fault: a task
+// lives through any number of them, and they don't count with those that are.
+func faultReleasesAreNot(e *env) {
+	w := e.attach("w1")
+	j := e.job()
+
+	for range 9 {
+		e.fail(w, e.claimOne(w).Ref, pipeline.FaultMachine, pipeline.ReasonMachineFault)
+	}
+
+	for range 20 {
+		require.Equal(e, pipeline.VerdictAccepted, e.release(w, e.claimOne(w).Ref))
+		e.claimOne(w)
+
+		w = e.attach("w1") // and doesn't know of it
+	}
+
+	require.Equal(e, pipeline.TaskReady, e.task(j.ID, 0).State)
+	e.fail(w, e.claimOne(w).Ref, pipeline.FaultMachine, pipeline.ReasonMachineFault)
+	require.Equal(e, pipeline.TaskDead, e.task(j.ID, 0).State)
 }
 
 func faultChargeResets(e *env) {

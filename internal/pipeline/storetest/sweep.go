@@ -13,6 +13,7 @@ func sweepTests() map[string]func(*env) {
 		"OneLeads":                  sweepOneLeads,
 		"LeadershipLapses":          sweepLeadershipLapses,
 		"ResignIsImmediate":         sweepResign,
+		"ResignWakesForTheOverdue":  sweepResignWakes,
 		"PauseRenewsOnce":           sweepPauseRenewsOnce,
 		"FirstSweepIsAfterAPause":   sweepFirst,
 		"NextDueIsTheNext":          sweepNextDue,
@@ -29,6 +30,9 @@ func dutyTests() map[string]func(*env) {
 		"CleanAfterARelease":       dutyCleanAfterRelease,
 		"RetryWithdrawsTheClean":   dutyRetryWithdraws,
 		"ComesAgainUntilItIsEnded": dutyComesAgain,
+		"PublishNeedsItsJob":       dutyPublishStays,
+		"NewerCleanStays":          dutyNewerCleanStays,
+		"LateWritesArePurged":      dutyPurgesLateWrites,
 	}
 }
 
@@ -67,6 +71,24 @@ func sweepResign(e *env) {
 	require.False(e, e.sweepAs("b").Leader)
 	require.NoError(e, e.store.Resign(e.ctx(), "a"))
 	require.True(e, e.sweepAs("b").Leader)
+}
+
+// What a leader left undone when it stopped wakes the others.
+func sweepResignWakes(e *env) {
+	e.upload(time.Second)
+	e.sweepAs("a")
+	e.advance(e.T, 2*time.Second)
+
+	wakes, err := e.store.Wakes(e.ctx())
+	require.NoError(e, err)
+	require.NoError(e, e.store.Resign(e.ctx(), "a"))
+
+	select {
+	case wake := <-wakes:
+		require.Equal(e, pipeline.WakeDue, wake)
+	case <-time.After(patience):
+		require.Fail(e, "nobody was woken")
+	}
 }
 
 // After an outage of the control plane every worker gets one more lease.
@@ -230,4 +252,57 @@ func dutyComesAgain(e *env) {
 	require.NoError(e, e.store.EndDuty(e.ctx(), duties[0]))
 	require.NoError(e, e.store.EndDuty(e.ctx(), duties[0]))
 	require.Empty(e, e.pass(5*time.Minute).Duties)
+}
+
+// A job that is done and isn't published keeps its duty, whatever whoever did it believes.
+func dutyPublishStays(e *env) {
+	w := e.attach("w1")
+	j := e.planned(w, encode(1))
+	e.finish(w, e.claimOne(w).Ref)
+	require.Len(e, e.pass(6*time.Second).Duties, 1)
+
+	duty := pipeline.Duty{Kind: pipeline.DutyPublish, ID: j.ID, Project: j.Project}
+	require.NoError(e, e.store.EndDuty(e.ctx(), duty))
+	require.Equal(e, []pipeline.Duty{duty}, e.pass(time.Minute).Duties)
+	require.True(e, e.complete(j.ID, 1))
+	require.Empty(e, e.pass(2*time.Minute).Duties)
+}
+
+// The end of a run's clean-up doesn't end that of the next run.
+func dutyNewerCleanStays(e *env) {
+	w := e.attach("w1")
+	j := e.failed(w)
+	duties := e.pass(6*time.Minute + leaseFor + 5*time.Second).Duties
+	require.Len(e, duties, 1)
+
+	_, err := e.store.RetryJob(e.ctx(), j.ID, 1, probe())
+	require.NoError(e, err)
+	e.fail(w, e.claimOne(w).Ref, pipeline.FaultInput, pipeline.ReasonInputNotMedia)
+	require.NoError(e, e.store.EndDuty(e.ctx(), duties[0]))
+
+	again := e.pass(6*time.Minute + leaseFor + 5*time.Second).Duties
+	require.Equal(e, duties, again)
+	require.NoError(e, e.store.EndDuty(e.ctx(), again[0]))
+	require.Empty(e, e.pass(10*time.Minute).Duties)
+}
+
+// Who deletes a job that ended a moment ago leaves nothing that a worker still wrote.
+func dutyPurgesLateWrites(e *env) {
+	w := e.attach("w1")
+	j := e.failed(w)
+	require.NoError(e, e.store.DeleteJob(e.ctx(), j.ID))
+
+	first := e.sweep().Duties
+	require.Len(e, first, 1)
+
+	for range 2 {
+		require.NoError(e, e.store.EndDuty(e.ctx(), first[0]))
+	}
+
+	require.Empty(e, e.pass(6*time.Minute).Duties)
+
+	second := e.pass(leaseFor + 5*time.Second).Duties
+	require.Equal(e, first, second)
+	require.NoError(e, e.store.EndDuty(e.ctx(), second[0]))
+	require.Empty(e, e.pass(10*time.Minute).Duties)
 }

@@ -36,15 +36,13 @@ for i = 1, #stored, 2 do
     leases[#leases + 1] = m
     kept[#kept + 1] = { m, tonumber(attempt) }
   else
-    release_held(m, ARGV[10], ARGV[11])
+    local job, index, t = leased_task(m)
+    if job then return_task(job, index, t, 'release', 'RELEASED', ARGV[10], ARGV[11]) end
   end
 end
 if #leases > 0 then in_chunks('ZADD', LEASES, leases) end
 flush()
 
 local out = { '', session }
-for _, k in ipairs(kept) do
-  -- Giving back one lease can have ended the job of another.
-  if lease_of(worker, k[1]) == k[2] then out[#out + 1] = lease_row(k[1], k[2], deadline) end
-end
+for _, k in ipairs(kept) do out[#out + 1] = lease_row(k[1], k[2], deadline) end
 return out

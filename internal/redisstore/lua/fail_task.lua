@@ -16,7 +16,7 @@ if t.s ~= 'LEASED' or t.n ~= attempt or t.by ~= worker then
 end
 
 if class == 'MACHINE' then
-  return_task(job, index, t, 'release', 'FAILED', reason, message)
+  blame_machine(job, index, t, 'FAILED', reason, message)
 else
   t.c, t.u = (t.c or 0) + 1, nil
   if class == 'INPUT' or t.c >= tonumber(ARGV[9]) then

@@ -7,8 +7,8 @@
 -- Replay   the rest of what is due. Duties come again after a minute.
 -- $include(task.lua)
 -- $include(worker.lua)
+-- $include(duty.lua)
 local MOST = 64            -- of each kind per call
-local VISIBILITY = 60000   -- a duty that was handed out comes again after that
 local FORGET_AFTER = 3600000
 local replica, ttl, lease_ms = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
@@ -45,17 +45,16 @@ for _, m in ipairs(overdue(LEASES, MOST)) do
   local id, index = parse_member(m)
   local job = load_job(id)
   local t = job and load_task(job, index)
-  if not t then
-    redis.call('ZREM', LEASES, m)
-  elseif t.s == 'LEASED' then
+  if not t or t.s ~= 'LEASED' then
+    redis.call('ZREM', LEASES, m) -- it would be due for ever
+  else
     t.l = (t.l or 0) + 1
     if t.l >= tonumber(ARGV[5]) then
       kill_task(job, index, t, 'LOST', 'QUARANTINED',
         'The task was lost with ' .. t.l .. ' workers (' .. lost_workers(job, index, t) .. ') and is not given to another.')
       dead = dead + 1
-    elseif return_task(job, index, t, 'lose', 'LOST', 'WORKER_LOST', 'The worker was silent until its lease ran out.') then
-      dead = dead + 1
     else
+      return_task(job, index, t, 'lose', 'LOST', 'WORKER_LOST', 'The worker was silent until its lease ran out.')
       requeued = requeued + 1
     end
     WAKES.WORKER = true

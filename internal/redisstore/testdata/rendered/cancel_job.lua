@@ -217,11 +217,11 @@ local ENDED_UPLOAD = {
 --
 -- A task's fields: k kind, s state, r run, o output, w weight, n newest
 -- attempt, by its worker, at when it began, nb not before, c charged failures,
--- l losses, u uncharged returns in a row, wt tasks it waits for, nx tasks that
--- wait for it, z it was the last of its run.
+-- l losses, u attempts in a row that a machine spoilt, wt tasks it waits for, nx
+-- tasks that wait for it, z it was the last of its run.
 local MAX_ATTEMPTS_KEPT = 16
--- A task that keeps coming back without a charge would go round for ever.
-local MAX_UNCHARGED = 10
+-- A task that spoils every machine, or finds none that works, would go round for ever.
+local MAX_MACHINE_FAULTS = 10
 local EPOCH = 1577836800000 -- 2020-01-01
 
 local function member(id, index) return string.format('%s-%05d', id, index) end
@@ -370,28 +370,31 @@ local function kill_task(job, index, t, outcome, reason, message, charged)
   clean_later(job)
 end
 
--- return_task gives an attempt back without a charge: READY, or dead when
--- that happened too often in a row. True if it is dead.
+-- return_task gives an attempt back without a charge, however often: the task is READY.
 local function return_task(job, index, t, by, outcome, reason, message)
-  t.u = (t.u or 0) + 1
-  if t.u >= MAX_UNCHARGED then
-    kill_task(job, index, t, outcome, reason, message)
-    return true
-  end
   end_attempt(job, index, t, outcome, reason, message)
   make_ready(job, index, t, by)
   add_event(job, 'TASK_DELAYED', index, t.n, reason, message)
-  return false
 end
 
--- release_held gives back a lease of a worker, by the member it is held as.
-local function release_held(m, reason, message)
+-- blame_machine gives back an attempt that its machine spoilt: READY, or dead
+-- when that happened too often in a row.
+local function blame_machine(job, index, t, outcome, reason, message)
+  t.u = (t.u or 0) + 1
+  if t.u >= MAX_MACHINE_FAULTS then
+    kill_task(job, index, t, outcome, reason, message)
+  else
+    return_task(job, index, t, 'release', outcome, reason, message)
+  end
+end
+
+-- leased_task returns what a worker holds, by the member it is held as; nil if
+-- the script ended that lease.
+local function leased_task(m)
   local id, index = parse_member(m)
   local job = load_job(id)
   local t = job and load_task(job, index)
-  if t and t.s == 'LEASED' then
-    return_task(job, index, t, 'release', 'RELEASED', reason, message)
-  end
+  if t and t.s == 'LEASED' then return job, index, t end
 end
 
 -- lease_row is a lease as a reader needs it; call it after flush.

@@ -191,6 +191,11 @@ end
 local function job_row(id)
   return redis.call('HMGET', job_key(id), unpack(ROW))
 end
+-- Duties: work outside the store, in DUTIES as kind|id by when to hand it out.
+local VISIBILITY = 60000 -- a duty that was handed out comes again after that
+
+-- purge_again_field is where the purges keep when a duty to purge comes once more.
+local function purge_again_field(id) return 'again|' .. id end
 local id = ARGV[2]
 local job = load_job(id)
 if not job then
@@ -202,6 +207,9 @@ if job.state ~= 'COMPLETED' and job.state ~= 'FAILED' and job.state ~= 'CANCELED
 redis.call('HSET', KEYS[12], id, redis.call('GET', KEYS[10]))
 redis.call('ZADD', DUTIES, NOW, 'PURGE|' .. id)
 due(NOW)
+-- A URL to write may outlive the job: what comes late is purged when the duty to clean would have seen it.
+local clean = redis.call('ZSCORE', DUTIES, 'CLEAN|' .. id)
+if clean and tonumber(clean) > NOW then redis.call('HSET', KEYS[12], purge_again_field(id), clean) end
 drop_duties(job)
 redis.call('ZREM', index_key(job.project, job.state), id)
 redis.call('DEL', KEYS[9], KEYS[10], KEYS[11])

@@ -47,7 +47,7 @@ local function publish_wakes()
   for wake in pairs(WAKES) do redis.call('PUBLISH', WAKE_CHANNEL, wake) end
 end
 if redis.call('HGET', SWEEP, 'leader') == ARGV[2] then
-  redis.call('HDEL', SWEEP, 'leader')
+  redis.call('HDEL', SWEEP, 'leader', 'next') -- what was due and not done yet has to wake, too
   due(NOW)
   publish_wakes()
 end
