@@ -12,6 +12,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path"
@@ -61,9 +62,12 @@ func (p *Publisher) Publish(ctx context.Context, jobID string) error {
 		}
 		return fmt.Errorf("publish job %s: %w", jobID, err)
 	}
-	outputs, manifests, ok := assemble(job)
-	if !ok {
+	if !done(job) {
 		return nil
+	}
+	outputs, manifests, err := assemble(job)
+	if err != nil {
+		return fmt.Errorf("publish job %s: %w", jobID, err)
 	}
 	if err := p.write(ctx, manifests); err != nil {
 		return fmt.Errorf("publish job %s: %w", jobID, err)
@@ -80,22 +84,24 @@ func (p *Publisher) Publish(ctx context.Context, jobID string) error {
 	return nil
 }
 
-// assemble computes what a job publishes; false if it isn't ready.
-func assemble(job pipeline.Job) ([]media.Output, []media.Manifest, bool) {
-	if job.State != pipeline.JobRunning || job.Plan == nil {
-		return nil, nil, false
+// done reports whether a job runs and all tasks of its run are done.
+func done(job pipeline.Job) bool {
+	return job.State == pipeline.JobRunning && !slices.ContainsFunc(job.Tasks, func(t pipeline.Task) bool {
+		return t.Run == job.Run && t.State != pipeline.TaskDone
+	})
+}
+
+// assemble computes what a job publishes. An error says that its tasks don't
+// make what was planned, which somebody has to look at.
+func assemble(job pipeline.Job) ([]media.Output, []media.Manifest, error) {
+	if job.Plan == nil || len(job.Plan.Outputs) == 0 {
+		return nil, nil, errors.New("its tasks are done and it has no plan")
 	}
 	tasks := slices.Clone(job.Tasks)
 	slices.SortFunc(tasks, func(a, b pipeline.Task) int { return cmp.Compare(indexOf(a), indexOf(b)) })
 	parts := map[string][]media.Part{}
 	for _, task := range tasks {
-		if task.Run != job.Run {
-			continue
-		}
-		if task.State != pipeline.TaskDone {
-			return nil, nil, false
-		}
-		if part, ok := partOf(task); ok {
+		if part, ok := partOf(task); ok && task.Run == job.Run {
 			parts[task.Output] = append(parts[task.Output], part)
 		}
 	}
@@ -103,13 +109,13 @@ func assemble(job pipeline.Job) ([]media.Output, []media.Manifest, bool) {
 	var manifests []media.Manifest
 	for _, plan := range job.Plan.Outputs {
 		if len(parts[plan.Name]) == 0 {
-			return nil, nil, false
+			return nil, nil, fmt.Errorf("its tasks are done and made nothing of output %s", plan.Name)
 		}
 		output, files := media.Assemble(plan, parts[plan.Name], media.OutputPrefix(job.Project, job.ID, plan.Name))
 		outputs = append(outputs, output)
 		manifests = append(manifests, files...)
 	}
-	return outputs, manifests, len(outputs) > 0
+	return outputs, manifests, nil
 }
 
 // indexOf returns a task's index in its job: its place in playback order.

@@ -149,6 +149,25 @@ func TestTooEarly(t *testing.T) {
 	require.Empty(t, b.keys(t))
 }
 
+// TestNothingMade: a job whose tasks are done and made nothing is told of,
+// again and again, rather than left to run for ever in silence.
+func TestNothingMade(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	job := b.encoded(t, 1)
+	workers, err := b.store.ListWorkers(t.Context())
+	require.NoError(t, err)
+	leases, err := b.store.ClaimTasks(t.Context(), pipeline.Claim{
+		RequestID: ulid.Make().String(), WorkerID: "w1", Session: workers[0].Session, Max: 1, Lease: time.Minute,
+	})
+	require.NoError(t, err)
+	_, last, err := b.store.FinishTask(t.Context(), pipeline.TaskResult{Ref: leases[0].Ref, WorkerID: "w1"})
+	require.NoError(t, err)
+	require.True(t, last)
+	require.ErrorContains(t, b.publisher(b.out).Publish(t.Context(), job.ID), "output two")
+	require.Empty(t, b.keys(t))
+}
+
 // TestTwoReplicas: publishing on two replicas at once completes the job once.
 func TestTwoReplicas(t *testing.T) {
 	t.Parallel()
