@@ -34,7 +34,7 @@ func EncodeArgs(work *tcoderv1.EncodeWork, sourceURL string) ([]string, error) {
 	args = append(args, "-i", sourceURL)
 
 	video, audio := work.GetOutput().GetVideo(), work.GetOutput().GetAudio()
-	if graph := filterGraph(video, sourceStream(work, video.GetStreamIndex())); graph != "" {
+	if graph := filterGraph(work); graph != "" {
 		args = append(args, "-filter_complex", graph)
 	}
 
@@ -47,6 +47,10 @@ func EncodeArgs(work *tcoderv1.EncodeWork, sourceURL string) ([]string, error) {
 			args = append(args, "-map", fmt.Sprintf("[v%d]", encoded))
 			args = append(args, videoArgs(video, rendition)...)
 			encoded++
+
+			if n := knownFrames(work); n > 0 {
+				args = append(args, "-frames:v", strconv.FormatUint(n, 10))
+			}
 		}
 
 		if work.GetOutput().GetKind() == tcoderv1.OutputKind_OUTPUT_KIND_HLS {
@@ -189,7 +193,7 @@ func videoArgs(video *tcoderv1.VideoPlan, rendition *tcoderv1.RenditionPlan) []s
 
 	args = append(args, rateArgs(video, rendition.GetVideoBitrateBps())...)
 
-	// The filters made the cadence constant. This holds the first picture from
+	// The filters made the cadence constant. cfr holds the first picture from
 	// the start of the container's clock where it comes later, and fills what
 	// FFmpeg loses when a source changes its size midway and the filters start
 	// anew.
@@ -286,10 +290,8 @@ func audioArgs(work *tcoderv1.EncodeWork) []string {
 func commonArgs(work *tcoderv1.EncodeWork) []string {
 	args := []string{"-map_metadata", "-1", "-map_chapters", "-1", "-max_muxing_queue_size", "4096"}
 
-	// Where a duration is only measured, timestamps may start over in the
-	// middle, and the source is really longer.
 	longest := work.GetLimits().GetMaxDuration().AsDuration()
-	if d := work.GetDuration().AsDuration(); d > 0 && !isOne(work.GetSource().GetFormat(), measured()) {
+	if d := work.GetDuration().AsDuration(); d > 0 && !mayBeLonger(work.GetSource()) {
 		longest = d + lengthSlack
 	}
 
@@ -298,6 +300,22 @@ func commonArgs(work *tcoderv1.EncodeWork) []string {
 	}
 
 	return args
+}
+
+// mayBeLonger reports whether a source may last longer than it was probed:
+// where a duration is only measured, timestamps may start over in the middle.
+func mayBeLonger(source *tcoderv1.ProbeResult) bool {
+	return isOne(source.GetFormat(), measured())
+}
+
+// knownFrames is the number of frames that a rendition has, 0 if the source
+// may be longer.
+func knownFrames(work *tcoderv1.EncodeWork) uint64 {
+	if mayBeLonger(work.GetSource()) {
+		return 0
+	}
+
+	return work.GetOutput().GetVideo().GetExpectedFrames()
 }
 
 func mp4Args(work *tcoderv1.EncodeWork, path string) []string {

@@ -15,15 +15,21 @@ import (
 // The constant cadence is made last. The pictures that fill a hole are then
 // all the same one, however long the hole; before the scaling they would be
 // copies, which wait in memory for the encoder.
-func filterGraph(video *tcoderv1.VideoPlan, source *tcoderv1.StreamInfo) string {
+func filterGraph(work *tcoderv1.EncodeWork) string {
+	video := work.GetOutput().GetVideo()
 	encoded := slices.DeleteFunc(slices.Clone(video.GetRenditions()), (*tcoderv1.RenditionPlan).GetCopy)
 	if len(encoded) == 0 {
 		return ""
 	}
 
 	from := input(video.GetStreamIndex())
-	filters := sourceFilters(video, source, encoded[0])
+	filters := sourceFilters(video, sourceStream(work, video.GetStreamIndex()), encoded[0])
 	cadence := fmt.Sprintf("fps=%d/%d", video.GetFrameRate().GetNum(), video.GetFrameRate().GetDen())
+	if knownFrames(work) > 0 {
+		// Else a last picture of unknown duration would be dropped. One too many
+		// doesn't get past the known number.
+		cadence += ":eof_action=pass"
+	}
 
 	var chains []string
 
