@@ -24,34 +24,34 @@ type scratch struct {
 
 // openScratch makes the worker's folder below base, and removes those of
 // workers that died without removing theirs.
-func openScratch(base, workerID string) (*scratch, error) {
+func openScratch(base, workerID string) (s *scratch, err error) {
 	if err := os.MkdirAll(base, 0o700); err != nil {
 		return nil, fmt.Errorf("scratch folder: %w", err)
 	}
+
+	base, err = filepath.Abs(base)
+	if err != nil {
+		return nil, fmt.Errorf("scratch folder: %w", err)
+	}
+
+	turn, err := takeTurn(base)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, turn.Close()) }()
 
 	if err := sweepScratch(base); err != nil {
 		return nil, fmt.Errorf("sweep the scratch folder: %w", err)
 	}
 
-	base, err := filepath.Abs(base)
-	if err != nil {
+	dir := filepath.Join(base, scratchPrefix+workerID)
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("scratch folder: %w", err)
 	}
 
-	// Another worker that sweeps must never see the folder without its lock, so
-	// it gets its name last.
-	dir, making := filepath.Join(base, scratchPrefix+workerID), filepath.Join(base, ".making-"+workerID)
-	if err := os.Mkdir(making, 0o700); err != nil {
-		return nil, fmt.Errorf("scratch folder: %w", err)
-	}
-
-	lock, err := lockScratch(making)
+	lock, err := lockScratch(dir)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock the scratch folder: %w", err), os.RemoveAll(making))
-	}
-
-	if err := os.Rename(making, dir); err != nil {
-		return nil, errors.Join(fmt.Errorf("scratch folder: %w", err), os.RemoveAll(making), lock.Close())
+		return nil, errors.Join(fmt.Errorf("lock the scratch folder: %w", err), os.RemoveAll(dir))
 	}
 
 	return &scratch{dir: dir, lock: lock}, nil
@@ -59,7 +59,35 @@ func openScratch(base, workerID string) (*scratch, error) {
 
 // close removes the folder.
 func (s *scratch) close() error {
-	return errors.Join(os.RemoveAll(s.dir), s.lock.Close())
+	turn, err := takeTurn(filepath.Dir(s.dir))
+	if err != nil {
+		return errors.Join(err, s.lock.Close())
+	}
+
+	return errors.Join(os.RemoveAll(s.dir), s.lock.Close(), turn.Close())
+}
+
+// takeTurn waits until no other worker makes or removes folders below base:
+// who removed one while another looks for its lock would find it not empty.
+// Closing the file ends the turn, and so does the end of the process.
+func takeTurn(base string) (*os.File, error) {
+	dir, err := os.Open(base)
+	if err != nil {
+		return nil, fmt.Errorf("scratch folder: %w", err)
+	}
+
+	for {
+		err = syscall.Flock(int(dir.Fd()), syscall.LOCK_EX)
+		if !errors.Is(err, syscall.EINTR) {
+			break
+		}
+	}
+
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("lock the scratch folder: %w", err), dir.Close())
+	}
+
+	return dir, nil
 }
 
 func lockScratch(dir string) (*os.File, error) {
