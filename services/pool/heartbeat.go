@@ -13,6 +13,10 @@ import (
 // before the control plane ends it. The worker ends it by itself, if it can.
 const overtimeGrace = time.Minute
 
+// seenEvery is the longest time between two calls that show an idle worker to
+// be there: the store lists those that were seen within a minute.
+const seenEvery = 20 * time.Second
+
 // heartbeat renews the leases of a worker and tells it of those that are lost.
 func (s *Service) heartbeat(ctx context.Context, sess *session, h *tcoderv1.Heartbeat) {
 	ack := &tcoderv1.HeartbeatAck{}
@@ -75,7 +79,7 @@ func (s *session) renewals(h *tcoderv1.Heartbeat, cfg Config, now time.Time) ([]
 	}
 	interval := cfg.ProgressInterval
 	if len(s.leases) == 0 {
-		interval = cfg.Lease // just to be seen
+		interval = min(cfg.Lease, seenEvery)
 	}
 	if now.Sub(s.lastRenewal) < interval {
 		return nil, overtime, false
