@@ -201,6 +201,10 @@ func waitText(w *tcoderv1.Waiting) string {
 	case tcoderv1.WaitReason_WAIT_REASON_UPLOAD:
 		return "for its upload"
 	case tcoderv1.WaitReason_WAIT_REASON_QUEUE:
+		if w.GetPosition() == 0 {
+			return "for a free worker"
+		}
+
 		return "for " + count(int(w.GetPosition()), "task") + " before it"
 	case tcoderv1.WaitReason_WAIT_REASON_NO_WORKER:
 		return "for a worker"
