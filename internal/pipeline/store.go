@@ -164,7 +164,8 @@ type LeaseStore interface {
 	// run is done, lastOfRun is true and the job has a DutyPublish.
 	FinishTask(ctx context.Context, r TaskResult) (v Verdict, lastOfRun bool, err error)
 	// FailTask ends an attempt with a fault: the task is DELAYED, READY (the
-	// machine's fault, up to 9 in a row) or DEAD; a dead task fails its job.
+	// first in a row that is the machine's fault) or DEAD (charged too often,
+	// or the 10th machine's fault in a row); a dead task fails its job.
 	FailTask(ctx context.Context, f TaskFault) (Verdict, error)
 	// ReleaseTask hands an attempt back, not charged, however often: the task
 	// is READY.

@@ -15,6 +15,7 @@ func faultTests() map[string]func(*env) {
 		"UnknownBacksOff":           faultUnknown,
 		"JitterSpreads":             faultJitter,
 		"FailuresAreBounded":        faultFailuresAreBounded,
+		"MachineFaultsRest":         faultMachineFaultsRest,
 		"MachineFaultsAreBounded":   faultMachineFaultsAreBounded,
 		"LostMachinesAreBounded":    faultLostMachinesAreBounded,
 		"ChargeResetsTheUncharged":  faultChargeResets,
@@ -124,6 +125,27 @@ func faultFailuresAreBounded(e *env) {
 	require.Empty(e, e.claim(w, 1))
 }
 
+// One broken machine that takes every task at once, and fails it at once,
+// leaves the others the time to take it.
+func faultMachineFaultsRest(e *env) {
+	w := e.attach("w1")
+	j := e.job()
+	e.fail(w, e.claimOne(w).Ref, pipeline.FaultMachine, pipeline.ReasonMachineFault)
+
+	for _, seconds := range []int{1, 2, 4} {
+		want := time.Duration(seconds) * time.Second
+		e.fail(w, e.claimOne(w).Ref, pipeline.FaultMachine, pipeline.ReasonMachineFault)
+
+		task := e.task(j.ID, 0)
+		attempt := task.Attempts[len(task.Attempts)-1]
+		require.Equal(e, pipeline.TaskDelayed, task.State)
+		require.False(e, attempt.Charged)
+		require.WithinDuration(e, attempt.Ended.Add(want), task.NotBefore, 0)
+		require.Empty(e, e.claim(w, 1))
+		require.Equal(e, 1, e.pass(want).Woken)
+	}
+}
+
 // A task that finds no machine that works doesn't go round for ever.
 func faultMachineFaultsAreBounded(e *env) {
 	w := e.attach("w1")
@@ -131,6 +153,7 @@ func faultMachineFaultsAreBounded(e *env) {
 
 	for range 9 {
 		e.fail(w, e.claimOne(w).Ref, pipeline.FaultMachine, pipeline.ReasonMachineFault)
+		e.pass(time.Minute)
 		require.Equal(e, pipeline.TaskReady, e.task(j.ID, 0).State)
 	}
 
@@ -168,6 +191,7 @@ func faultReleasesAreNot(e *env) {
 
 	for range 9 {
 		e.fail(w, e.claimOne(w).Ref, pipeline.FaultMachine, pipeline.ReasonMachineFault)
+		e.pass(time.Minute)
 	}
 
 	for range 20 {
@@ -189,6 +213,7 @@ func faultChargeResets(e *env) {
 	for range 2 {
 		for range 9 {
 			e.fail(w, e.claimOne(w).Ref, pipeline.FaultMachine, pipeline.ReasonMachineFault)
+			e.pass(time.Minute)
 		}
 
 		e.fail(w, e.claimOne(w).Ref, pipeline.FaultUnknown, pipeline.ReasonEncodeFailed)

@@ -1,4 +1,4 @@
--- Ends an attempt with a fault: DELAYED, READY (the machine's fault) or DEAD, which fails the job.
+-- Ends an attempt with a fault: DELAYED, READY (the first in a row that is the machine's) or DEAD, which fails the job.
 -- KEYS  common; 9 job, 10 leases of the worker. Derived: the job's indexes; of a job that fails,
 --       the leases of its other tasks' workers.
 -- ARGV  prefix, job id, index, attempt, worker id, class, reason, message,
@@ -15,20 +15,33 @@ if t.s ~= 'LEASED' or t.n ~= attempt or t.by ~= worker then
   return { '', ended_as(job, index, worker, attempt, 'FAILED') and 'ACCEPTED' or 'STALE' }
 end
 
+-- delay_task rests the task; the pause doubles with each failure before this one.
+local function delay_task(failures_before, charged)
+  end_attempt(job, index, t, 'FAILED', reason, message, charged)
+  local backoff = math.min(tonumber(ARGV[10]) * 2 ^ failures_before, tonumber(ARGV[11])) * tonumber(ARGV[12])
+  t.s, t.by, t.at, t.nb = next_state('task', t.s, 'retry'), nil, nil, NOW + math.floor(backoff)
+  save_task(job, index, t)
+  redis.call('ZADD', DELAYED, t.nb, member(job.id, index))
+  due(t.nb)
+  add_event(job, 'TASK_DELAYED', index, attempt, reason, message)
+end
+
 if class == 'MACHINE' then
-  blame_machine(job, index, t, 'FAILED', reason, message)
+  local before = t.u or 0
+  if before == 0 or before + 1 >= MAX_MACHINE_FAULTS then
+    blame_machine(job, index, t, 'FAILED', reason, message)
+  else
+    -- A worker that fails at once is free at once: without a rest it would get
+    -- the task again and again, and kill it before another comes.
+    t.u = before + 1
+    delay_task(before - 1)
+  end
 else
   t.c, t.u = (t.c or 0) + 1, nil
   if class == 'INPUT' or t.c >= tonumber(ARGV[9]) then
     kill_task(job, index, t, 'FAILED', reason, message, true)
   else
-    end_attempt(job, index, t, 'FAILED', reason, message, true)
-    local backoff = math.min(tonumber(ARGV[10]) * 2 ^ (t.c - 1), tonumber(ARGV[11])) * tonumber(ARGV[12])
-    t.s, t.by, t.at, t.nb = next_state('task', t.s, 'retry'), nil, nil, NOW + math.floor(backoff)
-    save_task(job, index, t)
-    redis.call('ZADD', DELAYED, t.nb, member(job.id, index))
-    due(t.nb)
-    add_event(job, 'TASK_DELAYED', index, attempt, reason, message)
+    delay_task(t.c - 1, true)
   end
 end
 flush()
