@@ -23,8 +23,8 @@ import (
 )
 
 const (
-	// settle lets the dispatcher give a ready task to a free slot before
-	// anybody thinks of another machine for it.
+	// settle lets the dispatcher give a ready task to a worker that is there
+	// before another machine is made for it.
 	settle = 100 * time.Millisecond
 	// maxRounds bounds how often one look is followed by the next at once.
 	maxRounds           = 8
@@ -149,10 +149,6 @@ func (r *Reconciler) wait(ctx context.Context, ready <-chan struct{}, pause time
 	case <-r.deps.Elected:
 	case <-r.deps.Provider.Changes():
 	case <-ready:
-		if !r.attached {
-			return // nobody can take the task: no time to lose
-		}
-		sleep(ctx, settle)
 	}
 }
 
@@ -173,22 +169,27 @@ func (r *Reconciler) watch(ctx context.Context, ready chan<- struct{}) {
 			sleep(ctx, retryPause)
 			continue
 		}
+		signal(ready) // for what came before anybody listened
 		for wake := range wakes {
-			if wake != pipeline.WakeReady {
-				continue
-			}
-			select {
-			case ready <- struct{}{}:
-			default: // one waits to be read already
+			if wake == pipeline.WakeReady {
+				signal(ready)
 			}
 		}
+	}
+}
+
+// signal sends to a channel of one, unless a signal waits there already.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 
 // converge looks and acts until there is nothing to do, and returns when to
 // look again.
 func (r *Reconciler) converge(ctx context.Context) time.Duration {
-	failed := false
+	failed, settled := false, false
 	for range maxRounds {
 		snapshot, err := r.look(ctx)
 		if err != nil {
@@ -198,6 +199,11 @@ func (r *Reconciler) converge(ctx context.Context) time.Duration {
 			return retryPause
 		}
 		actions := Decide(snapshot)
+		if r.attached && !settled && growth(actions) > 0 {
+			settled = true
+			sleep(ctx, settle)
+			continue
+		}
 		r.explain(snapshot, actions)
 		if len(actions) == 0 {
 			return r.pause(snapshot)
@@ -226,21 +232,26 @@ func (r *Reconciler) pause(s Snapshot) time.Duration {
 
 // explain notes why the pool doesn't grow though tasks wait.
 func (r *Reconciler) explain(s Snapshot, actions []Action) {
-	growth := 0
-	for _, a := range actions {
-		if a.Kind == Start || a.Kind == Create && a.MachineID == "" {
-			growth++
-		}
-	}
 	reason := ""
 	switch {
-	case demand(s, comingOf(s)) <= growth:
+	case demand(s, comingOf(s)) <= growth(actions):
 	case s.Hold:
 		reason = "Machines can't be created at the moment; the control plane's log says why."
 	default:
 		reason = "The pool is at its limit of machines."
 	}
 	r.holdReason.Store(reason)
+}
+
+// growth counts the machines that actions add.
+func growth(actions []Action) int {
+	n := 0
+	for _, a := range actions {
+		if a.Kind == Start || a.Kind == Create && a.MachineID == "" {
+			n++
+		}
+	}
+	return n
 }
 
 func comingOf(s Snapshot) int {

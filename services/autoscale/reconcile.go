@@ -154,7 +154,9 @@ func (r *Reconciler) apply(ctx context.Context, actions []Action) error {
 				log.WarnContext(ctx, "pool action failed", "reason", a.Reason, "error", err)
 				return err
 			}
-			log.InfoContext(ctx, "pool action done", "reason", a.Reason)
+			if a.MachineID != "" || a.Kind != Create { // a new machine is told of where its id is known
+				log.InfoContext(ctx, "pool action done", "reason", a.Reason)
+			}
 			return nil
 		})
 	}
@@ -227,6 +229,7 @@ func (r *Reconciler) create(ctx context.Context, id string) error {
 		return r.failed(ctx, a, err)
 	}
 	a.ProviderID = providerID
+	r.deps.Log.InfoContext(ctx, "machine created", "machine_id", id, "provider_id", providerID)
 	return r.move(ctx, a, pipeline.MachineCreated, nil)
 }
 

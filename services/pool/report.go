@@ -23,22 +23,31 @@ type settled struct {
 	lastOfRun bool
 }
 
-// takeReport works on a report beside the stream. It is answered once the
-// store has taken it. If that can't be, the worker sends it again.
+// takeReport works on a report beside the stream, and holds the stream up if
+// too many come. It is answered once the store has taken it. If that can't be,
+// the worker sends it again.
 func (s *Service) takeReport(ctx context.Context, sess *session, r *tcoderv1.TaskReport) {
+	select {
+	case sess.turns <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
 	ref := mapper.LeaseRefFromProto(r.GetLease())
 	l, ok := sess.startReport(ref)
-	if !ok {
-		return // this report is worked on already
+	if !ok { // it is worked on already
+		<-sess.turns
+		return
 	}
 	if !s.begin() {
 		sess.endReport(ref, false)
+		<-sess.turns
 		return
 	}
 	ctx = context.WithoutCancel(ctx)
 	go func() {
 		defer s.work.Done()
 		s.report(ctx, sess, l, ref, r)
+		<-sess.turns
 	}()
 }
 

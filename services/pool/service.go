@@ -197,6 +197,8 @@ func (s *Service) watch(ctx context.Context) {
 			sleep(ctx, wakesPause)
 			continue
 		}
+		s.dispatch.wake() // for what came before anybody listened
+		signal(s.checks)
 		for wake := range wakes {
 			switch wake {
 			case pipeline.WakeReady:

@@ -37,6 +37,7 @@ type session struct {
 	log    *slog.Logger
 	out    chan *tcoderv1.AttachResponse
 	ended  chan struct{} // closed once; cause says why
+	turns  chan struct{} // bounds the reports that are worked on
 
 	mu          sync.Mutex
 	cause       error
@@ -57,6 +58,7 @@ func newSession(w pipeline.Worker, number int64, log *slog.Logger) *session {
 		log:      log.With("worker_id", w.ID, "session", number),
 		out:      make(chan *tcoderv1.AttachResponse, outboundMessages),
 		ended:    make(chan struct{}),
+		turns:    make(chan struct{}, reportsAtOnce),
 		leases:   map[pipeline.LeaseRef]*lease{},
 		draining: w.Draining,
 	}
@@ -147,13 +149,12 @@ func (s *session) drop(ref pipeline.LeaseRef) bool {
 	return true
 }
 
-// startReport marks a lease's report as worked on; false if it is already, or
-// too many are.
+// startReport marks a lease's report as worked on; false if it is already.
 func (s *session) startReport(ref pipeline.LeaseRef) (*lease, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := s.leases[ref]
-	if s.reports >= reportsAtOnce || l != nil && l.reporting {
+	if l != nil && l.reporting {
 		return nil, false
 	}
 	if l != nil {

@@ -175,6 +175,7 @@ func (s *Sweeper) watch(ctx context.Context, due chan<- struct{}) {
 			s.wait(ctx, nil, jitter(maxBackoff), true)
 			continue
 		}
+		signal(due) // for what came before anybody listened
 		for wake := range wakes {
 			if wake == pipeline.WakeDue {
 				signal(due)
