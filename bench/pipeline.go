@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -133,16 +134,16 @@ func singleCommand(ctx context.Context, clip, dir string) (cost, error) {
 		"-v", "error", "-nostdin", "-y", "-i", clip, "-filter_complex",
 		"[0:v]scale=-2:1080,split[v0][n0];[n0]scale=-2:720,split[v1][n1];[n1]scale=-2:480,split[v2][n2];[n2]scale=-2:360[v3]",
 	}
-	streams := ""
+	streams := make([]string, 0, len(ladder())+1)
 	for i, r := range ladder() {
 		args = append(args, "-map", fmt.Sprintf("[v%d]", i))
 		args = append(args, encoderArgs(i, r)...)
-		streams += fmt.Sprintf("v:%d,agroup:audio,name:%s ", i, r.name)
+		streams = append(streams, fmt.Sprintf("v:%d,agroup:audio,name:%s", i, r.name))
 	}
 	args = append(args, "-map", "0:a:0")
 	args = append(args, audioArgs()...)
 	args = append(args, hlsArgs(dir)...)
-	args = append(args, "-var_stream_map", streams+"a:0,agroup:audio,name:audio,default:yes",
+	args = append(args, "-var_stream_map", strings.Join(append(streams, "a:0,agroup:audio,name:audio,default:yes"), " "),
 		"-master_pl_name", "master.m3u8", filepath.Join(dir, "%v.m3u8"))
 
 	return command(ctx, "ffmpeg", args...)
@@ -219,7 +220,7 @@ func (st *stack) ready(ctx context.Context) bool {
 	if err != nil {
 		return false
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := (&http.Client{Timeout: time.Second}).Do(req)
 	if err != nil {
 		return false
 	}

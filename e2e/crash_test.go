@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -184,7 +185,7 @@ func descendants(t *testing.T, root int) []int {
 		if err != nil {
 			continue // it ended meanwhile
 		}
-		fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
 		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
 		require.NoError(t, err)
 		parent, err := strconv.Atoi(fields[1])

@@ -77,7 +77,7 @@ func start(t *testing.T, dir string, env []string, args ...string) *daemon {
 	t.Helper()
 	log, err := os.CreateTemp(t.TempDir(), args[0]+"-*.log")
 	require.NoError(t, err)
-	cmd := exec.Command(binary, args...) //nolint:noctx // it is stopped by a signal, so that it can clean up
+	cmd := exec.Command(binary, args...)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	// A group of its own: a Ctrl-C meant for the tests must reach the daemon through its test only.
@@ -157,13 +157,12 @@ type stack struct {
 	address string
 	url     string
 	data    string
-	args    []string
 }
 
 // up starts `tcoder up` on an empty data folder and waits until it serves.
-func up(t *testing.T, args ...string) *stack {
+func up(t *testing.T) *stack {
 	t.Helper()
-	s := &stack{address: freeAddress(t), data: filepath.Join(t.TempDir(), "data"), args: args}
+	s := &stack{address: freeAddress(t), data: filepath.Join(t.TempDir(), "data")}
 	s.url = "http://" + s.address
 	s.start(t)
 
@@ -173,13 +172,14 @@ func up(t *testing.T, args ...string) *stack {
 // start starts `tcoder up`, again on the same folder and port if it ran before.
 func (s *stack) start(t *testing.T) {
 	t.Helper()
-	args := append([]string{"up", "--listen", s.address, "--data", s.data}, s.args...)
-	s.daemon = start(t, t.TempDir(), nil, args...)
+	s.daemon = start(t, t.TempDir(), nil, "up", "--listen", s.address, "--data", s.data)
 	waitReady(t, s.url, s.daemon)
 }
 
 func waitReady(t *testing.T, url string, d *daemon) {
 	t.Helper()
+	probe := http.Client{Timeout: time.Second}
+	defer probe.CloseIdleConnections()
 	require.Eventually(t, func() bool {
 		select {
 		case <-d.done:
@@ -188,7 +188,7 @@ func waitReady(t *testing.T, url string, d *daemon) {
 		}
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/readyz", http.NoBody)
 		require.NoError(t, err)
-		res, err := http.DefaultClient.Do(req)
+		res, err := probe.Do(req)
 		if err != nil {
 			return false
 		}
@@ -246,7 +246,11 @@ func parseJob(t *testing.T, out string) *tcoderv1.Job {
 
 // cliError is what --json prints where there is no job.
 type cliError struct {
-	Error struct{ Code, Reason, Message string }
+	Error struct {
+		Code    string `json:"code"`
+		Reason  string `json:"reason"`
+		Message string `json:"message"`
+	} `json:"error"`
 }
 
 func parseError(t *testing.T, out string) cliError {

@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -214,5 +213,5 @@ func TestBadRequests(t *testing.T) {
 	require.Equal(t, 2, code, "usage")
 	_, errs, code := cli(t, "http://"+freeAddress(t), "jobs", "list")
 	require.Equal(t, 3, code, "unreachable: %s", errs)
-	require.False(t, strings.Contains(errs, "goroutine"))
+	require.NotContains(t, errs, "goroutine")
 }

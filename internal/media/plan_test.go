@@ -53,8 +53,10 @@ func TestLadderSizes(t *testing.T) {
 		want   map[string][2]int
 	}{
 		"landscape": {func(*media.Stream) {}, map[string][2]int{"1080p": {1920, 1080}, "720p": {1280, 720}, "480p": {854, 480}, "360p": {640, 360}}},
-		"rotated": {func(s *media.Stream) { s.RotationDegrees = 90 },
-			map[string][2]int{"1080p": {1080, 1920}, "720p": {720, 1280}, "480p": {480, 854}, "360p": {360, 640}}},
+		"rotated": {
+			func(s *media.Stream) { s.RotationDegrees = 90 },
+			map[string][2]int{"1080p": {1080, 1920}, "720p": {720, 1280}, "480p": {480, 854}, "360p": {360, 640}},
+		},
 		"720p": {func(s *media.Stream) { s.Width, s.Height = 1280, 720 }, map[string][2]int{"720p": {1280, 720}, "480p": {854, 480}, "360p": {640, 360}}},
 		"odd":  {func(s *media.Stream) { s.Width, s.Height = 853, 479 }, map[string][2]int{"480p": {852, 478}, "360p": {642, 360}}},
 		"tiny": {func(s *media.Stream) { s.Width, s.Height = 101, 57 }, map[string][2]int{"56p": {100, 56}}},
