@@ -108,13 +108,6 @@ func (m mediaWork) encode(
 				a.log.Warn("finished segments can't be listed yet", "error", err)
 			}
 
-			for _, object := range finished {
-				// FFmpeg can't tell from a name that an init segment is one of sound.
-				if object.GetName() == work.GetOutput().GetAudio().GetName()+"/init.mp4" {
-					object.ContentType = "audio/mp4"
-				}
-			}
-
 			uploads.add(finished...)
 		},
 	})

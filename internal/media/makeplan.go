@@ -33,12 +33,12 @@ func MakePlan(p Probe, s Spec, l Limits) (Plan, error) {
 	video, hasVideo := pick(p.Streams, StreamVideo)
 	audio, hasAudio := pick(p.Streams, StreamAudio)
 	if s.Audio.Disabled != nil && *s.Audio.Disabled {
-		hasAudio = false
+		audio, hasAudio = Stream{}, false
 	}
 	if !hasVideo && !hasAudio {
 		return Plan{}, &PlanError{"INPUT_NO_USABLE_STREAM", "the source has neither a picture nor sound that this job can use"}
 	}
-	plan := Plan{Duration: p.Duration}
+	plan := Plan{Duration: planDuration(p, video, audio)}
 	for _, spec := range s.Outputs {
 		o := OutputPlan{Name: spec.Name, Kind: spec.Kind}
 		if hasVideo {
@@ -157,7 +157,7 @@ func planVideo(p Probe, v Stream, o OutputSpec, s VideoSettings) (VideoPlan, []s
 		ToneMap:       v.ColorTransfer == "smpte2084" || v.ColorTransfer == "arib-std-b67",
 		Renditions:    renditions,
 	}
-	if d := videoDuration(p, v); d > 0 {
+	if d := streamEnd(p, v); d > 0 {
 		plan.ExpectedFrames = max(1, int64(math.Round(d.Seconds()*rate.Float())))
 	}
 	if o.Copy == CopyWhenFitting && o.Kind == KindMP4 && videoFits(p, v, s) {
@@ -170,13 +170,26 @@ func planVideo(p Probe, v Stream, o OutputSpec, s VideoSettings) (VideoPlan, []s
 	return plan, notes
 }
 
-// videoDuration is how long the picture lasts from the container's start.
-func videoDuration(p Probe, v Stream) time.Duration {
-	if v.Duration <= 0 {
+// planDuration is the end of the last of the streams that are used, from the
+// container's start: a longer one that isn't used doesn't count.
+func planDuration(p Probe, used ...Stream) time.Duration {
+	var end time.Duration
+	for _, s := range used {
+		if s.Kind != "" {
+			end = max(end, streamEnd(p, s))
+		}
+	}
+
+	return end
+}
+
+// streamEnd is how long a stream lasts from the container's start.
+func streamEnd(p Probe, s Stream) time.Duration {
+	if s.Duration <= 0 {
 		return p.Duration
 	}
 
-	return v.Duration + max(0, v.StartTime-p.StartTime)
+	return s.Duration + max(0, s.StartTime-p.StartTime)
 }
 
 func interlaced(v Stream) bool {

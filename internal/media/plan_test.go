@@ -189,6 +189,17 @@ func TestMissingStreams(t *testing.T) {
 	require.Equal(t, "INPUT_NO_USABLE_STREAM", refused.Reason)
 }
 
+// A stream that isn't used guarantees not to lengthen the plan.
+func TestDurationIsOfUsedStreams(t *testing.T) {
+	t.Parallel()
+	p := camera()
+	p.Duration = time.Minute
+	p.Streams[0].Duration, p.Streams[1].Duration = 12*time.Second, time.Minute
+	require.Equal(t, time.Minute, plan(t, p, media.Spec{}).Duration)
+	silent := true
+	require.Equal(t, 12*time.Second, plan(t, p, media.Spec{Audio: media.AudioSettings{Disabled: &silent}}).Duration)
+}
+
 // The stream that the container marks as default guarantees to be the one that is used.
 func TestDefaultTrackWins(t *testing.T) {
 	t.Parallel()

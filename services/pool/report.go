@@ -46,23 +46,33 @@ func (s *Service) takeReport(ctx context.Context, sess *session, r *tcoderv1.Tas
 	ctx = context.WithoutCancel(ctx)
 	go func() {
 		defer s.work.Done()
-		s.report(ctx, sess, l, ref, r)
-		<-sess.turns
+		result := s.report(ctx, sess, l, ref, r)
+		<-sess.turns // publishing may take long, and must not hold up the stream
+		if result.lastOfRun {
+			s.publish(ctx, sess, result.jobID)
+		}
 	}()
 }
 
-func (s *Service) report(ctx context.Context, sess *session, l *lease, ref pipeline.LeaseRef, r *tcoderv1.TaskReport) {
+// report ends an attempt in the store and answers the worker. Its result is
+// empty if neither could be done.
+func (s *Service) report(ctx context.Context, sess *session, l *lease, ref pipeline.LeaseRef, r *tcoderv1.TaskReport) settled {
 	log := sess.log.With("task_id", ref.TaskID, "attempt", ref.Attempt)
 	var result settled
 	err := persist(ctx, sess, func(ctx context.Context) error {
 		var err error
 		result, err = s.settle(ctx, sess, l, ref, r)
+		if err != nil && !transient(err) {
+			// Saying it again won't help: another attempt might.
+			log.ErrorContext(ctx, "report can't be settled", "error", err)
+			result, err = s.reject(ctx, sess, result, ref, "The control plane could not settle the result.")
+		}
 		return err
 	})
 	sess.endReport(ref, err == nil)
 	if err != nil {
-		log.ErrorContext(ctx, "report can't be settled", "error", err)
-		return
+		log.WarnContext(ctx, "report isn't settled, the worker says it again", "error", err)
+		return settled{}
 	}
 	log.InfoContext(ctx, "attempt ended", "job_id", result.jobID, "report", reportName(r), "verdict", result.verdict.String())
 	s.metrics.reports.WithLabelValues(reportName(r), verdictName(result.verdict)).Inc()
@@ -70,13 +80,23 @@ func (s *Service) report(ctx context.Context, sess *session, l *lease, ref pipel
 		Lease: r.GetLease(), Verdict: result.verdict,
 	}}})
 	s.dispatch.wake()
-	if !result.lastOfRun {
-		return
-	}
+	return result
+}
+
+// publish publishes a job whose tasks are all done. If it can't, or the server
+// stops, the job's duty stays and the sweeper does it.
+func (s *Service) publish(ctx context.Context, sess *session, jobID string) {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	if err := s.deps.Publish(ctx, result.jobID); err != nil {
-		log.WarnContext(ctx, "job can't be published yet", "job_id", result.jobID, "error", err)
+	go func() {
+		select {
+		case <-s.draining:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	if err := s.deps.Publish(ctx, jobID); err != nil {
+		sess.log.WarnContext(ctx, "job can't be published yet", "job_id", jobID, "error", err)
 	}
 }
 
