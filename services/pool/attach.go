@@ -146,6 +146,10 @@ func (s *Service) serve(ctx context.Context, sess *session, stream *stream, cont
 	readerEnded, err := s.write(ctx, sess, stream, control, read)
 	sess.end(err)
 	cancel()
+	// The end of the stream is a message too, and a deaf worker's buffers are full.
+	if deadlineErr := control.SetWriteDeadline(time.Now().Add(writeTimeout)); deadlineErr != nil {
+		sess.log.ErrorContext(ctx, "end of the stream can't be bounded", "error", deadlineErr)
+	}
 	if !readerEnded {
 		// A deadline that has passed wakes the reader, and nothing else does.
 		if deadlineErr := control.SetReadDeadline(time.Unix(1, 0)); deadlineErr != nil {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -139,8 +140,9 @@ type worker struct {
 	id     string
 	stream *connect.BidiStreamForClientSimple[tcoderv1.AttachRequest, tcoderv1.AttachResponse]
 	in     chan *tcoderv1.AttachResponse
-	err    error  // of the stream, once in is closed
-	cut    func() // breaks its connection
+	kept   []*tcoderv1.AttachResponse // came, and wasn't asked for yet
+	err    error                      // of the stream, once in is closed
+	cut    func()                     // breaks its connection
 }
 
 // attach attaches a worker and returns it with its welcome.
@@ -182,7 +184,8 @@ func (r *replica) connect(t *testing.T, hello *tcoderv1.Hello) *worker {
 		t: t, id: hello.GetWorkerId(), stream: stream, in: make(chan *tcoderv1.AttachResponse, 1000),
 		cut: cut,
 	}
-	w.send(&tcoderv1.AttachRequest{Message: &tcoderv1.AttachRequest_Hello{Hello: hello}})
+	// If the server refuses, that shows in what it answers.
+	_ = stream.Send(&tcoderv1.AttachRequest{Message: &tcoderv1.AttachRequest_Hello{Hello: hello}})
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -208,10 +211,17 @@ func (w *worker) send(m *tcoderv1.AttachRequest) {
 	require.NoError(w.t, w.stream.Send(m))
 }
 
-// expect skips messages until one is of the kind that get returns.
+// expect waits for a message of the kind that get returns, and keeps the
+// others for later.
 func expect[M comparable](w *worker, get func(*tcoderv1.AttachResponse) M) M {
 	w.t.Helper()
 	var none M
+	for i, m := range w.kept {
+		if got := get(m); got != none {
+			w.kept = slices.Delete(w.kept, i, i+1)
+			return got
+		}
+	}
 	deadline := time.After(patience)
 	for {
 		select {
@@ -222,6 +232,7 @@ func expect[M comparable](w *worker, get func(*tcoderv1.AttachResponse) M) M {
 			if got := get(m); got != none {
 				return got
 			}
+			w.kept = append(w.kept, m)
 		case <-deadline:
 			require.Failf(w.t, "nothing came", "waiting for %T", none)
 		}

@@ -16,6 +16,8 @@ const (
 	// maxClaims is how many claims are in flight at most. There is one while
 	// tasks are few, and more the longer claims come back full.
 	maxClaims = 8
+	// clockSlack is how exact the age of a task is.
+	clockSlack = 5 * time.Millisecond
 )
 
 // dispatcher gives ready tasks to free slots.
@@ -189,7 +191,9 @@ func (s *Service) claim(ctx context.Context, sess *session, most int) claimed {
 	if len(leases) > 0 {
 		s.metrics.dispatch.Observe(time.Since(started).Seconds())
 	}
-	return claimed{got: len(leases), refused: len(leases) == 0 && stats.ReadyTasks > 0}
+	// A task that became ready meanwhile is no sign of a refusal.
+	refused := len(leases) == 0 && stats.ReadyTasks > 0 && stats.OldestReady > time.Since(started)+clockSlack
+	return claimed{got: len(leases), refused: refused}
 }
 
 // assign sends a task to its worker, or hands it back.
