@@ -228,13 +228,13 @@ func (p *plane) claim() (worker string, l pipeline.Lease) {
 	worker = ulid.Make().String()
 	session, _, err := p.store.AttachWorker(ctx, pipeline.Worker{ID: worker, Slots: 1}, lease)
 	require.NoError(p.t, err)
-	leases, err := p.store.ClaimTasks(ctx, pipeline.Claim{
+	claimed, err := p.store.ClaimTasks(ctx, pipeline.Claim{
 		RequestID: ulid.Make().String(), WorkerID: worker, Session: session, Max: 1, Lease: lease,
 	})
 	require.NoError(p.t, err)
-	require.Len(p.t, leases, 1)
+	require.Len(p.t, claimed.Leases, 1)
 
-	return worker, leases[0]
+	return worker, claimed.Leases[0]
 }
 
 // planned takes a pending job through its probe: an encode task is ready.

@@ -189,11 +189,11 @@ func TestWatchOverARetry(t *testing.T) {
 // progress reports the share of a leased task that is done.
 func (p *plane) progress(worker string, l pipeline.Lease, fraction float64) {
 	p.t.Helper()
-	lost, err := p.store.RenewLeases(p.t.Context(), worker, lease, []pipeline.Renewal{{
+	renewed, err := p.store.RenewLeases(p.t.Context(), worker, lease, []pipeline.Renewal{{
 		Ref: l.Ref, Fraction: fraction, Progress: pipeline.Progress{MediaTime: time.Duration(fraction * float64(time.Minute)), Speed: 2},
 	}})
 	require.NoError(p.t, err)
-	require.Empty(p.t, lost)
+	require.Empty(p.t, renewed.Lost)
 }
 
 // Progress comes at most four times a second, however often it changes, never

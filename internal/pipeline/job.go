@@ -48,6 +48,7 @@ const (
 	WaitQueue   WaitReason = "QUEUE"
 	WaitWorker  WaitReason = "NO_WORKER"
 	WaitBackoff WaitReason = "BACKOFF"
+	WaitProject WaitReason = "PROJECT_LIMIT"
 )
 
 // Job is one source turned into a set of outputs.
@@ -71,7 +72,7 @@ type Job struct {
 	// Filled by GetJob, not by ListJobs.
 	Tasks        []Task
 	Wait         WaitReason
-	WaitPosition int64 // ready tasks before its own
+	WaitPosition int64 // ready tasks that are likely to be leased before its own
 }
 
 // EventType is what happened to a job, as the API's JobEventType without its prefix.

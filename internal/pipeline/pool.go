@@ -36,7 +36,7 @@ type Machine struct {
 
 // PoolStats counts what waits and what runs.
 type PoolStats struct {
-	ReadyTasks   int64
+	ReadyTasks   int64 // those of projects at their limit aren't counted
 	LeasedTasks  int64
 	DelayedTasks int64
 	OldestReady  time.Duration // since the oldest job with a ready task was queued, 0 if none

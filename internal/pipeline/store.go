@@ -23,11 +23,15 @@ type Store interface {
 	Notices
 }
 
-// Idempotency makes the repeat of a create safe. An empty Key means none.
-type Idempotency struct {
-	Key         string
-	Fingerprint string        // of the request; the same key with another one is refused
-	TTL         time.Duration // how long the key is kept
+// Admission says on what terms a job is taken in.
+type Admission struct {
+	// IdempotencyKey makes the repeat of a create safe. Empty: none.
+	IdempotencyKey string
+	Fingerprint    string        // of the request; the same key with another one is refused
+	KeyTTL         time.Duration // how long the key is kept
+	// WaitingLimit is how many jobs of the project may be UPLOADING or PENDING
+	// at most, this one included. 0: any number. A replay isn't refused.
+	WaitingLimit int
 }
 
 // UploadStore keeps uploads. Times of the given records are ignored: the
@@ -35,8 +39,8 @@ type Idempotency struct {
 type UploadStore interface {
 	// CreateUpload writes an upload that expires after ttl, and its job in
 	// UPLOADING. With a known idempotency key it returns the first upload.
-	// Errors: ReasonIdempotencyKeyReused.
-	CreateUpload(ctx context.Context, u Upload, j Job, ttl time.Duration, idem Idempotency) (Upload, error)
+	// Errors: ReasonIdempotencyKeyReused, ReasonQueueFull.
+	CreateUpload(ctx context.Context, u Upload, j Job, ttl time.Duration, a Admission) (Upload, error)
 	// GetUpload returns an upload. Errors: ReasonUploadNotFound.
 	GetUpload(ctx context.Context, id string) (Upload, error)
 	// CompleteUpload moves an open upload to COMPLETED and its job to PENDING
@@ -65,9 +69,11 @@ type JobFilter struct {
 // JobStore keeps jobs.
 type JobStore interface {
 	// CreateJob writes a job in PENDING with the given task ready. With a
-	// known idempotency key it returns the first job.
-	// Errors: ReasonIdempotencyKeyReused.
-	CreateJob(ctx context.Context, j Job, first NewTask, idem Idempotency) (Job, error)
+	// known idempotency key it returns the first job. A source that names an
+	// upload shares its object: it is removed with the last job that does.
+	// Errors: ReasonIdempotencyKeyReused, ReasonQueueFull,
+	// ReasonObjectNotFound (its upload is gone).
+	CreateJob(ctx context.Context, j Job, first NewTask, a Admission) (Job, error)
 	// GetJob returns a job with its tasks. Errors: ReasonJobNotFound.
 	GetJob(ctx context.Context, id string) (Job, error)
 	// ListJobs returns jobs by descending id, without tasks and the objects
@@ -83,9 +89,11 @@ type JobStore interface {
 	// RetryJob starts the next run of a FAILED or CANCELED job whose source
 	// is in the store, with the given task ready. expectRun is the run that
 	// ended; a job that is already one further is returned as it is.
+	// waitingLimit is as in Admission.
 	// Errors: ReasonJobNotFound, ReasonJobNotTerminal, ReasonJobTerminal (it
-	// COMPLETED), ReasonInputMissing (its upload never completed).
-	RetryJob(ctx context.Context, id string, expectRun int, first NewTask) (Job, error)
+	// COMPLETED), ReasonInputMissing (its upload never completed),
+	// ReasonQueueFull.
+	RetryJob(ctx context.Context, id string, expectRun int, first NewTask, waitingLimit int) (Job, error)
 	// DeleteJob removes a terminal job, its tasks, events and upload, and
 	// leaves a DutyPurge for its objects. Until that is ended, a replay
 	// succeeds.
@@ -104,6 +112,15 @@ type Claim struct {
 	Session   int64 // of the worker's attach; an older one gets nothing
 	Max       int
 	Lease     time.Duration
+	// RunningLimit is how many tasks of one project may be leased at a time. 0: any number.
+	RunningLimit int
+}
+
+// Claimed is the answer to a claim.
+type Claimed struct {
+	Leases  []Lease
+	More    bool // tasks that a claim could get are still ready
+	Refused bool // the worker is given nothing: see ClaimTasks
 }
 
 // Lease is a task leased to a worker.
@@ -119,6 +136,14 @@ type Renewal struct {
 	Ref      LeaseRef
 	Fraction float64  // of the task, 0 to 1
 	Progress Progress // Percent is ignored
+}
+
+// Renewed is the answer to a renewal.
+type Renewed struct {
+	Lost []LeaseRef
+	// Watched says that somebody watches one of the jobs: progress is worth
+	// telling as it happens.
+	Watched bool
 }
 
 // Verdict is what a store says to a write that names a lease.
@@ -152,14 +177,16 @@ type TaskFault struct {
 // LeaseStore keeps tasks and leases. Every write names its lease; a stale
 // one changes nothing.
 type LeaseStore interface {
-	// ClaimTasks leases up to Max ready tasks to a worker, best first. The
-	// first lease of a job moves it to RUNNING. None are given to a worker
-	// that is draining, unknown, cut off, or attached in a newer session. An
-	// empty answer binds nothing: a replay may be given tasks.
-	ClaimTasks(ctx context.Context, c Claim) ([]Lease, error)
-	// RenewLeases renews leases of a worker for another period and marks it
-	// as seen. It returns those that are lost.
-	RenewLeases(ctx context.Context, workerID string, lease time.Duration, rs []Renewal) (lost []LeaseRef, err error)
+	// ClaimTasks leases up to Max ready tasks to a worker, best first: by
+	// priority; within one, in turn between projects; within a project, the
+	// oldest job first, and its tasks by index. Projects at their limit are
+	// passed over. The first lease of a job moves it to RUNNING. None are given
+	// to a worker that is draining, unknown, cut off, or attached in a newer
+	// session. An empty answer binds nothing: a replay may be given tasks.
+	ClaimTasks(ctx context.Context, c Claim) (Claimed, error)
+	// RenewLeases renews leases of a worker for another period, marks it as
+	// seen and takes their progress in.
+	RenewLeases(ctx context.Context, workerID string, lease time.Duration, rs []Renewal) (Renewed, error)
 	// FinishTask ends an attempt with its result. When the last task of the
 	// run is done, lastOfRun is true and the job has a DutyPublish.
 	FinishTask(ctx context.Context, r TaskResult) (v Verdict, lastOfRun bool, err error)
@@ -228,11 +255,24 @@ type Duty struct {
 	Source  Source // DutyPurge
 }
 
+// SweepRequest says who sweeps and by what rules.
+type SweepRequest struct {
+	Replica   string
+	LeaderTTL time.Duration
+	Lease     time.Duration
+	Retry     RetryPolicy
+	Retention time.Duration // terminal jobs are deleted after it; 0: never
+	// Attached are the workers whose streams this replica holds: they are
+	// marked as seen, whoever leads.
+	Attached []string
+}
+
 // Swept is what a sweep did and what it leaves to do.
 type Swept struct {
 	Leader   bool // false: another replica sweeps, nothing was done
 	Requeued int  // leases that ran out
 	Dead     int  // tasks that were quarantined
+	Retired  int  // jobs that were deleted: their retention is over
 	Woken    int  // delayed tasks that are ready again
 	Duties   []Duty
 	NextDue  time.Duration // until the next deadline; at most the leader's ttl, and a third of a lease while there are any
@@ -240,12 +280,13 @@ type Swept struct {
 
 // SweepStore finds what time has made due.
 type SweepStore interface {
-	// Sweep does what is due if replica is, or becomes, the leader for ttl:
-	// leases that ran out are requeued or quarantined by the policy, delayed
-	// tasks wake, duties are handed out for a minute. After a pause in which
+	// Sweep does what is due if the replica is, or becomes, the leader for its
+	// ttl: leases that ran out are requeued or quarantined by the policy,
+	// delayed tasks wake, terminal jobs past their retention are deleted as by
+	// DeleteJob, duties are handed out for a minute. After a pause in which
 	// nobody swept for longer than half a lease, it first renews all leases
 	// once, so that an outage of the control plane costs no attempt.
-	Sweep(ctx context.Context, replica string, ttl, lease time.Duration, p RetryPolicy) (Swept, error)
+	Sweep(ctx context.Context, r SweepRequest) (Swept, error)
 	// EndDuty ends a duty, unless it is still to do: that of an upload that is
 	// open, of a job whose tasks are done and that isn't published, one that
 	// was left again meanwhile, and the purge of a job that ended a moment ago,

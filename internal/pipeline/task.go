@@ -92,5 +92,5 @@ type RetryPolicy struct {
 
 // DefaultRetryPolicy returns the policy of the design.
 func DefaultRetryPolicy() RetryPolicy {
-	return RetryPolicy{MaxFailures: 4, MaxLosses: 3, Backoff: time.Second, MaxBackoff: time.Minute, Jitter: 0.2}
+	return RetryPolicy{MaxFailures: 4, MaxLosses: 2, Backoff: time.Second, MaxBackoff: time.Minute, Jitter: 0.2}
 }

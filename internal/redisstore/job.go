@@ -15,7 +15,7 @@ import (
 
 // CreateJob implements [pipeline.JobStore].
 func (s *Store) CreateJob(
-	ctx context.Context, j pipeline.Job, first pipeline.NewTask, idem pipeline.Idempotency,
+	ctx context.Context, j pipeline.Job, first pipeline.NewTask, a pipeline.Admission,
 ) (pipeline.Job, error) {
 	spec, err := encodeSpec(j)
 	if err != nil {
@@ -28,12 +28,12 @@ func (s *Store) CreateJob(
 	}
 
 	k := []string{s.keys.job(j.ID), s.keys.spec(j.ID), s.keys.index(j.Project, pipeline.JobPending)}
-	if idem.Key != "" {
-		k = append(k, s.keys.idempotency("job", j.Project, idem.Key))
+	if a.IdempotencyKey != "" {
+		k = append(k, s.keys.idempotency("job", j.Project, a.IdempotencyKey))
 	}
 
-	reply, err := s.callRows(ctx, 1, "create_job", k, j.ID, j.Project, j.Priority, spec, raws[0], idem.Fingerprint,
-		millis(max(idem.TTL, time.Millisecond)))
+	reply, err := s.callRows(ctx, 1, "create_job", k, j.ID, j.Project, j.Priority, spec, raws[0], a.Fingerprint,
+		millis(max(a.KeyTTL, time.Millisecond)))
 	if err != nil {
 		return pipeline.Job{}, err
 	}
@@ -208,7 +208,7 @@ func (s *Store) CancelJob(ctx context.Context, id string) (pipeline.Job, error) 
 
 // RetryJob implements [pipeline.JobStore].
 func (s *Store) RetryJob(
-	ctx context.Context, id string, expectRun int, first pipeline.NewTask,
+	ctx context.Context, id string, expectRun int, first pipeline.NewTask, _ int,
 ) (pipeline.Job, error) {
 	raws, err := encodeTasks([]pipeline.NewTask{first})
 	if err != nil {

@@ -12,15 +12,20 @@ import (
 )
 
 // ClaimTasks implements [pipeline.LeaseStore].
-func (s *Store) ClaimTasks(ctx context.Context, c pipeline.Claim) ([]pipeline.Lease, error) {
+func (s *Store) ClaimTasks(ctx context.Context, c pipeline.Claim) (pipeline.Claimed, error) {
 	k := []string{s.keys.worker(c.WorkerID), s.keys.held(c.WorkerID), s.keys.claim(c.WorkerID, c.RequestID)}
 
-	rows, err := s.call(ctx, "claim_tasks", k, c.WorkerID, c.Session, c.Max, millis(c.Lease))
+	rows, err := s.callRows(ctx, 2, "claim_tasks", k, c.WorkerID, c.Session, c.Max, millis(c.Lease))
 	if err != nil {
-		return nil, err
+		return pipeline.Claimed{}, err
 	}
 
-	return s.readLeases(ctx, rows)
+	leases, err := s.readLeases(ctx, rows[2:])
+	if err != nil {
+		return pipeline.Claimed{}, err
+	}
+
+	return pipeline.Claimed{Leases: leases, More: asInt(rows[0]) == 1, Refused: asInt(rows[1]) == 1}, nil
 }
 
 // readLeases decodes lease rows and reads what never went through the script:
@@ -92,30 +97,30 @@ func (s *Store) readLeases(ctx context.Context, rows []any) ([]pipeline.Lease, e
 // RenewLeases implements [pipeline.LeaseStore].
 func (s *Store) RenewLeases(
 	ctx context.Context, workerID string, lease time.Duration, rs []pipeline.Renewal,
-) ([]pipeline.LeaseRef, error) {
+) (pipeline.Renewed, error) {
 	args := make([]any, 0, 2+4*len(rs))
 	args = append(args, workerID, millis(lease))
 
 	for _, r := range rs {
 		progress, err := encode(finite(r.Progress))
 		if err != nil {
-			return nil, err
+			return pipeline.Renewed{}, err
 		}
 
 		args = append(args, memberOf(r.Ref), r.Ref.Attempt, clamp(r.Fraction), progress)
 	}
 
-	reply, err := s.call(ctx, "renew_leases", []string{s.keys.worker(workerID), s.keys.held(workerID)}, args...)
+	reply, err := s.callRows(ctx, 1, "renew_leases", []string{s.keys.worker(workerID), s.keys.held(workerID)}, args...)
 	if err != nil {
-		return nil, err
+		return pipeline.Renewed{}, err
 	}
 
-	lost := make([]pipeline.LeaseRef, 0, len(reply))
-	for _, v := range reply {
-		lost = append(lost, rs[asInt(v)].Ref)
+	renewed := pipeline.Renewed{Watched: asInt(reply[0]) == 1}
+	for _, v := range reply[1:] {
+		renewed.Lost = append(renewed.Lost, rs[asInt(v)].Ref)
 	}
 
-	return lost, nil
+	return renewed, nil
 }
 
 // FinishTask implements [pipeline.LeaseStore].

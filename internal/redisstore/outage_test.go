@@ -32,7 +32,7 @@ func TestOutage(t *testing.T) {
 
 	ctx := t.Context()
 	first := pipeline.NewTask{Kind: pipeline.KindProbe}
-	_, err = store.CreateJob(ctx, newJob("a"), first, pipeline.Idempotency{})
+	_, err = store.CreateJob(ctx, newJob("a"), first, pipeline.Admission{})
 	require.NoError(t, err)
 
 	notices, err := store.WatchJob(ctx, "a")
@@ -146,7 +146,7 @@ func TestTagsAreApart(t *testing.T) {
 	t.Parallel()
 
 	a, b := open(t), open(t)
-	_, err := a.CreateJob(t.Context(), newJob("a"), pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Idempotency{})
+	_, err := a.CreateJob(t.Context(), newJob("a"), pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Admission{})
 	require.NoError(t, err)
 	_, err = b.GetJob(t.Context(), "a")
 	require.Equal(t, pipeline.ReasonJobNotFound, pipeline.ReasonOf(err))
@@ -169,7 +169,7 @@ func TestMemoryPerWaitingJob(t *testing.T) {
 		j := newJob(fmt.Sprintf("01J%023d", n))
 		j.Source.ObjectKey = "in/default/" + j.ID + "/source"
 		j.Labels = map[string]string{"note": fmt.Sprintf("%0150d", n)}
-		_, err := store.CreateJob(t.Context(), j, pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Idempotency{})
+		_, err := store.CreateJob(t.Context(), j, pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Admission{})
 		require.NoError(t, err)
 	}
 	create(0)

@@ -8,10 +8,9 @@ import (
 )
 
 // Sweep implements [pipeline.SweepStore].
-func (s *Store) Sweep(
-	ctx context.Context, replica string, ttl, lease time.Duration, p pipeline.RetryPolicy,
-) (pipeline.Swept, error) {
-	reply, err := s.callRows(ctx, 6, "sweep", []string{s.keys.purges}, replica, millis(ttl), millis(lease), p.MaxLosses)
+func (s *Store) Sweep(ctx context.Context, r pipeline.SweepRequest) (pipeline.Swept, error) {
+	reply, err := s.callRows(ctx, 6, "sweep", []string{s.keys.purges},
+		r.Replica, millis(r.LeaderTTL), millis(r.Lease), r.Retry.MaxLosses)
 	if err != nil {
 		return pipeline.Swept{}, err
 	}

@@ -9,7 +9,7 @@ import (
 
 // CreateUpload implements [pipeline.UploadStore].
 func (s *Store) CreateUpload(
-	ctx context.Context, u pipeline.Upload, j pipeline.Job, ttl time.Duration, idem pipeline.Idempotency,
+	ctx context.Context, u pipeline.Upload, j pipeline.Job, ttl time.Duration, a pipeline.Admission,
 ) (pipeline.Upload, error) {
 	rawUpload, err := encode(uploadSpec{
 		Filename: u.Filename, SizeBytes: u.SizeBytes, ContentType: u.ContentType, ObjectKey: u.ObjectKey,
@@ -27,12 +27,12 @@ func (s *Store) CreateUpload(
 	k := []string{
 		s.keys.upload(u.ID), s.keys.job(j.ID), s.keys.spec(j.ID), s.keys.index(j.Project, pipeline.JobUploading),
 	}
-	if idem.Key != "" {
-		k = append(k, s.keys.idempotency("upload", j.Project, idem.Key))
+	if a.IdempotencyKey != "" {
+		k = append(k, s.keys.idempotency("upload", j.Project, a.IdempotencyKey))
 	}
 
 	return s.uploadCall(ctx, "create_upload", k, u.ID, j.ID, j.Project, j.Priority, rawUpload, rawJob, millis(ttl),
-		idem.Fingerprint, millis(max(idem.TTL, time.Millisecond)))
+		a.Fingerprint, millis(max(a.KeyTTL, time.Millisecond)))
 }
 
 // GetUpload implements [pipeline.UploadStore].

@@ -72,7 +72,7 @@ func TestLeftWhileWatched(t *testing.T) {
 	require.Equal(t, pipeline.JobNotice{}, receive())
 
 	_, err = store.CreateJob(t.Context(), pipeline.Job{ID: "a", Project: pipeline.DefaultProject},
-		pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Idempotency{})
+		pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Admission{})
 	require.NoError(t, err)
 	require.Equal(t, int64(2), receive().Sequence)
 }

@@ -85,7 +85,7 @@ func (c *cell) reconciler(t *testing.T, edit func(*autoscale.Config, *autoscale.
 func (c *cell) submit(t *testing.T) pipeline.Job {
 	t.Helper()
 	job, err := c.store.CreateJob(t.Context(), pipeline.Job{ID: ulid.Make().String(), Project: "default", Source: pipeline.Source{ObjectKey: "k"}},
-		pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Idempotency{})
+		pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Admission{})
 	require.NoError(t, err)
 	return job
 }
@@ -124,12 +124,12 @@ func (c *cell) attach(t *testing.T, machineID string) pipeline.Lease {
 	t.Helper()
 	session, _, err := c.store.AttachWorker(t.Context(), pipeline.Worker{ID: "w-" + machineID, MachineID: machineID, Slots: 1}, time.Hour)
 	require.NoError(t, err)
-	leases, err := c.store.ClaimTasks(t.Context(), pipeline.Claim{
+	claimed, err := c.store.ClaimTasks(t.Context(), pipeline.Claim{
 		RequestID: ulid.Make().String(), WorkerID: "w-" + machineID, Session: session, Max: 1, Lease: time.Hour,
 	})
 	require.NoError(t, err)
-	require.Len(t, leases, 1)
-	return leases[0]
+	require.Len(t, claimed.Leases, 1)
+	return claimed.Leases[0]
 }
 
 // tell makes the process of a machine end, by exit or crash.

@@ -54,20 +54,20 @@ func (s *Service) CreateJob(ctx context.Context, req *tcoderv1.CreateJobRequest)
 	return &tcoderv1.CreateJobResponse{Job: mapper.JobToProto(j)}, nil
 }
 
-func (s *Service) idempotency(req *tcoderv1.CreateJobRequest) (pipeline.Idempotency, error) {
+func (s *Service) idempotency(req *tcoderv1.CreateJobRequest) (pipeline.Admission, error) {
 	if req.GetIdempotencyKey() == "" {
-		return pipeline.Idempotency{}, nil
+		return pipeline.Admission{}, nil
 	}
 	bare := proto.CloneOf(req)
 	bare.IdempotencyKey = ""
 	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(bare)
 	if err != nil {
-		return pipeline.Idempotency{}, fmt.Errorf("fingerprint: %w", err)
+		return pipeline.Admission{}, fmt.Errorf("fingerprint: %w", err)
 	}
 	sum := sha256.Sum256(raw)
 
-	return pipeline.Idempotency{
-		Key: req.GetIdempotencyKey(), Fingerprint: hex.EncodeToString(sum[:]), TTL: s.cfg.IdempotencyTTL,
+	return pipeline.Admission{
+		IdempotencyKey: req.GetIdempotencyKey(), Fingerprint: hex.EncodeToString(sum[:]), KeyTTL: s.cfg.IdempotencyTTL,
 	}, nil
 }
 

@@ -46,12 +46,12 @@ const (
 
 // Store is what jobs need of the store.
 type Store interface {
-	CreateJob(ctx context.Context, j pipeline.Job, first pipeline.NewTask, idem pipeline.Idempotency) (pipeline.Job, error)
+	CreateJob(ctx context.Context, j pipeline.Job, first pipeline.NewTask, a pipeline.Admission) (pipeline.Job, error)
 	GetJob(ctx context.Context, id string) (pipeline.Job, error)
 	ListJobs(ctx context.Context, f pipeline.JobFilter) ([]pipeline.Job, error)
 	JobEvents(ctx context.Context, id string, after int64) ([]pipeline.Event, error)
 	CancelJob(ctx context.Context, id string) (pipeline.Job, error)
-	RetryJob(ctx context.Context, id string, expectRun int, first pipeline.NewTask) (pipeline.Job, error)
+	RetryJob(ctx context.Context, id string, expectRun int, first pipeline.NewTask, waitingLimit int) (pipeline.Job, error)
 	DeleteJob(ctx context.Context, id string) error
 	WatchJob(ctx context.Context, id string) (<-chan pipeline.JobNotice, error)
 }

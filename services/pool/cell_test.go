@@ -122,7 +122,7 @@ func (c *cell) submit(t *testing.T) pipeline.Job {
 	job, err := c.store.CreateJob(t.Context(), pipeline.Job{
 		ID: id, Project: pipeline.DefaultProject, Spec: media.Spec{Preset: "hls"},
 		Source: pipeline.Source{ObjectKey: key, SizeBytes: int64(len("source of " + id)), ETag: "etag"},
-	}, pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Idempotency{})
+	}, pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Admission{})
 	require.NoError(t, err)
 	return job
 }

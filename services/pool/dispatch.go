@@ -16,8 +16,6 @@ const (
 	// maxClaims is how many claims are in flight at most. There is one while
 	// tasks are few, and more the longer claims come back full.
 	maxClaims = 8
-	// clockSlack is how exact the age of a task is.
-	clockSlack = 5 * time.Millisecond
 )
 
 // dispatcher gives ready tasks to free slots.
@@ -37,7 +35,7 @@ type dispatcher struct {
 // asked is when a worker's last claim was.
 type asked struct {
 	turn    int // claims are counted
-	refused int // the wake-up after which it got nothing though tasks were ready
+	refused int // the wake-up after which the store refused it
 }
 
 // claimed is what came of a claim.
@@ -45,7 +43,8 @@ type claimed struct {
 	sess    *session
 	asked   int
 	got     int
-	refused bool // it got nothing though tasks are ready: the store doesn't trust it
+	more    bool // tasks are still ready
+	refused bool // the store doesn't trust it
 	kicked  int  // the wake-ups when it was asked
 	err     error
 }
@@ -99,17 +98,17 @@ func (d *dispatcher) noteWake() {
 	d.hungry = true
 }
 
-// note learns from a claim whether more tasks are ready. A short answer says
-// no, unless somebody woke us since it was asked.
+// note learns from a claim whether more tasks are ready. Where its answer says
+// no, somebody may have woken us since it was asked.
 func (d *dispatcher) note(r claimed) {
 	d.inFlight--
 	switch {
 	case r.err != nil: // the session ended; another one is asked
-	case r.got == r.asked:
-		d.width = min(2*d.width, maxClaims)
 	case r.refused:
 		d.asked[r.sess] = asked{d.asked[r.sess].turn, r.kicked}
 		signal(d.svc.checks)
+	case r.more:
+		d.width = min(2*d.width, maxClaims)
 	default:
 		d.width = 1
 		if r.kicked == d.kicked {
@@ -167,17 +166,13 @@ func (s *Service) claim(ctx context.Context, sess *session, most int) claimed {
 	request := pipeline.Claim{
 		RequestID: ulid.Make().String(), WorkerID: sess.worker.ID, Session: sess.number, Max: most, Lease: s.cfg.Lease,
 	}
-	var leases []pipeline.Lease
-	var stats pipeline.PoolStats
+	var got pipeline.Claimed
 	// The claim outlives a stop of the server: a lease that was made has to
 	// be given back.
 	ctx = context.WithoutCancel(ctx)
 	err := persist(ctx, sess, func(ctx context.Context) error {
 		var err error
-		if leases, err = s.deps.Store.ClaimTasks(ctx, request); err != nil || len(leases) > 0 {
-			return err
-		}
-		stats, err = s.deps.Store.PoolStats(ctx)
+		got, err = s.deps.Store.ClaimTasks(ctx, request)
 		return err
 	})
 	if err != nil {
@@ -185,15 +180,13 @@ func (s *Service) claim(ctx context.Context, sess *session, most int) claimed {
 		sess.end(errForgotten)
 		return claimed{err: err}
 	}
-	for _, l := range leases {
+	for _, l := range got.Leases {
 		s.assign(ctx, sess, newLease(l))
 	}
-	if len(leases) > 0 {
+	if len(got.Leases) > 0 {
 		s.metrics.dispatch.Observe(time.Since(started).Seconds())
 	}
-	// A task that became ready meanwhile is no sign of a refusal.
-	refused := len(leases) == 0 && stats.ReadyTasks > 0 && stats.OldestReady > time.Since(started)+clockSlack
-	return claimed{got: len(leases), refused: refused}
+	return claimed{got: len(got.Leases), more: got.More, refused: got.Refused}
 }
 
 // assign sends a task to its worker, or hands it back.

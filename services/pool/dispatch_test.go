@@ -39,10 +39,10 @@ type hookedStore struct {
 	claimed func(pipeline.Claim, []pipeline.Lease)
 }
 
-func (s hookedStore) ClaimTasks(ctx context.Context, c pipeline.Claim) ([]pipeline.Lease, error) {
-	leases, err := s.Store.ClaimTasks(ctx, c)
-	s.claimed(c, leases)
-	return leases, err
+func (s hookedStore) ClaimTasks(ctx context.Context, c pipeline.Claim) (pipeline.Claimed, error) {
+	got, err := s.Store.ClaimTasks(ctx, c)
+	s.claimed(c, got.Leases)
+	return got, err
 }
 
 // TestUnsentAssignment: a task that was claimed for a worker whose stream
@@ -149,7 +149,9 @@ func TestHeartbeat(t *testing.T) {
 		cfg.Lease, cfg.Heartbeat, cfg.URLGrace = lease, 100*time.Millisecond, lease
 	})
 	sweep := func() pipeline.Swept {
-		swept, err := c.store.Sweep(t.Context(), "test", time.Minute, lease, pipeline.DefaultRetryPolicy())
+		swept, err := c.store.Sweep(t.Context(), pipeline.SweepRequest{
+			Replica: "test", LeaderTTL: time.Minute, Lease: lease, Retry: pipeline.DefaultRetryPolicy(),
+		})
 		require.NoError(t, err)
 		return swept
 	}
@@ -186,7 +188,9 @@ func TestForgottenLease(t *testing.T) {
 	c.submit(t)
 	require.EqualValues(t, 1, w.assignment().GetLease().GetAttempt())
 	require.Eventually(t, func() bool {
-		swept, err := c.store.Sweep(t.Context(), "test", time.Minute, lease, pipeline.DefaultRetryPolicy())
+		swept, err := c.store.Sweep(t.Context(), pipeline.SweepRequest{
+			Replica: "test", LeaderTTL: time.Minute, Lease: lease, Retry: pipeline.DefaultRetryPolicy(),
+		})
 		require.NoError(t, err)
 		w.heartbeat()
 		return swept.Requeued == 1

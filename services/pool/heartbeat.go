@@ -27,18 +27,18 @@ func (s *Service) heartbeat(ctx context.Context, sess *session, h *tcoderv1.Hear
 	if due {
 		callCtx, cancel := context.WithTimeout(ctx, callTimeout)
 		defer cancel()
-		lost, err := s.deps.Store.RenewLeases(callCtx, sess.worker.ID, s.cfg.Lease, renewals)
+		renewed, err := s.deps.Store.RenewLeases(callCtx, sess.worker.ID, s.cfg.Lease, renewals)
 		if err != nil {
 			sess.log.WarnContext(ctx, "leases can't be renewed", "error", err)
 			return // no answer: the worker may look for another replica
 		}
-		for _, ref := range lost {
+		for _, ref := range renewed.Lost {
 			if sess.drop(ref) {
 				sess.log.InfoContext(ctx, "lease lost", "task_id", ref.TaskID, "attempt", ref.Attempt)
 				ack.Lost = append(ack.Lost, mapper.LeaseRefToProto(ref))
 			}
 		}
-		if len(lost) > 0 {
+		if len(renewed.Lost) > 0 {
 			s.dispatch.wake()
 		}
 	}

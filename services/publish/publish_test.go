@@ -56,15 +56,15 @@ func (b bundle) encoded(t *testing.T, tasks int) pipeline.Job {
 	workers, err := b.store.ListWorkers(ctx)
 	require.NoError(t, err)
 	claim := func() pipeline.Lease {
-		leases, err := b.store.ClaimTasks(ctx, pipeline.Claim{
+		claimed, err := b.store.ClaimTasks(ctx, pipeline.Claim{
 			RequestID: ulid.Make().String(), WorkerID: "w1", Session: workers[0].Session, Max: 1, Lease: time.Minute,
 		})
 		require.NoError(t, err)
-		require.Len(t, leases, 1)
-		return leases[0]
+		require.Len(t, claimed.Leases, 1)
+		return claimed.Leases[0]
 	}
 	job, err := b.store.CreateJob(ctx, pipeline.Job{ID: ulid.Make().String(), Project: "default", Source: pipeline.Source{ObjectKey: "k"}},
-		pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Idempotency{})
+		pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Admission{})
 	require.NoError(t, err)
 	video := &media.VideoPlan{Renditions: []media.RenditionPlan{{Name: "360p", Width: 640, Height: 360}}}
 	plan := &media.Plan{Duration: 4 * time.Second, Outputs: []media.OutputPlan{
@@ -157,11 +157,11 @@ func TestNothingMade(t *testing.T) {
 	job := b.encoded(t, 1)
 	workers, err := b.store.ListWorkers(t.Context())
 	require.NoError(t, err)
-	leases, err := b.store.ClaimTasks(t.Context(), pipeline.Claim{
+	claimed, err := b.store.ClaimTasks(t.Context(), pipeline.Claim{
 		RequestID: ulid.Make().String(), WorkerID: "w1", Session: workers[0].Session, Max: 1, Lease: time.Minute,
 	})
 	require.NoError(t, err)
-	_, last, err := b.store.FinishTask(t.Context(), pipeline.TaskResult{Ref: leases[0].Ref, WorkerID: "w1"})
+	_, last, err := b.store.FinishTask(t.Context(), pipeline.TaskResult{Ref: claimed.Leases[0].Ref, WorkerID: "w1"})
 	require.NoError(t, err)
 	require.True(t, last)
 	require.ErrorContains(t, b.publisher(b.out).Publish(t.Context(), job.ID), "output two")

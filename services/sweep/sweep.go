@@ -149,7 +149,9 @@ func (s *Sweeper) wait(ctx context.Context, due <-chan struct{}, pause time.Dura
 func (s *Sweeper) sweep(ctx context.Context) (time.Duration, error) {
 	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	swept, err := s.deps.Store.Sweep(callCtx, s.cfg.Replica, s.cfg.LeaderTTL, s.cfg.Lease, s.cfg.Retry)
+	swept, err := s.deps.Store.Sweep(callCtx, pipeline.SweepRequest{
+		Replica: s.cfg.Replica, LeaderTTL: s.cfg.LeaderTTL, Lease: s.cfg.Lease, Retry: s.cfg.Retry,
+	})
 	if err != nil {
 		s.leads.Store(false) // not known; nobody may act on it
 		return 0, err

@@ -89,7 +89,7 @@ func (b bundle) submit(t *testing.T) pipeline.Job {
 	t.Helper()
 	job, err := b.store.CreateJob(t.Context(),
 		pipeline.Job{ID: ulid.Make().String(), Project: "default", Source: pipeline.Source{ObjectKey: "in/shared"}},
-		pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Idempotency{})
+		pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Admission{})
 	require.NoError(t, err)
 	return job
 }
@@ -103,11 +103,11 @@ func (b bundle) attach(t *testing.T, id string) int64 {
 
 func (b bundle) claim(t *testing.T, worker string, session int64) []pipeline.Lease {
 	t.Helper()
-	leases, err := b.store.ClaimTasks(t.Context(), pipeline.Claim{
+	claimed, err := b.store.ClaimTasks(t.Context(), pipeline.Claim{
 		RequestID: ulid.Make().String(), WorkerID: worker, Session: session, Max: 9, Lease: lease,
 	})
 	require.NoError(t, err)
-	return leases
+	return claimed.Leases
 }
 
 func (b bundle) put(t *testing.T, bucket *s3.Store, keys ...string) {
@@ -179,7 +179,7 @@ func TestDuties(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	upload := pipeline.Upload{ID: ulid.Make().String(), JobID: ulid.Make().String(), Project: "default", SizeBytes: 1, ObjectKey: "in/x"}
-	_, err := b.store.CreateUpload(t.Context(), upload, pipeline.Job{ID: upload.JobID, Project: "default"}, time.Second, pipeline.Idempotency{})
+	_, err := b.store.CreateUpload(t.Context(), upload, pipeline.Job{ID: upload.JobID, Project: "default"}, time.Second, pipeline.Admission{})
 	require.NoError(t, err)
 	var tries atomic.Int32
 	b.sweeper(t, "a", func(d *sweep.Deps) {
@@ -217,7 +217,7 @@ func TestClean(t *testing.T) {
 		_, err := b.store.CancelJob(t.Context(), job.ID)
 		require.NoError(t, err)
 	}
-	_, err := b.store.RetryJob(t.Context(), retried.ID, 1, pipeline.NewTask{Kind: pipeline.KindProbe})
+	_, err := b.store.RetryJob(t.Context(), retried.ID, 1, pipeline.NewTask{Kind: pipeline.KindProbe}, 0)
 	require.NoError(t, err)
 	b.put(t, b.out, media.JobPrefix("default", canceled.ID)+"hls/t1a1/x.m4s",
 		media.JobPrefix("default", retried.ID)+"hls/t1a1/x.m4s", media.JobPrefix("default", neighbour.ID)+"hls/t1a1/x.m4s")
@@ -275,7 +275,7 @@ func TestPurge(t *testing.T) {
 	}
 	_, err := b.store.CreateUpload(t.Context(), pipeline.Upload{
 		ID: uploadID, JobID: uploaded.ID, Project: "default", SizeBytes: 1, ObjectKey: uploaded.Source.ObjectKey,
-	}, uploaded, time.Hour, pipeline.Idempotency{})
+	}, uploaded, time.Hour, pipeline.Admission{})
 	require.NoError(t, err)
 	_, err = b.store.CompleteUpload(t.Context(), uploadID, 1, "etag", pipeline.NewTask{Kind: pipeline.KindProbe})
 	require.NoError(t, err)
@@ -310,7 +310,7 @@ func TestRedisOutage(t *testing.T) {
 	require.Eventually(t, func() bool { return time.Now().After(leases[0].Expires) }, patience, 10*time.Millisecond)
 	server.Restart()
 	require.Eventually(t, s.Leader, patience, 10*time.Millisecond)
-	lost, err := b.store.RenewLeases(t.Context(), "w", lease, []pipeline.Renewal{{Ref: leases[0].Ref}})
+	renewed, err := b.store.RenewLeases(t.Context(), "w", lease, []pipeline.Renewal{{Ref: leases[0].Ref}})
 	require.NoError(t, err)
-	require.Empty(t, lost)
+	require.Empty(t, renewed.Lost)
 }

@@ -59,15 +59,15 @@ func (s *Service) CreateUpload(
 	return s.opened(ctx, stored)
 }
 
-func (s *Service) idempotency(req *tcoderv1.CreateUploadRequest) (pipeline.Idempotency, error) {
+func (s *Service) idempotency(req *tcoderv1.CreateUploadRequest) (pipeline.Admission, error) {
 	if req.GetIdempotencyKey() == "" {
-		return pipeline.Idempotency{}, nil
+		return pipeline.Admission{}, nil
 	}
 	bare := proto.CloneOf(req)
 	bare.IdempotencyKey = ""
 	sum, err := fingerprint(bare)
 
-	return pipeline.Idempotency{Key: req.GetIdempotencyKey(), Fingerprint: sum, TTL: s.cfg.IdempotencyTTL}, err
+	return pipeline.Admission{IdempotencyKey: req.GetIdempotencyKey(), Fingerprint: sum, KeyTTL: s.cfg.IdempotencyTTL}, err
 }
 
 func (s *Service) newUpload(project string, req *tcoderv1.CreateUploadRequest) pipeline.Upload {

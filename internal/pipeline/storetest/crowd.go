@@ -126,21 +126,21 @@ func (c *crowdWorker) run(left *atomic.Int64, accepted func(pipeline.Lease, bool
 			RequestID: fmt.Sprint(c.calls), WorkerID: c.id, Session: session, Max: 1 + c.calls%4, Lease: leaseFor,
 		}
 
-		leases, err := c.e.store.ClaimTasks(c.e.ctx(), claim)
+		got, err := c.e.store.ClaimTasks(c.e.ctx(), claim)
 		if err != nil {
 			return fmt.Errorf("claim: %w", err)
 		}
 
-		if len(leases) == 0 {
+		if len(got.Leases) == 0 {
 			continue
 		}
 
 		again, err := c.e.store.ClaimTasks(c.e.ctx(), claim)
-		if err != nil || len(again) != len(leases) {
-			return fmt.Errorf("replay of a claim: %d for %d: %w", len(again), len(leases), err)
+		if err != nil || len(again.Leases) != len(got.Leases) {
+			return fmt.Errorf("replay of a claim: %d for %d: %w", len(again.Leases), len(got.Leases), err)
 		}
 
-		for i, l := range leases {
+		for i, l := range got.Leases {
 			if err := c.work(i, l, left, accepted); err != nil {
 				return err
 			}

@@ -66,7 +66,7 @@ func jobIDIsIdempotent(e *env) {
 }
 
 func jobKeyIsIdempotent(e *env) {
-	idem := pipeline.Idempotency{Key: "key", Fingerprint: "a", TTL: keyFor}
+	idem := pipeline.Admission{IdempotencyKey: "key", Fingerprint: "a", KeyTTL: keyFor}
 	j := newJob()
 	_, err := e.store.CreateJob(e.ctx(), j, probe(), idem)
 	require.NoError(e, err)
@@ -150,7 +150,7 @@ func jobUnknownIsNotFound(e *env) {
 	e.refused(pipeline.ReasonJobNotFound, err)
 	_, err = e.store.CancelJob(e.ctx(), id)
 	e.refused(pipeline.ReasonJobNotFound, err)
-	_, err = e.store.RetryJob(e.ctx(), id, 1, probe())
+	_, err = e.store.RetryJob(e.ctx(), id, 1, probe(), 0)
 	e.refused(pipeline.ReasonJobNotFound, err)
 	e.refused(pipeline.ReasonJobNotFound, e.store.DeleteJob(e.ctx(), id))
 	require.False(e, e.complete(id, 1))
@@ -274,7 +274,7 @@ func jobRetryStartsAfresh(e *env) {
 	e.renew(w, pipeline.Renewal{Ref: l.Ref, Fraction: 0.5})
 	e.fail(w, l.Ref, pipeline.FaultInput, pipeline.ReasonInputCorrupt)
 
-	got, err := e.store.RetryJob(e.ctx(), j.ID, 1, probe())
+	got, err := e.store.RetryJob(e.ctx(), j.ID, 1, probe(), 0)
 	require.NoError(e, err)
 	require.Equal(e, pipeline.JobPending, got.State)
 	require.Equal(e, 2, got.Run)
@@ -303,15 +303,15 @@ func jobRetryIsIdempotent(e *env) {
 	j := e.failed(w)
 
 	for range 2 {
-		got, err := e.store.RetryJob(e.ctx(), j.ID, 1, probe())
+		got, err := e.store.RetryJob(e.ctx(), j.ID, 1, probe(), 0)
 		require.NoError(e, err)
 		require.Equal(e, 2, got.Run)
 		require.Len(e, got.Tasks, 2)
 	}
 
-	_, err := e.store.RetryJob(e.ctx(), j.ID, 2, probe())
+	_, err := e.store.RetryJob(e.ctx(), j.ID, 2, probe(), 0)
 	e.refused(pipeline.ReasonJobNotTerminal, err)
-	_, err = e.store.RetryJob(e.ctx(), e.completed(e.drainQueue(w)).ID, 1, probe())
+	_, err = e.store.RetryJob(e.ctx(), e.completed(e.drainQueue(w)).ID, 1, probe(), 0)
 	e.refused(pipeline.ReasonJobTerminal, err)
 }
 

@@ -74,17 +74,17 @@ func leaseClaimIsIdempotent(e *env) {
 	c := pipeline.Claim{RequestID: "request", WorkerID: w.id, Session: w.session, Max: 2, Lease: leaseFor}
 	first, err := e.store.ClaimTasks(e.ctx(), c)
 	require.NoError(e, err)
-	require.Len(e, first, 2)
+	require.Len(e, first.Leases, 2)
 
 	again, err := e.store.ClaimTasks(e.ctx(), c)
 	require.NoError(e, err)
-	require.Equal(e, first, again)
+	require.Equal(e, first.Leases, again.Leases)
 
-	e.release(w, first[0].Ref)
+	e.release(w, first.Leases[0].Ref)
 
 	again, err = e.store.ClaimTasks(e.ctx(), c)
 	require.NoError(e, err)
-	require.Equal(e, first[1:], again)
+	require.Equal(e, first.Leases[1:], again.Leases)
 }
 
 // An empty answer binds nothing: the same request may be answered later.
@@ -93,13 +93,14 @@ func leaseClaimAfterEmpty(e *env) {
 	c := pipeline.Claim{RequestID: "request", WorkerID: w.id, Session: w.session, Max: 2, Lease: leaseFor}
 	first, err := e.store.ClaimTasks(e.ctx(), c)
 	require.NoError(e, err)
-	require.Empty(e, first)
+	require.Equal(e, pipeline.Claimed{Leases: first.Leases}, first)
+	require.Empty(e, first.Leases)
 
 	e.job()
 
 	again, err := e.store.ClaimTasks(e.ctx(), c)
 	require.NoError(e, err)
-	require.Len(e, again, 1)
+	require.Len(e, again.Leases, 1)
 }
 
 // Nothing is given to a worker that is unknown, in a newer session, cut off or draining.

@@ -70,7 +70,7 @@ func noticeEvents(e *env) {
 	require.Equal(e, other.ID, leases[1].Job.ID)
 	e.fail(w, leases[0].Ref, pipeline.FaultInput, pipeline.ReasonInputCorrupt)
 	e.until(notices, reaches(6))
-	_, err := e.store.RetryJob(e.ctx(), j.ID, 1, probe())
+	_, err := e.store.RetryJob(e.ctx(), j.ID, 1, probe(), 0)
 	require.NoError(e, err)
 	e.until(notices, reaches(8))
 }
@@ -172,7 +172,7 @@ func noticeEnds(e *env) {
 	e.until(stays, reaches(3))
 
 	again := e.watch(e.ctx(), j.ID)
-	_, err = e.store.RetryJob(e.ctx(), j.ID, 1, probe())
+	_, err = e.store.RetryJob(e.ctx(), j.ID, 1, probe(), 0)
 	require.NoError(e, err)
 	e.until(again, reaches(5))
 }
@@ -221,7 +221,7 @@ func noticeWakeReady(e *env) {
 	expect(pipeline.WakeReady)
 	_, err := e.store.CancelJob(e.ctx(), j.ID)
 	require.NoError(e, err)
-	_, err = e.store.RetryJob(e.ctx(), j.ID, 1, probe())
+	_, err = e.store.RetryJob(e.ctx(), j.ID, 1, probe(), 0)
 	require.NoError(e, err)
 	expect(pipeline.WakeReady)
 

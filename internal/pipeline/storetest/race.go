@@ -72,7 +72,7 @@ func raceRetryThenLateResult(e *env) {
 	l := e.claimOne(w)
 	_, err := e.store.CancelJob(e.ctx(), j.ID)
 	require.NoError(e, err)
-	_, err = e.store.RetryJob(e.ctx(), j.ID, 1, probe())
+	_, err = e.store.RetryJob(e.ctx(), j.ID, 1, probe(), 0)
 	require.NoError(e, err)
 
 	again := e.get(j.ID)

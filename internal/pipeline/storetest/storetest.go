@@ -112,7 +112,7 @@ func (e *env) job() pipeline.Job {
 func (e *env) jobOf(j pipeline.Job) pipeline.Job {
 	e.Helper()
 
-	created, err := e.store.CreateJob(e.ctx(), j, probe(), pipeline.Idempotency{})
+	created, err := e.store.CreateJob(e.ctx(), j, probe(), pipeline.Admission{})
 	require.NoError(e, err)
 
 	return created
@@ -123,7 +123,7 @@ func (e *env) upload(ttl time.Duration) pipeline.Upload {
 	e.Helper()
 
 	u, j := newUpload()
-	created, err := e.store.CreateUpload(e.ctx(), u, j, ttl, pipeline.Idempotency{})
+	created, err := e.store.CreateUpload(e.ctx(), u, j, ttl, pipeline.Admission{})
 	require.NoError(e, err)
 
 	return created
@@ -200,12 +200,12 @@ func (e *env) attach(id string, held ...pipeline.LeaseRef) worker {
 func (e *env) claim(w worker, most int) []pipeline.Lease {
 	e.Helper()
 
-	leases, err := e.store.ClaimTasks(e.ctx(), pipeline.Claim{
+	claimed, err := e.store.ClaimTasks(e.ctx(), pipeline.Claim{
 		RequestID: fmt.Sprint(e.claims.Add(1)), WorkerID: w.id, Session: w.session, Max: most, Lease: leaseFor,
 	})
 	require.NoError(e, err)
 
-	return leases
+	return claimed.Leases
 }
 
 // claimOne leases the one task that is ready.
@@ -292,16 +292,21 @@ func (e *env) release(w worker, ref pipeline.LeaseRef) pipeline.Verdict {
 func (e *env) renew(w worker, rs ...pipeline.Renewal) []pipeline.LeaseRef {
 	e.Helper()
 
-	lost, err := e.store.RenewLeases(e.ctx(), w.id, leaseFor, rs)
+	renewed, err := e.store.RenewLeases(e.ctx(), w.id, leaseFor, rs)
 	require.NoError(e, err)
 
-	return lost
+	return renewed.Lost
+}
+
+// sweepBy is what a replica that sweeps asks for.
+func sweepBy(replica string) pipeline.SweepRequest {
+	return pipeline.SweepRequest{Replica: replica, LeaderTTL: leadFor, Lease: leaseFor, Retry: policy()}
 }
 
 func (e *env) sweep() pipeline.Swept {
 	e.Helper()
 
-	s, err := e.store.Sweep(e.ctx(), replica, leadFor, leaseFor, policy())
+	s, err := e.store.Sweep(e.ctx(), sweepBy(replica))
 	require.NoError(e, err)
 
 	return s

@@ -39,7 +39,7 @@ func dutyTests() map[string]func(*env) {
 func (e *env) sweepAs(name string) pipeline.Swept {
 	e.Helper()
 
-	s, err := e.store.Sweep(e.ctx(), name, leadFor, leaseFor, policy())
+	s, err := e.store.Sweep(e.ctx(), sweepBy(name))
 	require.NoError(e, err)
 
 	return s
@@ -227,7 +227,7 @@ func dutyCleanAfterRelease(e *env) {
 func dutyRetryWithdraws(e *env) {
 	w := e.attach("w1")
 	j := e.failed(w)
-	_, err := e.store.RetryJob(e.ctx(), j.ID, 1, probe())
+	_, err := e.store.RetryJob(e.ctx(), j.ID, 1, probe(), 0)
 	require.NoError(e, err)
 	require.Empty(e, e.pass(20*time.Minute).Duties)
 
@@ -275,7 +275,7 @@ func dutyNewerCleanStays(e *env) {
 	duties := e.pass(6*time.Minute + leaseFor + 5*time.Second).Duties
 	require.Len(e, duties, 1)
 
-	_, err := e.store.RetryJob(e.ctx(), j.ID, 1, probe())
+	_, err := e.store.RetryJob(e.ctx(), j.ID, 1, probe(), 0)
 	require.NoError(e, err)
 	e.fail(w, e.claimOne(w).Ref, pipeline.FaultInput, pipeline.ReasonInputNotMedia)
 	require.NoError(e, e.store.EndDuty(e.ctx(), duties[0]))

@@ -58,7 +58,7 @@ func transitionJobs(e *env) {
 		},
 		pipeline.JobFail:   func(j jobIn) { e.fail(w, j.lease, pipeline.FaultInput, pipeline.ReasonInputCorrupt) },
 		pipeline.JobCancel: func(j jobIn) { _, _ = e.store.CancelJob(e.ctx(), j.id) },
-		pipeline.JobRetry:  func(j jobIn) { _, _ = e.store.RetryJob(e.ctx(), j.id, 1, probe()) },
+		pipeline.JobRetry:  func(j jobIn) { _, _ = e.store.RetryJob(e.ctx(), j.id, 1, probe(), 0) },
 	}
 
 	for from, build := range states {

@@ -31,7 +31,7 @@ func uploadTests() map[string]func(*env) {
 // The upload and its job come back with all that was given, and the store's times.
 func uploadKeepsEveryField(e *env) {
 	u, j := newUpload()
-	got, err := e.store.CreateUpload(e.ctx(), u, j, time.Hour, pipeline.Idempotency{})
+	got, err := e.store.CreateUpload(e.ctx(), u, j, time.Hour, pipeline.Admission{})
 	require.NoError(e, err)
 	require.WithinDuration(e, got.Created.Add(time.Hour), got.Expires, 0)
 
@@ -56,10 +56,10 @@ func uploadKeepsEveryField(e *env) {
 // A repeat after a lost answer gives the first upload, whatever else it says.
 func uploadIDIsIdempotent(e *env) {
 	u, j := newUpload()
-	first, err := e.store.CreateUpload(e.ctx(), u, j, time.Hour, pipeline.Idempotency{})
+	first, err := e.store.CreateUpload(e.ctx(), u, j, time.Hour, pipeline.Admission{})
 	require.NoError(e, err)
 
-	again, err := e.store.CreateUpload(e.ctx(), u, j, time.Minute, pipeline.Idempotency{})
+	again, err := e.store.CreateUpload(e.ctx(), u, j, time.Minute, pipeline.Admission{})
 	require.NoError(e, err)
 	require.Equal(e, first, again)
 	require.Len(e, e.events(j.ID), 1)
@@ -67,7 +67,7 @@ func uploadIDIsIdempotent(e *env) {
 
 // The same key gives the first upload; with another request it is refused.
 func uploadKeyIsIdempotent(e *env) {
-	idem := pipeline.Idempotency{Key: "key with {braces}", Fingerprint: "a b", TTL: keyFor}
+	idem := pipeline.Admission{IdempotencyKey: "key with {braces}", Fingerprint: "a b", KeyTTL: keyFor}
 	u, j := newUpload()
 	first, err := e.store.CreateUpload(e.ctx(), u, j, time.Hour, idem)
 	require.NoError(e, err)
@@ -87,7 +87,7 @@ func uploadKeyIsIdempotent(e *env) {
 
 // A key is forgotten after its time.
 func uploadKeyExpires(e *env) {
-	idem := pipeline.Idempotency{Key: "key", Fingerprint: "a", TTL: keyFor}
+	idem := pipeline.Admission{IdempotencyKey: "key", Fingerprint: "a", KeyTTL: keyFor}
 	u, j := newUpload()
 	_, err := e.store.CreateUpload(e.ctx(), u, j, time.Hour, idem)
 	require.NoError(e, err)
@@ -103,7 +103,7 @@ func uploadKeyExpires(e *env) {
 
 // A key whose upload was deleted makes a new one.
 func uploadDeletedKey(e *env) {
-	idem := pipeline.Idempotency{Key: "key", Fingerprint: "a", TTL: keyFor}
+	idem := pipeline.Admission{IdempotencyKey: "key", Fingerprint: "a", KeyTTL: keyFor}
 	u, j := newUpload()
 	_, err := e.store.CreateUpload(e.ctx(), u, j, time.Hour, idem)
 	require.NoError(e, err)
@@ -119,7 +119,7 @@ func uploadDeletedKey(e *env) {
 
 // Keys of uploads and of jobs don't meet.
 func uploadKeyIsNotAJobKey(e *env) {
-	idem := pipeline.Idempotency{Key: "key", Fingerprint: "a", TTL: keyFor}
+	idem := pipeline.Admission{IdempotencyKey: "key", Fingerprint: "a", KeyTTL: keyFor}
 	u, j := newUpload()
 	_, err := e.store.CreateUpload(e.ctx(), u, j, time.Hour, idem)
 	require.NoError(e, err)
@@ -247,7 +247,7 @@ func uploadRetryNeedsTheSource(e *env) {
 	u := e.upload(time.Hour)
 	_, err := e.store.EndUpload(e.ctx(), u.ID, pipeline.UploadExpire, pipeline.Failure{Reason: pipeline.ReasonUploadExpired})
 	require.NoError(e, err)
-	_, err = e.store.RetryJob(e.ctx(), u.JobID, 1, probe())
+	_, err = e.store.RetryJob(e.ctx(), u.JobID, 1, probe(), 0)
 	e.refused(pipeline.ReasonInputMissing, err)
 }
 

@@ -2,14 +2,14 @@
 -- KEYS  common; 9 worker, 10 leases it holds, 11 answer of this request.
 --       Derived: the jobs of the tasks that were popped, and their indexes.
 -- ARGV  prefix, worker id, session, max, lease ms
--- Returns  {'', lease row, ...}: {member, attempt, deadline, task JSON, attempts JSON, job row};
+-- Returns  {'', 1 if tasks are still ready else 0, 1 if the worker is refused else 0, lease row, ...}: {member, attempt, deadline, task JSON, attempts JSON, job row};
 --          none for a worker that is unknown, detached, draining or in a newer session
 -- Replay   the leases of the first answer that are still held, for a minute.
 --          An empty answer isn't kept.
 -- $include(task.lua)
 local KEPT = 60000
 local worker = ARGV[2]
-local out = { '' }
+local out = { '', redis.call('EXISTS', READY), 0 }
 
 local answer = redis.call('GET', KEYS[11])
 if answer then
@@ -22,7 +22,10 @@ if answer then
 end
 
 local session, draining, attached = unpack(redis.call('HMGET', KEYS[9], 'se', 'dr', 'at'))
-if session ~= ARGV[3] or draining == '1' or attached ~= '1' then return out end
+if session ~= ARGV[3] or draining == '1' or attached ~= '1' then
+  out[3] = 1
+  return out
+end
 
 local lease_ms, max = tonumber(ARGV[5]), tonumber(ARGV[4])
 local deadline = NOW + lease_ms
@@ -57,6 +60,7 @@ while #taken < max do
     end
   end
 end
+out[2] = redis.call('EXISTS', READY)
 if #taken == 0 then return out end
 
 in_chunks('ZADD', LEASES, leases)
@@ -67,6 +71,6 @@ due(NOW + math.floor(lease_ms / 3))
 flush()
 for i, m in ipairs(taken) do
   local name, attempt = string.match(m, '(%S+) (%d+)')
-  out[i + 1] = lease_row(name, tonumber(attempt), deadline)
+  out[i + 3] = lease_row(name, tonumber(attempt), deadline)
 end
 return out

@@ -4,13 +4,13 @@
 -- a run, and reaches 100 only when it is COMPLETED.
 -- KEYS  common; 9 worker, 10 leases it holds. Derived: the jobs of the leases.
 -- ARGV  prefix, worker id, lease ms, then for each lease: member, attempt, fraction, progress JSON
--- Returns  {'', position of a lost lease (from 0), ...}
+-- Returns  {'', 1 if somebody watches one of the jobs else 0, position of a lost lease (from 0), ...}
 -- Replay   the same; renewed again.
 -- $include(task.lua)
 local STORE_EVERY = 2000
 local worker = ARGV[2]
 local deadline = NOW + tonumber(ARGV[3])
-local out = { '' }
+local out = { '', 0 }
 
 if redis.call('EXISTS', KEYS[9]) == 1 then redis.call('ZADD', WORKERS, NOW, worker) end
 if #ARGV == 3 then return out end
@@ -37,6 +37,7 @@ for i, raw in ipairs(redis.call('HMGET', KEYS[10], unpack(members))) do
       percent = string.format('%.4f', percent)
       local notice = '{"c":' .. percent .. ',"p":' .. ARGV[at + 3] .. '}'
       local watched = redis.call('PUBLISH', job_channel(job.id), notice) > 0
+      if watched then out[2] = 1 end
       if watched or NOW - tonumber(stored_at) >= STORE_EVERY then
         stored[#stored + 1] = m
         stored[#stored + 1] = attempt .. ' ' .. string.format('%.17g %.17g %.0f', weight, told, NOW)

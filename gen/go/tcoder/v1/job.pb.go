@@ -314,6 +314,8 @@ const (
 	WaitReason_WAIT_REASON_NO_WORKER WaitReason = 3
 	// For its backoff to pass.
 	WaitReason_WAIT_REASON_BACKOFF WaitReason = 4
+	// For other tasks of its project to end: it runs as many as it may.
+	WaitReason_WAIT_REASON_PROJECT_LIMIT WaitReason = 5
 )
 
 // Enum value maps for WaitReason.
@@ -324,13 +326,15 @@ var (
 		2: "WAIT_REASON_QUEUE",
 		3: "WAIT_REASON_NO_WORKER",
 		4: "WAIT_REASON_BACKOFF",
+		5: "WAIT_REASON_PROJECT_LIMIT",
 	}
 	WaitReason_value = map[string]int32{
-		"WAIT_REASON_UNSPECIFIED": 0,
-		"WAIT_REASON_UPLOAD":      1,
-		"WAIT_REASON_QUEUE":       2,
-		"WAIT_REASON_NO_WORKER":   3,
-		"WAIT_REASON_BACKOFF":     4,
+		"WAIT_REASON_UNSPECIFIED":   0,
+		"WAIT_REASON_UPLOAD":        1,
+		"WAIT_REASON_QUEUE":         2,
+		"WAIT_REASON_NO_WORKER":     3,
+		"WAIT_REASON_BACKOFF":       4,
+		"WAIT_REASON_PROJECT_LIMIT": 5,
 	}
 )
 
@@ -821,7 +825,7 @@ type Waiting struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// For what.
 	Reason WaitReason `protobuf:"varint,1,opt,name=reason,proto3,enum=tcoder.v1.WaitReason" json:"reason,omitempty"`
-	// Ready tasks before its own, 0 if it is next.
+	// Ready tasks that are likely to run before its own, 0 if it is next.
 	Position      uint64 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2248,14 +2252,15 @@ const file_tcoder_v1_job_proto_rawDesc = "" +
 	"\x16ATTEMPT_OUTCOME_FAILED\x10\x02\x12\x18\n" +
 	"\x14ATTEMPT_OUTCOME_LOST\x10\x03\x12\x1c\n" +
 	"\x18ATTEMPT_OUTCOME_RELEASED\x10\x04\x12\x1c\n" +
-	"\x18ATTEMPT_OUTCOME_CANCELED\x10\x05*\x8c\x01\n" +
+	"\x18ATTEMPT_OUTCOME_CANCELED\x10\x05*\xab\x01\n" +
 	"\n" +
 	"WaitReason\x12\x1b\n" +
 	"\x17WAIT_REASON_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12WAIT_REASON_UPLOAD\x10\x01\x12\x15\n" +
 	"\x11WAIT_REASON_QUEUE\x10\x02\x12\x19\n" +
 	"\x15WAIT_REASON_NO_WORKER\x10\x03\x12\x17\n" +
-	"\x13WAIT_REASON_BACKOFF\x10\x042\xb6\x05\n" +
+	"\x13WAIT_REASON_BACKOFF\x10\x04\x12\x1d\n" +
+	"\x19WAIT_REASON_PROJECT_LIMIT\x10\x052\xb6\x05\n" +
 	"\n" +
 	"JobService\x12F\n" +
 	"\tCreateJob\x12\x1b.tcoder.v1.CreateJobRequest\x1a\x1c.tcoder.v1.CreateJobResponse\x12B\n" +

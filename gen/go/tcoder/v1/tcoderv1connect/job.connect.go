@@ -59,7 +59,8 @@ type JobServiceClient interface {
 	// Starts a job on an object that is already in the input bucket.
 	// Errors: NOT_FOUND with OBJECT_NOT_FOUND; INVALID_ARGUMENT with
 	// UNKNOWN_PRESET, UNKNOWN_QUALITY, SPEC_INVALID, SIZE_INVALID (an empty
-	// object), UPLOAD_TOO_LARGE; ALREADY_EXISTS with IDEMPOTENCY_KEY_REUSED.
+	// object), UPLOAD_TOO_LARGE; ALREADY_EXISTS with IDEMPOTENCY_KEY_REUSED;
+	// RESOURCE_EXHAUSTED with QUEUE_FULL and when to try again.
 	CreateJob(context.Context, *v1.CreateJobRequest) (*v1.CreateJobResponse, error)
 	// Reads a job with its tasks and attempts.
 	// Errors: NOT_FOUND with JOB_NOT_FOUND.
@@ -79,7 +80,8 @@ type JobServiceClient interface {
 	CancelJob(context.Context, *v1.CancelJobRequest) (*v1.CancelJobResponse, error)
 	// Starts a new run of a failed or canceled job on the same source.
 	// Errors: NOT_FOUND with JOB_NOT_FOUND; FAILED_PRECONDITION with
-	// JOB_NOT_TERMINAL, JOB_TERMINAL (it completed), INPUT_MISSING.
+	// JOB_NOT_TERMINAL, JOB_TERMINAL (it completed), INPUT_MISSING;
+	// RESOURCE_EXHAUSTED with QUEUE_FULL and when to try again.
 	RetryJob(context.Context, *v1.RetryJobRequest) (*v1.RetryJobResponse, error)
 	// Removes a terminal job, its source if it came by upload, and its outputs.
 	// Errors: NOT_FOUND with JOB_NOT_FOUND; FAILED_PRECONDITION with
@@ -260,7 +262,8 @@ type JobServiceHandler interface {
 	// Starts a job on an object that is already in the input bucket.
 	// Errors: NOT_FOUND with OBJECT_NOT_FOUND; INVALID_ARGUMENT with
 	// UNKNOWN_PRESET, UNKNOWN_QUALITY, SPEC_INVALID, SIZE_INVALID (an empty
-	// object), UPLOAD_TOO_LARGE; ALREADY_EXISTS with IDEMPOTENCY_KEY_REUSED.
+	// object), UPLOAD_TOO_LARGE; ALREADY_EXISTS with IDEMPOTENCY_KEY_REUSED;
+	// RESOURCE_EXHAUSTED with QUEUE_FULL and when to try again.
 	CreateJob(context.Context, *v1.CreateJobRequest) (*v1.CreateJobResponse, error)
 	// Reads a job with its tasks and attempts.
 	// Errors: NOT_FOUND with JOB_NOT_FOUND.
@@ -280,7 +283,8 @@ type JobServiceHandler interface {
 	CancelJob(context.Context, *v1.CancelJobRequest) (*v1.CancelJobResponse, error)
 	// Starts a new run of a failed or canceled job on the same source.
 	// Errors: NOT_FOUND with JOB_NOT_FOUND; FAILED_PRECONDITION with
-	// JOB_NOT_TERMINAL, JOB_TERMINAL (it completed), INPUT_MISSING.
+	// JOB_NOT_TERMINAL, JOB_TERMINAL (it completed), INPUT_MISSING;
+	// RESOURCE_EXHAUSTED with QUEUE_FULL and when to try again.
 	RetryJob(context.Context, *v1.RetryJobRequest) (*v1.RetryJobResponse, error)
 	// Removes a terminal job, its source if it came by upload, and its outputs.
 	// Errors: NOT_FOUND with JOB_NOT_FOUND; FAILED_PRECONDITION with
