@@ -38,6 +38,13 @@ type AudioPlan struct {
 	Language     string     `json:"language,omitempty"`
 }
 
+// Chunk is a range of frames that one task encodes, counted from 0 at the
+// plan's cadence. It begins with a segment.
+type Chunk struct {
+	First int64 `json:"first"`
+	End   int64 `json:"end"` // the frame after its last
+}
+
 // OutputPlan is one output to be made.
 type OutputPlan struct {
 	Name           string     `json:"name"`
@@ -45,6 +52,9 @@ type OutputPlan struct {
 	Video          *VideoPlan `json:"video,omitempty"` // nil for audio-only
 	Audio          *AudioPlan `json:"audio,omitempty"` // nil for silent sources
 	SegmentSeconds float64    `json:"segment_seconds,omitempty"`
+	// Chunks are the picture's tasks in playback order; the sound is one task
+	// more. None: one task makes all of the output.
+	Chunks []Chunk `json:"chunks,omitempty"`
 }
 
 // Plan is what a source and a spec come to.

@@ -52,6 +52,7 @@ type Attempt struct {
 type NewTask struct {
 	Kind   TaskKind
 	Output string  // name of the output it works for; empty for the whole job
+	Part   int     // which chunk of the output, from 1; 0 for all of it
 	Weight float64 // its share of the job's progress; 0 for none
 	After  []int   // indexes, within the same call and below its own, of the tasks it waits for
 }
@@ -65,6 +66,7 @@ type Task struct {
 	Kind      TaskKind
 	State     TaskState
 	Output    string
+	Part      int // as in NewTask
 	Weight    float64
 	Attempts  []Attempt // oldest first
 	NotBefore time.Time // while DELAYED

@@ -34,6 +34,7 @@ type task struct {
 	State     pipeline.TaskState `json:"s,omitempty"`
 	Run       int                `json:"r,omitempty"`
 	Output    string             `json:"o,omitempty"`
+	Part      int                `json:"p,omitempty"`
 	Weight    float64            `json:"w,omitempty"`
 	Attempt   int                `json:"n,omitempty"`
 	WorkerID  string             `json:"by,omitempty"`
@@ -68,7 +69,7 @@ func encodeTasks(tasks []pipeline.NewTask) ([]any, error) {
 	records := make([]task, len(tasks))
 
 	for i, t := range tasks {
-		records[i].Kind, records[i].Output, records[i].Weight = t.Kind, t.Output, t.Weight
+		records[i].Kind, records[i].Output, records[i].Part, records[i].Weight = t.Kind, t.Output, t.Part, t.Weight
 
 		for _, before := range t.After {
 			if before < 0 || before >= i {
@@ -107,7 +108,7 @@ func decodeTask(jobID string, index int, rawTask, rawAttempts, rawResult string)
 
 	t := pipeline.Task{
 		ID: taskID(jobID, index), JobID: jobID, Run: r.Run, Kind: r.Kind, State: r.State,
-		Output: r.Output, Weight: r.Weight, NotBefore: asTime(r.NotBefore),
+		Output: r.Output, Part: r.Part, Weight: r.Weight, NotBefore: asTime(r.NotBefore),
 	}
 
 	for _, a := range ended {

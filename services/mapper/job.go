@@ -90,6 +90,7 @@ func TaskToProto(t pipeline.Task) *tcoderv1.Task {
 		Kind:      TaskKindToProto(t.Kind),
 		State:     enumToProto[tcoderv1.TaskState](tcoderv1.TaskState_value, prefixTaskState, t.State),
 		Output:    t.Output,
+		Part:      uint32(t.Part),
 		Attempts:  mapSlice(t.Attempts, attemptToProto),
 		NotBefore: timeToProto(t.NotBefore),
 		Run:       uint32(t.Run),

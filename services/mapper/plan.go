@@ -22,7 +22,12 @@ func OutputPlanToProto(o media.OutputPlan) *tcoderv1.OutputPlan {
 		Video:          videoPlanToProto(o.Video),
 		Audio:          audioPlanToProto(o.Audio),
 		SegmentSeconds: o.SegmentSeconds,
+		Chunks:         mapSlice(o.Chunks, chunkToProto),
 	}
+}
+
+func chunkToProto(c media.Chunk) *tcoderv1.Chunk {
+	return &tcoderv1.Chunk{FirstFrame: uint64(c.First), EndFrame: uint64(c.End)}
 }
 
 func videoPlanToProto(v *media.VideoPlan) *tcoderv1.VideoPlan {

@@ -481,7 +481,10 @@ type Task struct {
 	// When it may be tried again, while DELAYED.
 	NotBefore *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
 	// Run of the job that it belongs to, from 1.
-	Run           uint32 `protobuf:"varint,7,opt,name=run,proto3" json:"run,omitempty"`
+	Run uint32 `protobuf:"varint,7,opt,name=run,proto3" json:"run,omitempty"`
+	// Which chunk of its output's picture it makes, from 1: that of
+	// `OutputPlan.chunks`. 0: all of it.
+	Part          uint32 `protobuf:"varint,8,opt,name=part,proto3" json:"part,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -561,6 +564,13 @@ func (x *Task) GetNotBefore() *timestamppb.Timestamp {
 func (x *Task) GetRun() uint32 {
 	if x != nil {
 		return x.Run
+	}
+	return 0
+}
+
+func (x *Task) GetPart() uint32 {
+	if x != nil {
+		return x.Part
 	}
 	return 0
 }
@@ -2097,7 +2107,7 @@ const file_tcoder_v1_job_proto_rawDesc = "" +
 	"\bended_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x123\n" +
 	"\aoutcome\x18\x05 \x01(\x0e2\x19.tcoder.v1.AttemptOutcomeR\aoutcome\x12,\n" +
 	"\afailure\x18\x06 \x01(\v2\x12.tcoder.v1.FailureR\afailure\x12\x18\n" +
-	"\acharged\x18\a \x01(\bR\acharged\"\x80\x02\n" +
+	"\acharged\x18\a \x01(\bR\acharged\"\x94\x02\n" +
 	"\x04Task\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x13.tcoder.v1.TaskKindR\x04kind\x12*\n" +
@@ -2106,7 +2116,8 @@ const file_tcoder_v1_job_proto_rawDesc = "" +
 	"\battempts\x18\x05 \x03(\v2\x12.tcoder.v1.AttemptR\battempts\x129\n" +
 	"\n" +
 	"not_before\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x12\x10\n" +
-	"\x03run\x18\a \x01(\rR\x03run\"\xb3\x01\n" +
+	"\x03run\x18\a \x01(\rR\x03run\x12\x12\n" +
+	"\x04part\x18\b \x01(\rR\x04part\"\xb3\x01\n" +
 	"\bProgress\x12\x18\n" +
 	"\apercent\x18\x01 \x01(\x01R\apercent\x128\n" +
 	"\n" +

@@ -1538,6 +1538,61 @@ func (x *AudioPlan) GetLanguage() string {
 	return ""
 }
 
+// A range of frames that one task encodes.
+type Chunk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its first frame, counted from 0 at the plan's `frame_rate`: the first of a segment.
+	FirstFrame uint64 `protobuf:"varint,1,opt,name=first_frame,json=firstFrame,proto3" json:"first_frame,omitempty"`
+	// The frame after its last.
+	EndFrame      uint64 `protobuf:"varint,2,opt,name=end_frame,json=endFrame,proto3" json:"end_frame,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Chunk) Reset() {
+	*x = Chunk{}
+	mi := &file_tcoder_v1_media_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Chunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Chunk) ProtoMessage() {}
+
+func (x *Chunk) ProtoReflect() protoreflect.Message {
+	mi := &file_tcoder_v1_media_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
+func (*Chunk) Descriptor() ([]byte, []int) {
+	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Chunk) GetFirstFrame() uint64 {
+	if x != nil {
+		return x.FirstFrame
+	}
+	return 0
+}
+
+func (x *Chunk) GetEndFrame() uint64 {
+	if x != nil {
+		return x.EndFrame
+	}
+	return 0
+}
+
 // One output as planned.
 type OutputPlan struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1551,13 +1606,16 @@ type OutputPlan struct {
 	Audio *AudioPlan `protobuf:"bytes,4,opt,name=audio,proto3" json:"audio,omitempty"`
 	// Seconds of a segment, for HLS. A multiple of the keyframe distance.
 	SegmentSeconds float64 `protobuf:"fixed64,5,opt,name=segment_seconds,json=segmentSeconds,proto3" json:"segment_seconds,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The chunks of its picture in playback order, each a task; the sound is one
+	// task more. Empty: one task makes all of it.
+	Chunks        []*Chunk `protobuf:"bytes,6,rep,name=chunks,proto3" json:"chunks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *OutputPlan) Reset() {
 	*x = OutputPlan{}
-	mi := &file_tcoder_v1_media_proto_msgTypes[12]
+	mi := &file_tcoder_v1_media_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1569,7 +1627,7 @@ func (x *OutputPlan) String() string {
 func (*OutputPlan) ProtoMessage() {}
 
 func (x *OutputPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_media_proto_msgTypes[12]
+	mi := &file_tcoder_v1_media_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1582,7 +1640,7 @@ func (x *OutputPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputPlan.ProtoReflect.Descriptor instead.
 func (*OutputPlan) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{12}
+	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *OutputPlan) GetName() string {
@@ -1620,6 +1678,13 @@ func (x *OutputPlan) GetSegmentSeconds() float64 {
 	return 0
 }
 
+func (x *OutputPlan) GetChunks() []*Chunk {
+	if x != nil {
+		return x.Chunks
+	}
+	return nil
+}
+
 // What a job's source and spec come to.
 type Plan struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1635,7 +1700,7 @@ type Plan struct {
 
 func (x *Plan) Reset() {
 	*x = Plan{}
-	mi := &file_tcoder_v1_media_proto_msgTypes[13]
+	mi := &file_tcoder_v1_media_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1647,7 +1712,7 @@ func (x *Plan) String() string {
 func (*Plan) ProtoMessage() {}
 
 func (x *Plan) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_media_proto_msgTypes[13]
+	mi := &file_tcoder_v1_media_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1660,7 +1725,7 @@ func (x *Plan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Plan.ProtoReflect.Descriptor instead.
 func (*Plan) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{13}
+	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Plan) GetOutputs() []*OutputPlan {
@@ -1701,7 +1766,7 @@ type OutputObject struct {
 
 func (x *OutputObject) Reset() {
 	*x = OutputObject{}
-	mi := &file_tcoder_v1_media_proto_msgTypes[14]
+	mi := &file_tcoder_v1_media_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1713,7 +1778,7 @@ func (x *OutputObject) String() string {
 func (*OutputObject) ProtoMessage() {}
 
 func (x *OutputObject) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_media_proto_msgTypes[14]
+	mi := &file_tcoder_v1_media_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1726,7 +1791,7 @@ func (x *OutputObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputObject.ProtoReflect.Descriptor instead.
 func (*OutputObject) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{14}
+	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *OutputObject) GetName() string {
@@ -1788,7 +1853,7 @@ type RenditionResult struct {
 
 func (x *RenditionResult) Reset() {
 	*x = RenditionResult{}
-	mi := &file_tcoder_v1_media_proto_msgTypes[15]
+	mi := &file_tcoder_v1_media_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1800,7 +1865,7 @@ func (x *RenditionResult) String() string {
 func (*RenditionResult) ProtoMessage() {}
 
 func (x *RenditionResult) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_media_proto_msgTypes[15]
+	mi := &file_tcoder_v1_media_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1813,7 +1878,7 @@ func (x *RenditionResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenditionResult.ProtoReflect.Descriptor instead.
 func (*RenditionResult) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{15}
+	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RenditionResult) GetName() string {
@@ -1916,7 +1981,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_tcoder_v1_media_proto_msgTypes[16]
+	mi := &file_tcoder_v1_media_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1928,7 +1993,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_media_proto_msgTypes[16]
+	mi := &file_tcoder_v1_media_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1941,7 +2006,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{16}
+	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Output) GetName() string {
@@ -2126,14 +2191,19 @@ const file_tcoder_v1_media_proto_rawDesc = "" +
 	"\x0esample_rate_hz\x18\x05 \x01(\rR\fsampleRateHz\x12\x12\n" +
 	"\x04copy\x18\x06 \x01(\bR\x04copy\x12\x12\n" +
 	"\x04name\x18\a \x01(\tR\x04name\x12\x1a\n" +
-	"\blanguage\x18\b \x01(\tR\blanguage\"\xcc\x01\n" +
+	"\blanguage\x18\b \x01(\tR\blanguage\"E\n" +
+	"\x05Chunk\x12\x1f\n" +
+	"\vfirst_frame\x18\x01 \x01(\x04R\n" +
+	"firstFrame\x12\x1b\n" +
+	"\tend_frame\x18\x02 \x01(\x04R\bendFrame\"\xf6\x01\n" +
 	"\n" +
 	"OutputPlan\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x15.tcoder.v1.OutputKindR\x04kind\x12*\n" +
 	"\x05video\x18\x03 \x01(\v2\x14.tcoder.v1.VideoPlanR\x05video\x12*\n" +
 	"\x05audio\x18\x04 \x01(\v2\x14.tcoder.v1.AudioPlanR\x05audio\x12'\n" +
-	"\x0fsegment_seconds\x18\x05 \x01(\x01R\x0esegmentSeconds\"\x84\x01\n" +
+	"\x0fsegment_seconds\x18\x05 \x01(\x01R\x0esegmentSeconds\x12(\n" +
+	"\x06chunks\x18\x06 \x03(\v2\x10.tcoder.v1.ChunkR\x06chunks\"\x84\x01\n" +
 	"\x04Plan\x12/\n" +
 	"\aoutputs\x18\x01 \x03(\v2\x15.tcoder.v1.OutputPlanR\aoutputs\x125\n" +
 	"\bduration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x14\n" +
@@ -2215,7 +2285,7 @@ func file_tcoder_v1_media_proto_rawDescGZIP() []byte {
 }
 
 var file_tcoder_v1_media_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_tcoder_v1_media_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_tcoder_v1_media_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_tcoder_v1_media_proto_goTypes = []any{
 	(OutputKind)(0),             // 0: tcoder.v1.OutputKind
 	(VideoCodec)(0),             // 1: tcoder.v1.VideoCodec
@@ -2235,12 +2305,13 @@ var file_tcoder_v1_media_proto_goTypes = []any{
 	(*RenditionPlan)(nil),       // 15: tcoder.v1.RenditionPlan
 	(*VideoPlan)(nil),           // 16: tcoder.v1.VideoPlan
 	(*AudioPlan)(nil),           // 17: tcoder.v1.AudioPlan
-	(*OutputPlan)(nil),          // 18: tcoder.v1.OutputPlan
-	(*Plan)(nil),                // 19: tcoder.v1.Plan
-	(*OutputObject)(nil),        // 20: tcoder.v1.OutputObject
-	(*RenditionResult)(nil),     // 21: tcoder.v1.RenditionResult
-	(*Output)(nil),              // 22: tcoder.v1.Output
-	(*durationpb.Duration)(nil), // 23: google.protobuf.Duration
+	(*Chunk)(nil),               // 18: tcoder.v1.Chunk
+	(*OutputPlan)(nil),          // 19: tcoder.v1.OutputPlan
+	(*Plan)(nil),                // 20: tcoder.v1.Plan
+	(*OutputObject)(nil),        // 21: tcoder.v1.OutputObject
+	(*RenditionResult)(nil),     // 22: tcoder.v1.RenditionResult
+	(*Output)(nil),              // 23: tcoder.v1.Output
+	(*durationpb.Duration)(nil), // 24: google.protobuf.Duration
 }
 var file_tcoder_v1_media_proto_depIdxs = []int32{
 	1,  // 0: tcoder.v1.VideoSettings.codec:type_name -> tcoder.v1.VideoCodec
@@ -2258,12 +2329,12 @@ var file_tcoder_v1_media_proto_depIdxs = []int32{
 	12, // 12: tcoder.v1.StreamInfo.sample_aspect_ratio:type_name -> tcoder.v1.Rational
 	12, // 13: tcoder.v1.StreamInfo.frame_rate:type_name -> tcoder.v1.Rational
 	12, // 14: tcoder.v1.StreamInfo.nominal_frame_rate:type_name -> tcoder.v1.Rational
-	23, // 15: tcoder.v1.StreamInfo.start_time:type_name -> google.protobuf.Duration
-	23, // 16: tcoder.v1.StreamInfo.duration:type_name -> google.protobuf.Duration
-	23, // 17: tcoder.v1.ProbeResult.duration:type_name -> google.protobuf.Duration
-	23, // 18: tcoder.v1.ProbeResult.start_time:type_name -> google.protobuf.Duration
+	24, // 15: tcoder.v1.StreamInfo.start_time:type_name -> google.protobuf.Duration
+	24, // 16: tcoder.v1.StreamInfo.duration:type_name -> google.protobuf.Duration
+	24, // 17: tcoder.v1.ProbeResult.duration:type_name -> google.protobuf.Duration
+	24, // 18: tcoder.v1.ProbeResult.start_time:type_name -> google.protobuf.Duration
 	13, // 19: tcoder.v1.ProbeResult.streams:type_name -> tcoder.v1.StreamInfo
-	23, // 20: tcoder.v1.ProbeResult.max_gop:type_name -> google.protobuf.Duration
+	24, // 20: tcoder.v1.ProbeResult.max_gop:type_name -> google.protobuf.Duration
 	1,  // 21: tcoder.v1.VideoPlan.codec:type_name -> tcoder.v1.VideoCodec
 	3,  // 22: tcoder.v1.VideoPlan.rate_control:type_name -> tcoder.v1.RateControl
 	12, // 23: tcoder.v1.VideoPlan.frame_rate:type_name -> tcoder.v1.Rational
@@ -2272,19 +2343,20 @@ var file_tcoder_v1_media_proto_depIdxs = []int32{
 	0,  // 26: tcoder.v1.OutputPlan.kind:type_name -> tcoder.v1.OutputKind
 	16, // 27: tcoder.v1.OutputPlan.video:type_name -> tcoder.v1.VideoPlan
 	17, // 28: tcoder.v1.OutputPlan.audio:type_name -> tcoder.v1.AudioPlan
-	18, // 29: tcoder.v1.Plan.outputs:type_name -> tcoder.v1.OutputPlan
-	23, // 30: tcoder.v1.Plan.duration:type_name -> google.protobuf.Duration
-	12, // 31: tcoder.v1.RenditionResult.frame_rate:type_name -> tcoder.v1.Rational
-	23, // 32: tcoder.v1.RenditionResult.duration:type_name -> google.protobuf.Duration
-	0,  // 33: tcoder.v1.Output.kind:type_name -> tcoder.v1.OutputKind
-	20, // 34: tcoder.v1.Output.objects:type_name -> tcoder.v1.OutputObject
-	21, // 35: tcoder.v1.Output.renditions:type_name -> tcoder.v1.RenditionResult
-	23, // 36: tcoder.v1.Output.duration:type_name -> google.protobuf.Duration
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	18, // 29: tcoder.v1.OutputPlan.chunks:type_name -> tcoder.v1.Chunk
+	19, // 30: tcoder.v1.Plan.outputs:type_name -> tcoder.v1.OutputPlan
+	24, // 31: tcoder.v1.Plan.duration:type_name -> google.protobuf.Duration
+	12, // 32: tcoder.v1.RenditionResult.frame_rate:type_name -> tcoder.v1.Rational
+	24, // 33: tcoder.v1.RenditionResult.duration:type_name -> google.protobuf.Duration
+	0,  // 34: tcoder.v1.Output.kind:type_name -> tcoder.v1.OutputKind
+	21, // 35: tcoder.v1.Output.objects:type_name -> tcoder.v1.OutputObject
+	22, // 36: tcoder.v1.Output.renditions:type_name -> tcoder.v1.RenditionResult
+	24, // 37: tcoder.v1.Output.duration:type_name -> google.protobuf.Duration
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_tcoder_v1_media_proto_init() }
@@ -2301,7 +2373,7 @@ func file_tcoder_v1_media_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcoder_v1_media_proto_rawDesc), len(file_tcoder_v1_media_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
