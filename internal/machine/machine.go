@@ -5,24 +5,17 @@
 // The provider's list is the truth for existence: a record without an instance
 // is a machine that is gone, an instance without a record is a leak.
 //
-// The conformance suite is in machinetest; the adapter for local child
-// processes in process.
+// A failure is an [Error] of a [Class] that says what can be done about it. A
+// provider doesn't repeat a call by itself: who calls knows how long the work
+// can wait, and all calls can be repeated.
+//
+// The conformance suite is in machinetest. Adapters: process for local child
+// processes, fly for Fly Machines, scripted for tests and simulations.
 package machine
 
 import (
 	"context"
-	"errors"
-)
-
-// The classes of failure a caller may act on; test with [errors.Is].
-var (
-	// ErrNotFound says that the provider has no such machine.
-	ErrNotFound = errors.New("machine not found")
-	// ErrCapacity says that the provider has no room for the machine now.
-	ErrCapacity = errors.New("no capacity for a machine")
-	// ErrUnavailable says that the provider couldn't be asked or didn't
-	// answer. The call may have taken effect; repeating it is safe.
-	ErrUnavailable = errors.New("machine provider unavailable")
+	"time"
 )
 
 // State is what an instance is doing, as its provider sees it.
@@ -34,7 +27,8 @@ const (
 	Starting State = "STARTING"
 	// Running means that the program was started, not that it serves.
 	Running State = "RUNNING"
-	// Stopping means that it was asked to stop and hasn't yet.
+	// Stopping means that it was asked to stop, or to go for good, and hasn't
+	// yet.
 	Stopping State = "STOPPING"
 	// Stopped means that it ended without an error. It can be started again.
 	Stopped State = "STOPPED"
@@ -48,8 +42,12 @@ type CreateRequest struct {
 	// ID is the caller's name for the machine: letters, digits, '-' and '_',
 	// 1 to 64 of them. It makes Create idempotent.
 	ID string
-	// Region is where it shall be; empty leaves it to the provider.
-	Region string
+	// Regions are where it may be, the preferred first: it is made in the first
+	// that has room. Empty leaves it to the provider.
+	Regions []string
+	// Size names one of the sizes that the provider was configured with; empty
+	// is its default. A provider without sizes ignores it.
+	Size string
 	// Env is added to the environment that the provider was configured with.
 	Env map[string]string
 }
@@ -59,32 +57,47 @@ type Instance struct {
 	ID         string // of its CreateRequest
 	ProviderID string
 	State      State
-	Detail     string // for the log: why it Failed
+	Detail     string // for the log: why it Failed, or what is odd about it
+	Region     string // where it is; empty if the provider has no regions
+	// Outdated says that it was made from another image, or with other
+	// settings, than Create would use now: replace it when it is idle.
+	Outdated bool
+	// HostLost says that the provider can't see the computer it is on. State
+	// is the last that was known; its worker may be well, or gone. Don't start
+	// it.
+	HostLost bool
+	// Created is when it was made; zero if the provider doesn't say.
+	Created time.Time
 }
 
-// Provider makes machines. Methods are safe for concurrent use. Errors wrap
-// one of the Err values of this package where one fits; one that wraps none
-// means that repeating the call can't succeed.
+// Provider makes machines. Methods are safe for concurrent use. Errors have a
+// class (see [ClassOf]); the classes that matter are named at each method, and
+// any may also fail as Unclear, RateLimited, Unauthorized or Refused.
 type Provider interface {
 	// Name names the provider in the API: process, fly.
 	Name() string
 	// Create makes a machine and starts it. Called again with the same ID, it
-	// returns the machine that is there, whatever its state.
-	// Errors: ErrCapacity, ErrUnavailable.
+	// returns the machine that is there, whatever its state; so after an
+	// Unclear outcome repeat it, or look for the ID in the list.
+	// Errors: RegionFull, Quota, NameTaken.
 	Create(ctx context.Context, req CreateRequest) (providerID string, err error)
-	// Start starts a Stopped or Failed machine; others are left alone.
-	// Errors: ErrNotFound, ErrCapacity, ErrUnavailable.
+	// Start starts a Stopped or Failed machine; one that runs is left alone.
+	// Errors: NotFound, HostFull, NotReady.
 	Start(ctx context.Context, providerID string) error
 	// Stop asks a machine to stop and doesn't wait for it: its worker hands
 	// back what it holds. A machine that doesn't obey is killed by its
 	// provider in the end. One that has stopped is left alone.
-	// Errors: ErrNotFound, ErrUnavailable.
+	// Errors: NotFound, NotReady.
 	Stop(ctx context.Context, providerID string) error
-	// Destroy removes a machine for good, without mercy if it runs. A machine
-	// that isn't there is no error. Errors: ErrUnavailable.
+	// Destroy removes a machine for good, without mercy if it runs. It returns
+	// nil once the machine can't run any more and its place is free; a machine
+	// that isn't there is no error. Unclear may mean that it is still going.
 	Destroy(ctx context.Context, providerID string) error
-	// List returns all machines of this pool, in any order.
-	// Errors: ErrUnavailable.
+	// Get returns one machine. Errors: NotFound, also for one that was
+	// destroyed.
+	Get(ctx context.Context, providerID string) (Instance, error)
+	// List returns all machines of this pool, in any order. A provider may be
+	// late to show what happened in the last seconds.
 	List(ctx context.Context) ([]Instance, error)
 	// Changes receives after a machine changed by itself: it ended. Changes
 	// may be merged into one. Nil if the provider can't tell; the list has to

@@ -219,7 +219,10 @@ func (r *Reconciler) create(ctx context.Context, id string) error {
 			return nil // the limit is reached by now
 		}
 	}
-	req := machine.CreateRequest{ID: id, Region: r.cfg.Region}
+	req := machine.CreateRequest{ID: id}
+	if r.cfg.Region != "" {
+		req.Regions = []string{r.cfg.Region}
+	}
 	if r.cfg.Env != nil {
 		req.Env = r.cfg.Env(id)
 	}

@@ -11,12 +11,17 @@ import (
 
 // child is one machine over all its starts, guarded by Provider.mu.
 type child struct {
-	id     string
-	env    []string
-	state  machine.State
-	detail string
-	pid    int         // of the running process, 0 if there is none
-	killer *time.Timer // set while Stopping
+	id      string
+	env     []string
+	created time.Time
+	state   machine.State
+	detail  string
+	pid     int         // of the running process, 0 if there is none
+	killer  *time.Timer // set while Stopping
+}
+
+func (c *child) instance() machine.Instance {
+	return machine.Instance{ID: c.id, ProviderID: c.id, State: c.state, Detail: c.detail, Created: c.created}
 }
 
 // spawn starts the process of a machine and watches for its end. It has to be

@@ -137,7 +137,7 @@ func (p *Provider) Create(ctx context.Context, req machine.CreateRequest) (strin
 		for name, value := range req.Env {
 			env = append(env, name+"="+value)
 		}
-		c := &child{id: req.ID, env: env}
+		c := &child{id: req.ID, env: env, created: time.Now()}
 		if err := p.spawn(c); err != nil {
 			return err
 		}
@@ -159,8 +159,12 @@ func (p *Provider) Start(ctx context.Context, providerID string) error {
 		if !ok {
 			return machine.ErrNotFound
 		}
-		if c.state != machine.Stopped && c.state != machine.Failed {
+		switch c.state {
+		case machine.Starting, machine.Running:
 			return nil
+		case machine.Stopping:
+			return &machine.Error{Class: machine.NotReady, Message: "The machine is still stopping."}
+		case machine.Stopped, machine.Failed:
 		}
 		return p.spawn(c)
 	})
@@ -193,13 +197,24 @@ func (p *Provider) Destroy(_ context.Context, providerID string) error {
 	return nil
 }
 
+// Get implements [machine.Provider].
+func (p *Provider) Get(_ context.Context, providerID string) (machine.Instance, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c, ok := p.children[providerID]
+	if !ok {
+		return machine.Instance{}, fmt.Errorf("get machine %s: %w", providerID, machine.ErrNotFound)
+	}
+	return c.instance(), nil
+}
+
 // List implements [machine.Provider].
 func (p *Provider) List(context.Context) ([]machine.Instance, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	instances := make([]machine.Instance, 0, len(p.children))
-	for id, c := range p.children {
-		instances = append(instances, machine.Instance{ID: id, ProviderID: id, State: c.state, Detail: c.detail})
+	for _, c := range p.children {
+		instances = append(instances, c.instance())
 	}
 	slices.SortFunc(instances, func(a, b machine.Instance) int { return strings.Compare(a.ID, b.ID) })
 	return instances, nil
