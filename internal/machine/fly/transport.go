@@ -17,7 +17,8 @@ const (
 	mostMessageBytes = 400
 )
 
-// transport sends each request once, to our address.
+// transport sends each request once, to our address. (Go itself repeats a read
+// whose connection turned out to be closed.)
 //
 // The library repeats whatever is answered 502 or 503, or fails by an error
 // that calls itself temporary, up to three times and whatever the method: a

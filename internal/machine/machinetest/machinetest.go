@@ -23,7 +23,24 @@ type Fixture struct {
 	// End makes the program of a running machine end by itself, with an error
 	// or without.
 	End func(t *testing.T, providerID string, fail bool)
+	// Provoke makes the next call of an action fail by a class; with effect the
+	// call takes effect and its answer is lost. It reports whether the provider
+	// can fail so at all. Nil if it never does.
+	Provoke func(t *testing.T, action Action, class machine.Class, effect bool) bool
 }
+
+// Action is a method that can be made to fail.
+type Action string
+
+// The actions.
+const (
+	Create  Action = "create"
+	Start   Action = "start"
+	Stop    Action = "stop"
+	Destroy Action = "destroy"
+	Get     Action = "get"
+	List    Action = "list"
+)
 
 // Run runs the suite; setup makes the fixture of each of its tests.
 func Run(t *testing.T, setup func(t *testing.T) Fixture) {
@@ -40,6 +57,10 @@ func Run(t *testing.T, setup func(t *testing.T) Fixture) {
 		{"a destroyed machine is gone, and destroying it again is no error", destroyed},
 		{"a machine the provider doesn't have is ErrNotFound", unknown},
 		{"a machine that ends by itself is noticed", ended},
+		{"a machine by its id is as in the list", got},
+		{"a machine that is still stopping isn't started by accident", startedTooSoon},
+		{"each failure has its class and a sentence, and leaves nothing behind", failed},
+		{"a call whose answer was lost can be repeated", lost},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -131,6 +152,9 @@ func unknown(t *testing.T, f Fixture) {
 	require.ErrorIs(t, f.Provider.Start(t.Context(), "nobody"), machine.ErrNotFound)
 	require.ErrorIs(t, f.Provider.Stop(t.Context(), "nobody"), machine.ErrNotFound)
 	require.NoError(t, f.Provider.Destroy(t.Context(), "nobody"))
+	_, err := f.Provider.Get(t.Context(), "nobody")
+	require.ErrorIs(t, err, machine.ErrNotFound)
+	require.Equal(t, machine.NotFound, machine.ClassOf(err))
 	require.Empty(t, list(t, f))
 }
 
