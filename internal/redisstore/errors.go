@@ -10,6 +10,9 @@ import (
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 )
 
+// queueFullRetry is when a project whose queue is full may try again.
+const queueFullRetry = 5 * time.Second
+
 // failed turns an error of go-redis into one of the domain: Redis can't be
 // reached or can't serve now, or we did something that it refuses.
 func failed(verb string, err error) error {
@@ -77,6 +80,13 @@ func refusal(reason pipeline.Reason) error {
 	case pipeline.ReasonJobNotTerminal:
 		e.Message = "The job has not ended."
 		e.Remedy = "Cancel it, or wait for its end."
+	case pipeline.ReasonObjectNotFound:
+		e.Message = "The job's source is gone."
+		e.Remedy = "Upload it again."
+	case pipeline.ReasonQueueFull:
+		e.Message = "The project has as many waiting jobs as it may."
+		e.Remedy = "Wait until some have started, or cancel some."
+		e.RetryAfter = queueFullRetry
 	case pipeline.ReasonInputMissing:
 		e.Message = "The job's source was never uploaded."
 		e.Remedy = "Create a new upload."

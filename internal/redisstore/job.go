@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strconv"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/tcoder-dev/tcoder/internal/media"
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
@@ -22,58 +19,63 @@ func (s *Store) CreateJob(
 		return pipeline.Job{}, err
 	}
 
-	raws, err := encodeTasks([]pipeline.NewTask{first})
+	raw, err := encodeFirst(first)
 	if err != nil {
 		return pipeline.Job{}, err
 	}
 
-	k := []string{s.keys.job(j.ID), s.keys.spec(j.ID), s.keys.index(j.Project, pipeline.JobPending)}
+	k := []string{s.keys.job(j.ID), s.keys.spec(j.ID)}
+	args := []any{j.ID, j.Project, j.Priority, spec, raw, a.WaitingLimit, j.Source.UploadID}
+
 	if a.IdempotencyKey != "" {
 		k = append(k, s.keys.idempotency("job", j.Project, a.IdempotencyKey))
+		args = append(args, a.Fingerprint, millis(max(a.KeyTTL, time.Millisecond)))
 	}
 
-	reply, err := s.callRows(ctx, 1, "create_job", k, j.ID, j.Project, j.Priority, spec, raws[0], a.Fingerprint,
-		millis(max(a.KeyTTL, time.Millisecond)))
+	if j.Source.UploadID != "" {
+		k = append(k, s.keys.upload(j.Source.UploadID))
+	}
+
+	reply, err := s.callRows(ctx, 1, "create_job", k, args...)
 	if err != nil {
 		return pipeline.Job{}, err
 	}
 
-	id := asString(reply[0])
 	if len(reply) == 1 {
-		return s.GetJob(ctx, id)
+		return s.GetJob(ctx, asString(reply[0]))
 	}
 
-	created, _, err := decodeJob(id, asList(reply[1]), spec)
+	at := asTime(reply[1])
 
-	return created, err
+	return pipeline.Job{
+		ID: j.ID, Project: j.Project, State: pipeline.JobPending, Spec: j.Spec, Source: j.Source, Priority: j.Priority,
+		Labels: j.Labels, Times: pipeline.JobTimes{Created: at, Queued: at}, Run: 1, Sequence: 2,
+	}, nil
 }
 
 // GetJob implements [pipeline.JobStore].
 func (s *Store) GetJob(ctx context.Context, id string) (pipeline.Job, error) {
-	reply, err := s.callRows(ctx, 6, "get_job", []string{s.keys.job(id), s.keys.spec(id), s.keys.results(id)}, id)
+	k := []string{
+		s.keys.job(id), s.keys.spec(id), s.keys.tasks(id), s.keys.probe(id), s.keys.plan(id), s.keys.outputs(id),
+	}
+
+	reply, err := s.callRows(ctx, 8, "get_job", k, id)
 	if err != nil {
 		return pipeline.Job{}, err
 	}
 
-	j, ok, err := decodeJob(id, asList(reply[0]), asString(reply[1]))
+	j, err := decodeJob(id, asString(reply[0]), asString(reply[1]))
 	if err != nil {
 		return pipeline.Job{}, err
 	}
 
-	if !ok {
-		return pipeline.Job{}, refusal(pipeline.ReasonJobNotFound)
-	}
-
-	results := asMap(reply[3])
-	if err := decodeResults(&j, results["probe"], results["plan"], results["out"]); err != nil {
+	if err := decodeResults(&j, asString(reply[2]), asString(reply[3]), asString(reply[4])); err != nil {
 		return pipeline.Job{}, err
 	}
 
-	raws := asList(reply[2])
-	for i := 0; i+1 < len(raws); i += 2 {
-		index := i / 2
-
-		t, err := decodeTask(id, index, asString(raws[i]), asString(raws[i+1]), results["r"+strconv.Itoa(index)])
+	raws := asList(reply[5])
+	for i := 0; i+3 < len(raws); i += 4 {
+		t, err := decodeTask(id, i/4, asString(raws[i]), asString(raws[i+1]), asString(raws[i+2]), asString(raws[i+3]))
 		if err != nil {
 			return pipeline.Job{}, err
 		}
@@ -81,7 +83,7 @@ func (s *Store) GetJob(ctx context.Context, id string) (pipeline.Job, error) {
 		j.Tasks = append(j.Tasks, t)
 	}
 
-	j.Wait, j.WaitPosition = pipeline.WaitReason(asString(reply[4])), asInt(reply[5])
+	j.Wait, j.WaitPosition = pipeline.WaitReason(asString(reply[6])), asInt(reply[7])
 
 	return j, nil
 }
@@ -140,37 +142,33 @@ func (s *Store) ListJobs(ctx context.Context, f pipeline.JobFilter) ([]pipeline.
 
 // readJobs reads the jobs of ids without their tasks; those that are gone are left out.
 func (s *Store) readJobs(ctx context.Context, ids []any) ([]pipeline.Job, error) {
-	pipe := s.client.Pipeline()
-	specs := make([]string, len(ids))
-	rows := make([]*redis.SliceCmd, len(ids))
-	results := make([]*redis.SliceCmd, len(ids))
+	const parts = 5
 
-	for i, v := range ids {
+	names := make([]string, 0, parts*len(ids))
+	for _, v := range ids {
 		id := asString(v)
-		specs[i] = s.keys.spec(id)
-		rows[i] = pipe.HMGet(ctx, s.keys.job(id), jobFields()...)
-		results[i] = pipe.HMGet(ctx, s.keys.results(id), "probe", "plan", "outs")
+		names = append(names, s.keys.job(id), s.keys.spec(id), s.keys.probe(id), s.keys.plan(id), s.keys.summary(id))
 	}
 
-	docs := pipe.MGet(ctx, specs...)
-	if _, err := pipe.Exec(ctx); err != nil {
+	values, err := s.client.MGet(ctx, names...).Result()
+	if err != nil {
 		return nil, failed("read jobs", err)
 	}
 
 	jobs := make([]pipeline.Job, 0, len(ids))
 
 	for i, v := range ids {
-		j, ok, err := decodeJob(asString(v), rows[i].Val(), asString(docs.Val()[i]))
+		at := values[parts*i : parts*i+parts]
+		if at[0] == nil || at[1] == nil {
+			continue
+		}
+
+		j, err := decodeJob(asString(v), asString(at[0]), asString(at[1]))
 		if err != nil {
 			return nil, err
 		}
 
-		if !ok {
-			continue
-		}
-
-		r := results[i].Val()
-		if err := decodeResults(&j, asString(r[0]), asString(r[1]), asString(r[2])); err != nil {
+		if err := decodeResults(&j, asString(at[2]), asString(at[3]), asString(at[4])); err != nil {
 			return nil, err
 		}
 
@@ -182,7 +180,7 @@ func (s *Store) readJobs(ctx context.Context, ids []any) ([]pipeline.Job, error)
 
 // JobEvents implements [pipeline.JobStore].
 func (s *Store) JobEvents(ctx context.Context, id string, after int64) ([]pipeline.Event, error) {
-	reply, err := s.callRows(ctx, 1, "job_events", []string{s.keys.job(id)}, after)
+	reply, err := s.callRows(ctx, 1, "job_events", []string{s.keys.job(id)}, id, after)
 	if err != nil {
 		return nil, err
 	}
@@ -208,15 +206,14 @@ func (s *Store) CancelJob(ctx context.Context, id string) (pipeline.Job, error) 
 
 // RetryJob implements [pipeline.JobStore].
 func (s *Store) RetryJob(
-	ctx context.Context, id string, expectRun int, first pipeline.NewTask, _ int,
+	ctx context.Context, id string, expectRun int, first pipeline.NewTask, waitingLimit int,
 ) (pipeline.Job, error) {
-	raws, err := encodeTasks([]pipeline.NewTask{first})
+	raw, err := encodeFirst(first)
 	if err != nil {
 		return pipeline.Job{}, err
 	}
 
-	k := []string{s.keys.job(id), s.keys.results(id)}
-	if _, err := s.call(ctx, "retry_job", k, id, expectRun, raws[0]); err != nil {
+	if _, err := s.call(ctx, "retry_job", []string{s.keys.job(id)}, id, expectRun, raw, waitingLimit); err != nil {
 		return pipeline.Job{}, err
 	}
 
@@ -226,7 +223,7 @@ func (s *Store) RetryJob(
 // DeleteJob implements [pipeline.JobStore].
 func (s *Store) DeleteJob(ctx context.Context, id string) error {
 	_, err := s.call(ctx, "delete_job",
-		[]string{s.keys.job(id), s.keys.spec(id), s.keys.results(id), s.keys.purges}, id)
+		[]string{s.keys.job(id), s.keys.purges}, id)
 
 	return err
 }
@@ -245,7 +242,9 @@ func (s *Store) CompleteJob(ctx context.Context, id string, run int, outputs []m
 		return false, err
 	}
 
-	reply, err := s.callRows(ctx, 1, "complete_job", []string{s.keys.job(id), s.keys.results(id)}, id, run, full, summary)
+	k := []string{s.keys.job(id), s.keys.outputs(id), s.keys.summary(id)}
+
+	reply, err := s.callRows(ctx, 1, "complete_job", k, id, run, full, summary)
 	if err != nil {
 		return false, err
 	}

@@ -6,21 +6,18 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 )
 
 // ClaimTasks implements [pipeline.LeaseStore].
 func (s *Store) ClaimTasks(ctx context.Context, c pipeline.Claim) (pipeline.Claimed, error) {
-	k := []string{s.keys.worker(c.WorkerID), s.keys.held(c.WorkerID), s.keys.claim(c.WorkerID, c.RequestID)}
-
-	rows, err := s.callRows(ctx, 2, "claim_tasks", k, c.WorkerID, c.Session, c.Max, millis(c.Lease))
+	rows, err := s.callRows(ctx, 2, "claim_tasks", []string{s.keys.worker(c.WorkerID)},
+		c.WorkerID, c.Session, c.Max, millis(c.Lease), oneLine(c.RequestID), c.RunningLimit)
 	if err != nil {
 		return pipeline.Claimed{}, err
 	}
 
-	leases, err := s.readLeases(ctx, rows[2:])
+	leases, err := decodeLeases(rows[2:])
 	if err != nil {
 		return pipeline.Claimed{}, err
 	}
@@ -28,66 +25,34 @@ func (s *Store) ClaimTasks(ctx context.Context, c pipeline.Claim) (pipeline.Clai
 	return pipeline.Claimed{Leases: leases, More: asInt(rows[0]) == 1, Refused: asInt(rows[1]) == 1}, nil
 }
 
-// readLeases decodes lease rows and reads what never went through the script:
-// specs, probes and plans. A job that was deleted meanwhile had been canceled,
-// so its leases are gone too.
-func (s *Store) readLeases(ctx context.Context, rows []any) ([]pipeline.Lease, error) {
+// decodeLeases reads lease rows, as lua/include/task.lua makes them.
+func decodeLeases(rows []any) ([]pipeline.Lease, error) {
 	leases := make([]pipeline.Lease, 0, len(rows))
-	if len(rows) == 0 {
-		return leases, nil
-	}
 
-	pipe := s.client.Pipeline()
-	specs := make([]string, len(rows))
-	results := make([]*redis.SliceCmd, len(rows))
-	tasks := make([]pipeline.Task, len(rows))
-
-	for i, v := range rows {
+	for _, v := range rows {
 		row := asList(v)
-		if len(row) < 6 {
+		if len(row) < 10 {
 			return nil, internalError("read leases", strconv.ErrRange)
 		}
 
 		job, index, _ := splitTaskID(asString(row[0]))
 
-		t, err := decodeTask(job, index, asString(row[3]), asString(row[4]), "")
+		t, err := decodeTask(job, index, asString(row[3]), asString(row[4]), asString(row[5]), "")
 		if err != nil {
 			return nil, err
 		}
 
-		tasks[i], specs[i] = t, s.keys.spec(job)
-		if t.Kind != pipeline.KindProbe { // there is neither probe nor plan before it
-			results[i] = pipe.HMGet(ctx, s.keys.results(job), "probe", "plan")
-		}
-	}
-
-	docs := pipe.MGet(ctx, specs...)
-	if _, err := pipe.Exec(ctx); err != nil {
-		return nil, failed("read leases", err)
-	}
-
-	for i, v := range rows {
-		row := asList(v)
-
-		j, ok, err := decodeJob(tasks[i].JobID, asList(row[5]), asString(docs.Val()[i]))
+		j, err := decodeJob(job, asString(row[6]), asString(row[7]))
 		if err != nil {
 			return nil, err
 		}
 
-		if !ok {
-			continue
-		}
-
-		if results[i] != nil {
-			r := results[i].Val()
-			if err := decodeResults(&j, asString(r[0]), asString(r[1]), ""); err != nil {
-				return nil, err
-			}
+		if err := decodeResults(&j, asString(row[8]), asString(row[9]), ""); err != nil {
+			return nil, err
 		}
 
 		leases = append(leases, pipeline.Lease{
-			Ref:  pipeline.LeaseRef{TaskID: tasks[i].ID, Attempt: int(asInt(row[1]))},
-			Task: tasks[i], Job: j, Expires: asTime(row[2]),
+			Ref: pipeline.LeaseRef{TaskID: t.ID, Attempt: int(asInt(row[1]))}, Task: t, Job: j, Expires: asTime(row[2]),
 		})
 	}
 
@@ -102,15 +67,10 @@ func (s *Store) RenewLeases(
 	args = append(args, workerID, millis(lease))
 
 	for _, r := range rs {
-		progress, err := encode(finite(r.Progress))
-		if err != nil {
-			return pipeline.Renewed{}, err
-		}
-
-		args = append(args, memberOf(r.Ref), r.Ref.Attempt, clamp(r.Fraction), progress)
+		args = append(args, memberOf(r.Ref), r.Ref.Attempt, floatText(clamp(r.Fraction)), encodeProgress(finite(r.Progress)))
 	}
 
-	reply, err := s.callRows(ctx, 1, "renew_leases", []string{s.keys.worker(workerID), s.keys.held(workerID)}, args...)
+	reply, err := s.callRows(ctx, 1, "renew_leases", nil, args...)
 	if err != nil {
 		return pipeline.Renewed{}, err
 	}
@@ -150,9 +110,7 @@ func (s *Store) FinishTask(ctx context.Context, r pipeline.TaskResult) (pipeline
 		return "", false, err
 	}
 
-	k := []string{s.keys.job(job), s.keys.results(job), s.keys.held(r.WorkerID)}
-
-	reply, err := s.callRows(ctx, 2, "finish_task", k, append(args, tasks...)...)
+	reply, err := s.callRows(ctx, 2, "finish_task", []string{s.keys.job(job)}, append(args, tasks...)...)
 	if err != nil {
 		return "", false, err
 	}
@@ -184,7 +142,7 @@ func (s *Store) endAttempt(
 		return pipeline.VerdictStale, nil
 	}
 
-	reply, err := s.callRows(ctx, 1, verb, []string{s.keys.job(job), s.keys.held(workerID)},
+	reply, err := s.callRows(ctx, 1, verb, []string{s.keys.job(job)},
 		append([]any{job, index, ref.Attempt, workerID}, args...)...)
 	if err != nil {
 		return "", err

@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"time"
 
@@ -28,20 +29,12 @@ type uploadSpec struct {
 	PartCount     int    `json:"pc,omitempty"`
 }
 
-// task is a task as Lua keeps it; see lua/include/task.lua.
+// task is what a task is; see lua/include/task.lua.
 type task struct {
-	Kind      pipeline.TaskKind  `json:"k"`
-	State     pipeline.TaskState `json:"s,omitempty"`
-	Run       int                `json:"r,omitempty"`
-	Output    string             `json:"o,omitempty"`
-	Part      int                `json:"p,omitempty"`
-	Weight    float64            `json:"w,omitempty"`
-	Attempt   int                `json:"n,omitempty"`
-	WorkerID  string             `json:"by,omitempty"`
-	Started   int64              `json:"at,omitempty"`
-	NotBefore int64              `json:"nb,omitempty"`
-	Waits     int                `json:"wt,omitempty"`
-	Followers []int              `json:"nx,omitempty"`
+	Kind      pipeline.TaskKind `json:"k"`
+	Output    string            `json:"o,omitempty"`
+	Weight    float64           `json:"w,omitempty"`
+	Followers []int             `json:"nx,omitempty"`
 }
 
 // attempt is an ended attempt as Lua keeps it.
@@ -56,32 +49,26 @@ type attempt struct {
 	Charged  bool             `json:"ch"`
 }
 
-// notice is the payload of a job's channel.
-type notice struct {
-	Sequence int64              `json:"q"`
-	Percent  float64            `json:"c"`
-	Progress *pipeline.Progress `json:"p"`
-}
-
-// encodeTasks renders new tasks for Lua: what each waits for becomes a count,
-// and a list on those that it waits for.
+// encodeTasks renders new tasks for Lua: each with the list of those that wait
+// for it, followed by how many it waits for.
 func encodeTasks(tasks []pipeline.NewTask) ([]any, error) {
 	records := make([]task, len(tasks))
+	waits := make([]int, len(tasks))
 
 	for i, t := range tasks {
-		records[i].Kind, records[i].Output, records[i].Part, records[i].Weight = t.Kind, t.Output, t.Part, t.Weight
+		records[i].Kind, records[i].Output, records[i].Weight = t.Kind, t.Output, t.Weight
 
 		for _, before := range t.After {
 			if before < 0 || before >= i {
 				return nil, internalError("encode tasks", errors.New("a task can only wait for those before it"))
 			}
 
-			records[i].Waits++
+			waits[i]++
 			records[before].Followers = append(records[before].Followers, i)
 		}
 	}
 
-	raws := make([]any, len(tasks))
+	raws := make([]any, 0, 2*len(tasks))
 
 	for i, r := range records {
 		raw, err := encode(r)
@@ -89,14 +76,45 @@ func encodeTasks(tasks []pipeline.NewTask) ([]any, error) {
 			return nil, err
 		}
 
-		raws[i] = raw
+		raws = append(raws, raw, waits[i])
 	}
 
 	return raws, nil
 }
 
-// decodeTask reads a task from its record, its ended attempts and its result, each JSON.
-func decodeTask(jobID string, index int, rawTask, rawAttempts, rawResult string) (pipeline.Task, error) {
+// encodeFirst renders the first task of a run.
+func encodeFirst(t pipeline.NewTask) (string, error) {
+	return encode(task{Kind: t.Kind, Output: t.Output, Weight: t.Weight})
+}
+
+// oneLine makes a text fit for a record of lines.
+func oneLine(s string) string { return strings.ReplaceAll(s, "\n", " ") }
+
+// numbers splits a line into n fields; those that are missing are empty.
+func numbers(line string, n int) []string {
+	f := strings.SplitN(line, " ", n)
+
+	return append(f, make([]string, n-len(f))...)
+}
+
+// encodeProgress renders progress without its percent: media time, speed, fps, time left.
+func encodeProgress(p pipeline.Progress) string {
+	return strconv.FormatInt(int64(p.MediaTime), 10) + " " + floatText(p.Speed) + " " + floatText(p.FPS) + " " +
+		strconv.FormatInt(int64(p.ETA), 10)
+}
+
+func decodeProgress(raw string) pipeline.Progress {
+	f := numbers(raw, 4)
+
+	return pipeline.Progress{
+		MediaTime: time.Duration(asInt(f[0])), Speed: asFloat(f[1]), FPS: asFloat(f[2]), ETA: time.Duration(asInt(f[3])),
+	}
+}
+
+func floatText(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) }
+
+// decodeTask reads a task from what it is, its state, its ended attempts and its result.
+func decodeTask(jobID string, index int, rawTask, status, rawAttempts, rawResult string) (pipeline.Task, error) {
 	var (
 		r     task
 		ended []attempt
@@ -106,9 +124,10 @@ func decodeTask(jobID string, index int, rawTask, rawAttempts, rawResult string)
 		return pipeline.Task{}, err
 	}
 
+	f := numbers(status, 13)
 	t := pipeline.Task{
-		ID: taskID(jobID, index), JobID: jobID, Run: r.Run, Kind: r.Kind, State: r.State,
-		Output: r.Output, Part: r.Part, Weight: r.Weight, NotBefore: asTime(r.NotBefore),
+		ID: taskID(jobID, index), JobID: jobID, Run: int(asInt(f[1])), Kind: r.Kind, State: pipeline.TaskState(f[0]),
+		Output: r.Output, Weight: r.Weight,
 	}
 
 	for _, a := range ended {
@@ -118,10 +137,17 @@ func decodeTask(jobID string, index int, rawTask, rawAttempts, rawResult string)
 		})
 	}
 
-	if r.State == pipeline.TaskLeased {
-		t.Attempts = append(t.Attempts, pipeline.Attempt{
-			Number: r.Attempt, WorkerID: r.WorkerID, Started: asTime(r.Started),
-		})
+	newest := pipeline.Attempt{Number: int(asInt(f[2])), WorkerID: f[12], Started: asTime(f[3])}
+
+	switch t.State {
+	case pipeline.TaskLeased:
+		t.Attempts = append(t.Attempts, newest)
+	case pipeline.TaskDone:
+		newest.Outcome, newest.Ended = pipeline.OutcomeDone, newest.Started.Add(time.Duration(asInt(f[4]))*time.Millisecond)
+		t.Attempts = append(t.Attempts, newest)
+	case pipeline.TaskDelayed:
+		t.NotBefore = asTime(f[3])
+	case pipeline.TaskBlocked, pipeline.TaskReady, pipeline.TaskDead, pipeline.TaskCanceled:
 	}
 
 	if rawResult != "" {
@@ -142,50 +168,50 @@ func failure(reason pipeline.Reason, message string) *pipeline.Failure {
 	return &pipeline.Failure{Reason: reason, Message: message}
 }
 
-// jobFields are the fields of a job row, in the order of ROW in lua/include/job.lua.
-func jobFields() []string {
-	return []string{"s", "p", "pr", "r", "q", "tc", "tq", "ts", "tp", "ty", "tf", "pc", "pg", "f", "sz", "et"}
-}
-
-// decodeJob reads a job from its row and its spec. False if it is not there (any more).
-func decodeJob(id string, row []any, rawSpec string) (pipeline.Job, bool, error) {
-	if len(row) < len(jobFields()) || row[0] == nil || rawSpec == "" {
-		return pipeline.Job{}, false, nil
+// decodeJob reads a job from its lines (see lua/include/job.lua) and its spec.
+func decodeJob(id, raw, rawSpec string) (pipeline.Job, error) {
+	lines := strings.SplitN(raw, "\n", 6)
+	if len(lines) < 6 {
+		return pipeline.Job{}, internalError("read a job", strconv.ErrRange)
 	}
 
+	f := numbers(lines[0], 19)
 	j := pipeline.Job{
-		ID: id, State: pipeline.JobState(asString(row[0])), Project: asString(row[1]), Priority: int(asInt(row[2])),
-		Run: int(asInt(row[3])), Sequence: asInt(row[4]),
+		ID: id, State: pipeline.JobState(f[0]), Project: lines[1], Priority: int(asInt(f[6])),
+		Run: int(asInt(f[1])), Sequence: asInt(f[2]),
 		Times: pipeline.JobTimes{
-			Created: asTime(row[5]), Queued: asTime(row[6]), Started: asTime(row[7]),
-			Planned: asTime(row[8]), Playable: asTime(row[9]), Finished: asTime(row[10]),
+			Created: asTime(f[11]), Queued: asTime(f[7]), Started: asTime(f[12]),
+			Planned: asTime(f[13]), Playable: asTime(f[14]), Finished: asTime(f[15]),
 		},
 	}
 
 	var spec jobSpec
 
-	err := errors.Join(decode(rawSpec, &spec), decode(asString(row[12]), &j.Progress))
-	if raw := asString(row[13]); raw != "" {
+	err := decode(rawSpec, &spec)
+	if lines[4] != "" {
 		j.Failure = new(pipeline.Failure)
-		err = errors.Join(err, decode(raw, j.Failure))
+		err = errors.Join(err, decode(lines[4], j.Failure))
 	}
 
 	if err != nil {
-		return pipeline.Job{}, false, err
+		return pipeline.Job{}, err
 	}
 
 	j.Spec, j.Source, j.Labels = spec.Spec, spec.Source, spec.Labels
 
-	j.Progress.Percent = asFloat(row[11])
+	progress, _, _ := strings.Cut(lines[5], "\n")
+	j.Progress = decodeProgress(progress)
+	j.Progress.Percent = asFloat(f[18])
+
 	if j.State.Terminal() {
 		j.Progress.ETA = 0
 	}
 
-	if size := asInt(row[14]); size > 0 {
-		j.Source.SizeBytes, j.Source.ETag = size, asString(row[15])
+	if size, etag, found := strings.Cut(lines[3], " "); found {
+		j.Source.SizeBytes, j.Source.ETag = asInt(size), etag
 	}
 
-	return j, true, nil
+	return j, nil
 }
 
 // decodeResults adds probe and plan to a job, and outputs from one of their two forms.
@@ -201,6 +227,9 @@ func decodeResults(j *pipeline.Job, probe, plan, outputs string) error {
 	return errors.Join(decode(probe, j.Probe), decode(plan, j.Plan), decode(outputs, &j.Outputs))
 }
 
+// unescape undoes what keeps an event on one line.
+var unescape = strings.NewReplacer(`\\`, `\`, `\n`, "\n") //nolint:gochecknoglobals // it is constant
+
 // decodeEvent reads an event: type, ms, task index, attempt, reason, message, as far as there are.
 func decodeEvent(jobID string, sequence int64, raw string) pipeline.Event {
 	f := strings.SplitN(raw, " ", 6)
@@ -211,7 +240,7 @@ func decodeEvent(jobID string, sequence int64, raw string) pipeline.Event {
 		e.TaskID, e.Attempt = taskID(jobID, int(asInt(f[2]))), int(asInt(f[3]))
 	}
 
-	e.Failure = failure(pipeline.Reason(f[4]), f[5])
+	e.Failure = failure(pipeline.Reason(f[4]), unescape.Replace(f[5]))
 
 	return e
 }

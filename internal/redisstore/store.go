@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,6 +39,7 @@ type Store struct {
 	keys    keys
 	scripts map[string]*redis.Script
 	hub     *hub
+	batches map[string]*coalescer
 	jitter  func() float64 // uniform in [0, 1)
 }
 
@@ -87,13 +89,20 @@ func New(cfg Config) (*Store, error) {
 
 	client := redis.NewClient(opts)
 
-	return &Store{
+	s := &Store{
 		client:  client,
 		keys:    newKeys(tag),
 		scripts: scripts,
 		hub:     newHub(client),
+		batches: map[string]*coalescer{},
 		jitter:  rand.Float64,
-	}, nil
+	}
+
+	for _, verb := range coalesced() {
+		s.batches[verb] = &coalescer{store: s, verb: verb}
+	}
+
+	return s, nil
 }
 
 // Ping reports whether Redis answers. Errors: ReasonStateUnavailable.
@@ -105,8 +114,13 @@ func (s *Store) Ping(ctx context.Context) error {
 	return nil
 }
 
-// Close ends all watches and closes the connections. Closing again does nothing.
+// Close ends all watches and closes the connections, once what waits to be
+// sent was answered. Closing again does nothing.
 func (s *Store) Close() error {
+	for _, batch := range s.batches {
+		batch.close()
+	}
+
 	s.hub.close()
 
 	if err := s.client.Close(); err != nil && !errors.Is(err, redis.ErrClosed) {
@@ -131,15 +145,19 @@ func (s *Store) AdvanceClock(ctx context.Context, d time.Duration) error {
 	return nil
 }
 
-// call runs a script and returns what follows its code. A code that isn't
-// empty is the reason of a refusal.
-func (s *Store) call(ctx context.Context, verb string, keys []string, args ...any) ([]any, error) {
+// coalesced are the verbs whose scripts take the requests of many callers at a time.
+func coalesced() []string {
+	return []string{"create_job", "claim_tasks", "renew_leases", "finish_task", "complete_job"}
+}
+
+// run runs a script and returns its reply.
+func (s *Store) run(ctx context.Context, verb string, keys []string, args []any) ([]any, error) {
 	script, ok := s.scripts[verb]
 	if !ok {
 		return nil, internalError(verb, errors.New("no such script"))
 	}
 
-	all := append(s.keys.common(), keys...)
+	all := slices.Concat(s.keys.common, keys)
 	argv := append([]any{s.keys.prefix}, args...)
 
 	reply, err := script.Run(ctx, s.client, all, argv...).Slice()
@@ -147,18 +165,39 @@ func (s *Store) call(ctx context.Context, verb string, keys []string, args ...an
 		return nil, failed(verb, err)
 	}
 
-	if len(reply) == 0 {
-		return nil, internalError(verb, errors.New("empty reply"))
+	return reply, nil
+}
+
+// accepted returns what follows the code of an answer. A code that isn't
+// empty is the reason of a refusal.
+func accepted(answer []any) ([]any, error) {
+	if len(answer) == 0 {
+		return nil, internalError("read an answer", errors.New("it is empty"))
 	}
 
-	if code := asString(reply[0]); code != "" {
+	if code := asString(answer[0]); code != "" {
 		return nil, refusal(pipeline.Reason(code))
 	}
 
-	return reply[1:], nil
+	return answer[1:], nil
 }
 
-// callRows is call for scripts that return at least n values.
+// call runs a script and returns what follows the code of its answer. The
+// requests of a coalesced verb go along with those of other callers.
+func (s *Store) call(ctx context.Context, verb string, keys []string, args ...any) ([]any, error) {
+	if batch := s.batches[verb]; batch != nil {
+		return batch.do(ctx, keys, args...)
+	}
+
+	reply, err := s.run(ctx, verb, keys, args)
+	if err != nil {
+		return nil, err
+	}
+
+	return accepted(reply)
+}
+
+// callRows is call for scripts that answer with at least n values.
 func (s *Store) callRows(ctx context.Context, n int, verb string, keys []string, args ...any) ([]any, error) {
 	reply, err := s.call(ctx, verb, keys, args...)
 	if err != nil {

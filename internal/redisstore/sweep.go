@@ -9,18 +9,24 @@ import (
 
 // Sweep implements [pipeline.SweepStore].
 func (s *Store) Sweep(ctx context.Context, r pipeline.SweepRequest) (pipeline.Swept, error) {
-	reply, err := s.callRows(ctx, 6, "sweep", []string{s.keys.purges},
-		r.Replica, millis(r.LeaderTTL), millis(r.Lease), r.Retry.MaxLosses)
+	args := make([]any, 0, 5+len(r.Attached))
+	args = append(args, r.Replica, millis(r.LeaderTTL), millis(r.Lease), r.Retry.MaxLosses, millis(r.Retention))
+
+	for _, worker := range r.Attached {
+		args = append(args, worker)
+	}
+
+	reply, err := s.callRows(ctx, 7, "sweep", []string{s.keys.purges}, args...)
 	if err != nil {
 		return pipeline.Swept{}, err
 	}
 
 	swept := pipeline.Swept{
 		Leader: asInt(reply[0]) == 1, Requeued: int(asInt(reply[1])), Dead: int(asInt(reply[2])),
-		Woken: int(asInt(reply[3])), NextDue: time.Duration(asInt(reply[4])) * time.Millisecond,
+		Retired: int(asInt(reply[3])), Woken: int(asInt(reply[4])), NextDue: time.Duration(asInt(reply[5])) * time.Millisecond,
 	}
 
-	list := asList(reply[5])
+	list := asList(reply[6])
 	for i := 0; i+2 < len(list); i += 3 {
 		d := pipeline.Duty{Kind: pipeline.DutyKind(asString(list[i])), ID: asString(list[i+1])}
 
@@ -43,7 +49,7 @@ func (s *Store) Sweep(ctx context.Context, r pipeline.SweepRequest) (pipeline.Sw
 
 // EndDuty implements [pipeline.SweepStore].
 func (s *Store) EndDuty(ctx context.Context, d pipeline.Duty) error {
-	_, err := s.call(ctx, "end_duty", []string{s.keys.purges, s.keys.upload(d.ID), s.keys.job(d.ID)}, string(d.Kind), d.ID)
+	_, err := s.call(ctx, "end_duty", []string{s.keys.purges, s.keys.upload(d.ID)}, string(d.Kind), d.ID)
 
 	return err
 }

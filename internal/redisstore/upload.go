@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
@@ -24,15 +25,13 @@ func (s *Store) CreateUpload(
 		return pipeline.Upload{}, err
 	}
 
-	k := []string{
-		s.keys.upload(u.ID), s.keys.job(j.ID), s.keys.spec(j.ID), s.keys.index(j.Project, pipeline.JobUploading),
-	}
+	k := []string{s.keys.upload(u.ID), s.keys.job(j.ID), s.keys.spec(j.ID)}
 	if a.IdempotencyKey != "" {
 		k = append(k, s.keys.idempotency("upload", j.Project, a.IdempotencyKey))
 	}
 
 	return s.uploadCall(ctx, "create_upload", k, u.ID, j.ID, j.Project, j.Priority, rawUpload, rawJob, millis(ttl),
-		a.Fingerprint, millis(max(a.KeyTTL, time.Millisecond)))
+		a.WaitingLimit, a.Fingerprint, millis(max(a.KeyTTL, time.Millisecond)))
 }
 
 // GetUpload implements [pipeline.UploadStore].
@@ -49,12 +48,13 @@ func (s *Store) GetUpload(ctx context.Context, id string) (pipeline.Upload, erro
 func (s *Store) CompleteUpload(
 	ctx context.Context, id string, sizeBytes int64, etag string, first pipeline.NewTask,
 ) (pipeline.Upload, error) {
-	raws, err := encodeTasks([]pipeline.NewTask{first})
+	raw, err := encodeFirst(first)
 	if err != nil {
 		return pipeline.Upload{}, err
 	}
 
-	return s.uploadCall(ctx, "complete_upload", []string{s.keys.upload(id)}, id, sizeBytes, etag, raws[0])
+	return s.uploadCall(ctx, "complete_upload", []string{s.keys.upload(id)}, id,
+		strconv.FormatInt(sizeBytes, 10)+" "+oneLine(etag), raw)
 }
 
 // EndUpload implements [pipeline.UploadStore].

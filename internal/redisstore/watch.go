@@ -2,10 +2,16 @@ package redisstore
 
 import (
 	"context"
-	"encoding/json"
+	"strings"
 	"sync"
 
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
+)
+
+// What a job's channel carries: the sequence of the newest event, or the percent and progress.
+const (
+	noticeSequence = "q"
+	noticeProgress = "p"
 )
 
 // WatchJob implements [pipeline.Notices]. The subscription is live when it
@@ -45,16 +51,19 @@ type jobWatcher struct {
 }
 
 func (w *jobWatcher) notify(payload string) {
-	var n notice
-	if err := json.Unmarshal([]byte(payload), &n); err != nil {
-		n = notice{} // whatever it was: read again
-	}
+	kind, rest, _ := strings.Cut(payload, " ")
 
-	if n.Progress != nil {
-		n.Progress.Percent = n.Percent
+	switch kind {
+	case noticeSequence:
+		w.push(pipeline.JobNotice{Sequence: asInt(rest)})
+	case noticeProgress:
+		percent, progress, _ := strings.Cut(rest, " ")
+		p := decodeProgress(progress)
+		p.Percent = asFloat(percent)
+		w.push(pipeline.JobNotice{Progress: &p})
+	default: // whatever it was: read again
+		w.push(pipeline.JobNotice{})
 	}
-
-	w.push(pipeline.JobNotice{Sequence: n.Sequence, Progress: n.Progress})
 }
 
 func (w *jobWatcher) reconnected() { w.push(pipeline.JobNotice{}) }

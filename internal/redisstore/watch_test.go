@@ -51,6 +51,10 @@ func TestLeftWhileWatched(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, store.Close()) })
 
+	_, err = store.CreateJob(t.Context(), pipeline.Job{ID: "a", Project: pipeline.DefaultProject},
+		pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Admission{})
+	require.NoError(t, err)
+
 	notices, err := store.WatchJob(t.Context(), "a")
 	require.NoError(t, err)
 
@@ -71,8 +75,7 @@ func TestLeftWhileWatched(t *testing.T) {
 	require.NoError(t, conn.Unsubscribe(t.Context(), store.keys.jobChannel("a")))
 	require.Equal(t, pipeline.JobNotice{}, receive())
 
-	_, err = store.CreateJob(t.Context(), pipeline.Job{ID: "a", Project: pipeline.DefaultProject},
-		pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Admission{})
+	_, err = store.CancelJob(t.Context(), "a")
 	require.NoError(t, err)
-	require.Equal(t, int64(2), receive().Sequence)
+	require.Equal(t, int64(3), receive().Sequence)
 }

@@ -3,10 +3,9 @@ package redisstore
 import (
 	"context"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 )
@@ -23,13 +22,13 @@ func (s *Store) AttachWorker(
 		return 0, nil, err
 	}
 
-	k := []string{s.keys.worker(w.ID), s.keys.held(w.ID), s.keys.sessions, s.keys.machines}
+	k := []string{s.keys.worker(w.ID), s.keys.sessions, s.keys.machines}
 	if w.MachineID != "" {
 		k = append(k, s.keys.machineWorkers(w.MachineID))
 	}
 
 	args := make([]any, 0, 10+2*len(w.Held))
-	args = append(args, w.ID, w.MachineID, w.Version, w.Slots, w.CPUs, encoders, digit(w.Draining), millis(lease),
+	args = append(args, w.ID, oneLine(w.MachineID), oneLine(w.Version), w.Slots, w.CPUs, encoders, digit(w.Draining), millis(lease),
 		string(pipeline.ReasonWorkerLost), "The worker doesn't hold the task that it was given.")
 
 	for _, ref := range w.Held {
@@ -41,14 +40,14 @@ func (s *Store) AttachWorker(
 		return 0, nil, err
 	}
 
-	kept, err := s.readLeases(ctx, reply[1:])
+	kept, err := decodeLeases(reply[1:])
 
 	return asInt(reply[0]), kept, err
 }
 
 // DetachWorker implements [pipeline.PoolStore].
 func (s *Store) DetachWorker(ctx context.Context, id string, session int64, gone bool) error {
-	_, err := s.call(ctx, "detach_worker", []string{s.keys.worker(id), s.keys.held(id)}, id, session, digit(gone))
+	_, err := s.call(ctx, "detach_worker", []string{s.keys.worker(id)}, id, session, digit(gone))
 
 	return err
 }
@@ -59,12 +58,7 @@ func (s *Store) DrainWorker(ctx context.Context, id string) (pipeline.Worker, er
 		return pipeline.Worker{}, err
 	}
 
-	seen, err := s.client.ZScore(ctx, s.keys.workers, id).Result()
-	if err != nil {
-		return pipeline.Worker{}, failed("drain worker", err)
-	}
-
-	workers, err := s.readWorkers(ctx, []any{id, int64(seen)})
+	workers, err := s.readWorkers(ctx, id)
 	if err != nil {
 		return pipeline.Worker{}, err
 	}
@@ -78,7 +72,7 @@ func (s *Store) DrainWorker(ctx context.Context, id string) (pipeline.Worker, er
 
 // LeaveWorker implements [pipeline.PoolStore].
 func (s *Store) LeaveWorker(ctx context.Context, id string, session int64) (bool, error) {
-	reply, err := s.callRows(ctx, 1, "leave_worker", []string{s.keys.worker(id), s.keys.held(id)}, id, session)
+	reply, err := s.callRows(ctx, 1, "leave_worker", []string{s.keys.worker(id)}, id, session)
 	if err != nil {
 		return false, err
 	}
@@ -88,59 +82,36 @@ func (s *Store) LeaveWorker(ctx context.Context, id string, session int64) (bool
 
 // ListWorkers implements [pipeline.PoolStore].
 func (s *Store) ListWorkers(ctx context.Context) ([]pipeline.Worker, error) {
-	reply, err := s.call(ctx, "list_workers", nil, millis(seenWithin))
+	return s.readWorkers(ctx, "")
+}
+
+// readWorkers reads the workers that were seen lately, or one, by id.
+func (s *Store) readWorkers(ctx context.Context, id string) ([]pipeline.Worker, error) {
+	reply, err := s.call(ctx, "list_workers", nil, millis(seenWithin), id)
 	if err != nil {
 		return nil, err
 	}
 
-	return s.readWorkers(ctx, reply)
-}
+	workers := make([]pipeline.Worker, 0, len(reply))
 
-// readWorkers reads workers from a flat list of ids and when they were last
-// seen, by id; those that were forgotten meanwhile are left out.
-func (s *Store) readWorkers(ctx context.Context, seen []any) ([]pipeline.Worker, error) {
-	workers := make([]pipeline.Worker, 0, len(seen)/2)
-	if len(seen) == 0 {
-		return workers, nil
-	}
-
-	pipe := s.client.Pipeline()
-	records := make([]*redis.SliceCmd, 0, len(seen)/2)
-	held := make([]*redis.MapStringStringCmd, 0, len(seen)/2)
-
-	for i := 0; i+1 < len(seen); i += 2 {
-		id := asString(seen[i])
-		records = append(records,
-			pipe.HMGet(ctx, s.keys.worker(id), "mid", "ver", "sl", "cpu", "enc", "dr", "se", "at", "fs"))
-		held = append(held, pipe.HGetAll(ctx, s.keys.held(id)))
-	}
-
-	if _, err := pipe.Exec(ctx); err != nil {
-		return nil, failed("read workers", err)
-	}
-
-	for i, cmd := range records {
-		r := cmd.Val()
-		if r[6] == nil {
-			continue
+	for _, v := range reply {
+		row := asList(v)
+		if len(row) < 3 {
+			return nil, internalError("read workers", strconv.ErrRange)
 		}
 
-		w := pipeline.Worker{
-			ID: asString(seen[2*i]), LastSeen: asTime(seen[2*i+1]), MachineID: asString(r[0]), Version: asString(r[1]),
-			Slots: int(asInt(r[2])), CPUs: int(asInt(r[3])), Draining: asString(r[5]) == "1", Session: asInt(r[6]),
-			Attached: asString(r[7]) == "1", FirstSeen: asTime(r[8]),
-		}
-		if err := decode(asString(r[4]), &w.Encoders); err != nil {
+		w, err := decodeWorker(asString(row[1]))
+		if err != nil {
 			return nil, err
 		}
 
-		for m, lease := range held[i].Val() {
-			job, index, _ := splitTaskID(m)
-			number, _, _ := strings.Cut(lease, " ")
-			w.Held = append(w.Held, pipeline.LeaseRef{TaskID: taskID(job, index), Attempt: int(asInt(number))})
-		}
+		w.LastSeen = asTime(row[0])
 
-		slices.SortFunc(w.Held, func(a, b pipeline.LeaseRef) int { return strings.Compare(memberOf(a), memberOf(b)) })
+		held := asList(row[2])
+		for i := 0; i+1 < len(held); i += 2 {
+			job, index, _ := splitTaskID(asString(held[i]))
+			w.Held = append(w.Held, pipeline.LeaseRef{TaskID: taskID(job, index), Attempt: int(asInt(held[i+1]))})
+		}
 
 		workers = append(workers, w)
 	}
@@ -148,6 +119,22 @@ func (s *Store) readWorkers(ctx context.Context, seen []any) ([]pipeline.Worker,
 	slices.SortFunc(workers, func(a, b pipeline.Worker) int { return strings.Compare(a.ID, b.ID) })
 
 	return workers, nil
+}
+
+// decodeWorker reads a worker: its id, then the lines of lua/include/worker.lua.
+func decodeWorker(raw string) (pipeline.Worker, error) {
+	lines := strings.SplitN(raw, "\n", 6)
+	if len(lines) < 5 {
+		return pipeline.Worker{}, internalError("read workers", strconv.ErrRange)
+	}
+
+	f := numbers(lines[1], 6)
+	w := pipeline.Worker{
+		ID: lines[0], MachineID: lines[2], Version: lines[3], Session: asInt(f[0]), Draining: f[1] == "1", Attached: f[2] == "1",
+		FirstSeen: asTime(f[3]), Slots: int(asInt(f[4])), CPUs: int(asInt(f[5])),
+	}
+
+	return w, decode(lines[4], &w.Encoders)
 }
 
 func digit(b bool) string {

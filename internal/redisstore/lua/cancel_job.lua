@@ -1,5 +1,5 @@
 -- Moves a live job to CANCELED with its tasks, and aborts its open upload.
--- KEYS  common; 9 job. Derived: its indexes, its upload, the leases of its workers.
+-- KEYS  common; 14 job. Derived: its indexes, its upload, its project's queue.
 -- ARGV  prefix, job id, message
 -- Returns  {''} | {'JOB_NOT_FOUND' | 'JOB_TERMINAL'}
 -- Replay   a CANCELED job is left as it is.
@@ -11,7 +11,7 @@ if job.state == 'CANCELED' then return { '' } end
 
 local uploading = job.state == 'UPLOADING'
 if not move_job(job, 'cancel') then return { 'JOB_TERMINAL' } end
-if uploading and job.upload then move_upload(job.upload, 'OPEN', 'abort') end
+if uploading then move_upload(job.upload, 'OPEN', 'abort') end
 cancel_tasks(job)
 end_job(job, 'CANCELED', 'CANCELED', ARGV[3])
 clean_later(job)

@@ -1,18 +1,29 @@
--- Moves a job whose tasks of the run are all done to COMPLETED with its outputs.
--- KEYS  common; 9 job, 10 results. Derived: its indexes.
--- ARGV  prefix, job id, run, outputs JSON, outputs JSON without objects
--- Returns  {'', 1 if it is COMPLETED in that run, else 0}
+-- Moves jobs whose tasks of the run are all done to COMPLETED with their outputs.
+-- KEYS  common; of each request: job, outputs, outputs without objects
+-- ARGV  prefix; requests (see request.lua) of: job id, run, outputs JSON, outputs JSON without objects
+-- Returns  {answer, ...}: {'', 1 if it is COMPLETED in that run, else 0}
 -- Replay   1
--- $include(task.lua)
-local job = load_job(ARGV[2])
-if not job or job.run ~= tonumber(ARGV[3]) then return { '', 0 } end
-if job.state == 'COMPLETED' then return { '', 1 } end
-if job.open > 0 or not move_job(job, 'complete') then return { '', 0 } end
+-- $include(job.lua)
+-- $include(request.lua)
+local requests = read_requests()
+local ids = {}
+for i, r in ipairs(requests) do ids[i] = r[1] end
+load_jobs(ids)
 
-redis.call('HSET', KEYS[10], 'out', ARGV[4], 'outs', ARGV[5])
-put(job, 'pc', 100)
-put(job, 'ty', NOW)
-end_job(job, 'COMPLETED')
-if job.left_objects then clean_later(job) end
+local function complete(r)
+  local job = load_job(r[1])
+  if not job or tonumber(job.run) ~= tonumber(r[2]) then return { '', 0 } end
+  if job.state == 'COMPLETED' then return { '', 1 } end
+  if job.open > 0 or not move_job(job, 'complete') then return { '', 0 } end
+  set(r.k[2], r[3])
+  set(r.k[3], r[4])
+  job.percent, job.playable = 100, STAMP
+  end_job(job, 'COMPLETED')
+  if tonumber(job.left) == 1 then clean_later(job) end
+  return { '', 1 }
+end
+
+local answers = {}
+for i, r in ipairs(requests) do answers[i] = complete(r) end
 flush()
-return { '', 1 }
+return answers

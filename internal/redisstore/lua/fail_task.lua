@@ -1,6 +1,5 @@
 -- Ends an attempt with a fault: DELAYED, READY (the first in a row that is the machine's) or DEAD, which fails the job.
--- KEYS  common; 9 job, 10 leases of the worker. Derived: the job's indexes; of a job that fails,
---       the leases of its other tasks' workers.
+-- KEYS  common; 14 job. Derived: its indexes and its project's queue.
 -- ARGV  prefix, job id, index, attempt, worker id, class, reason, message,
 --       max failures, backoff ms, max backoff ms, factor of jitter
 -- Returns  {'', 'ACCEPTED' | 'STALE'}
@@ -19,29 +18,30 @@ end
 local function delay_task(failures_before, charged)
   end_attempt(job, index, t, 'FAILED', reason, message, charged)
   local backoff = math.min(tonumber(ARGV[10]) * 2 ^ failures_before, tonumber(ARGV[11])) * tonumber(ARGV[12])
-  t.s, t.by, t.at, t.nb = next_state('task', t.s, 'retry'), nil, nil, NOW + math.floor(backoff)
+  local wakes = NOW + math.floor(backoff)
+  t.s, t.by, t.at = next_state('task', t.s, 'retry'), '', score_text(wakes)
   save_task(job, index, t)
-  redis.call('ZADD', DELAYED, t.nb, member(job.id, index))
-  due(t.nb)
+  zadd(DELAYED, t.at, member(job.id, index))
+  due(wakes)
   add_event(job, 'TASK_DELAYED', index, attempt, reason, message)
 end
 
 if class == 'MACHINE' then
-  local before = t.u or 0
+  local before = tonumber(t.spoilt)
   if before == 0 or before + 1 >= MAX_MACHINE_FAULTS then
     blame_machine(job, index, t, 'FAILED', reason, message)
   else
     -- A worker that fails at once is free at once: without a rest it would get
     -- the task again and again, and kill it before another comes.
-    t.u = before + 1
+    t.spoilt = before + 1
     delay_task(before - 1)
   end
 else
-  t.c, t.u = (t.c or 0) + 1, nil
-  if class == 'INPUT' or t.c >= tonumber(ARGV[9]) then
+  t.charged, t.spoilt = t.charged + 1, 0
+  if class == 'INPUT' or t.charged >= tonumber(ARGV[9]) then
     kill_task(job, index, t, 'FAILED', reason, message, true)
   else
-    delay_task(t.c - 1, true)
+    delay_task(t.charged - 1, true)
   end
 end
 flush()

@@ -1,60 +1,59 @@
--- Ends an attempt with its result, adds what it leads to and unblocks what waited for it.
--- KEYS  common; 9 job, 10 results, 11 leases of the worker
--- ARGV  prefix, job id, index, attempt, worker id, result JSON, probe JSON, plan JSON (each may be empty), new task JSON ...
--- Returns  {'', 'ACCEPTED' | 'STALE', 1 if it was the last of the run else 0}
+-- Ends attempts with their results, adds what they lead to and unblocks what waited for them.
+-- KEYS  common; of each request: job
+-- ARGV  prefix; requests (see request.lua) of: job id, index, attempt, worker id, result JSON, probe JSON, plan JSON
+--       (each may be empty), then of each new task: JSON, how many it waits for
+-- Returns  {answer, ...}: {'', 'ACCEPTED' | 'STALE', 1 if it was the last of the run else 0}
 -- Replay   the first answer. A lease that ran out but wasn't taken back is still good.
 -- $include(task.lua)
+-- $include(request.lua)
 local PUBLISH_GRACE = 5000
-local index, attempt, worker = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
-local job = load_job(ARGV[2])
-local t = job and load_task(job, index)
-if not t or t.n ~= attempt or t.by ~= worker then return { '', 'STALE', 0 } end
-if t.s == 'DONE' then return { '', 'ACCEPTED', t.z or 0 } end
-local to = next_state('task', t.s, 'finish')
-if not to then return { '', 'STALE', 0 } end
+local requests = read_requests()
+local ids = {}
+for i, r in ipairs(requests) do ids[i] = r[1] end
+load_jobs(ids)
 
-end_attempt(job, index, t, 'DONE')
-t.s = to
-job.open = job.open - 1
-put(job, 'o', job.open)
-local results = {}
-if ARGV[6] ~= '' then
-  results[#results + 1] = 'r' .. index
-  results[#results + 1] = ARGV[6]
-end
-add_event(job, 'TASK_DONE', index, attempt)
-if ARGV[7] ~= '' then
-  results[#results + 1] = 'probe'
-  results[#results + 1] = ARGV[7]
-end
-if ARGV[8] ~= '' then
-  results[#results + 1] = 'plan'
-  results[#results + 1] = ARGV[8]
-  put(job, 'tp', NOW)
-  add_event(job, 'PLANNED')
-end
-if #results > 0 then redis.call('HSET', KEYS[10], unpack(results)) end
+local function finish(r)
+  local id, index = r[1], tonumber(r[2])
+  local job = load_job(id)
+  local t = job and load_task(job, index)
+  if not t or t.n ~= tonumber(r[3]) or t.by ~= r[4] then return { '', 'STALE', 0 } end
+  if t.s == 'DONE' then return { '', 'ACCEPTED', tonumber(t.last) } end
+  local to = next_state('task', t.s, 'finish')
+  if not to then return { '', 'STALE', 0 } end
 
-local raws = {}
-for i = 9, #ARGV do raws[#raws + 1] = ARGV[i] end
-if #raws > 0 then add_tasks(job, raws) end
-for _, follower in ipairs(t.nx or {}) do
-  local f = load_task(job, follower)
-  f.wt = f.wt - 1
-  if f.wt == 0 then
-    f.wt = nil
-    make_ready(job, follower, f, 'unblock')
-  else
-    save_task(job, follower, f)
+  end_lease(job, index, t, 1)
+  t.s, t.took = to, score_text(NOW - t.at)
+  job.open = job.open - 1
+  add_event(job, 'TASK_DONE', index, t.n)
+  if r[5] ~= '' then set(result_key(id, index), r[5]) end
+  if r[6] ~= '' then set(probe_key(id), r[6]) end
+  if r[7] ~= '' then
+    set(plan_key(id), r[7])
+    job.planned = STAMP
+    add_event(job, 'PLANNED')
   end
+  if #r > 7 then add_tasks(job, { unpack(r, 8) }) end
+  for _, follower in ipairs(followers_of(t)) do
+    local f = load_task(job, follower)
+    f.waits = f.waits - 1
+    if f.waits == 0 then
+      make_ready(job, follower, f, 'unblock')
+    else
+      save_task(job, follower, f)
+    end
+  end
+
+  if job.open == 0 then
+    t.last = 1
+    -- The replica that got this answer publishes; the sweeper does if it can't.
+    zadd(DUTIES, NOW + PUBLISH_GRACE, 'PUBLISH|' .. id)
+    due(NOW + PUBLISH_GRACE)
+  end
+  save_task(job, index, t)
+  return { '', 'ACCEPTED', tonumber(t.last) }
 end
 
-if job.open == 0 then
-  t.z = 1
-  -- The replica that got this answer publishes; the sweeper does if it can't.
-  redis.call('ZADD', DUTIES, NOW + PUBLISH_GRACE, 'PUBLISH|' .. job.id)
-  due(NOW + PUBLISH_GRACE)
-end
-save_task(job, index, t)
+local answers = {}
+for i, r in ipairs(requests) do answers[i] = finish(r) end
 flush()
-return { '', 'ACCEPTED', t.z or 0 }
+return answers

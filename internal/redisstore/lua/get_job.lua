@@ -1,22 +1,70 @@
 -- Reads a job with its tasks, and for what it waits. Changes nothing.
--- KEYS  common; 9 job, 10 spec, 11 results
+-- KEYS  common; 14 job, 15 spec, 16 tasks, 17 probe, 18 plan, 19 outputs. Derived: results, the queues in turn.
 -- ARGV  prefix, job id
--- Returns  {'', job row, spec JSON, {task JSON, attempts JSON, ...}, {field, JSON, ...} of the results,
---          wait reason, ready tasks before its own} | {'JOB_NOT_FOUND'}
+-- Returns  {'', job, spec JSON, probe JSON, plan JSON, outputs JSON, {definition, state, attempts JSON, result JSON
+--          of each task}, wait reason, position} | {'JOB_NOT_FOUND'}
 -- $include(task.lua)
 local WORKER_SEEN = 60000
+local MOST_PROJECTS = 200
 
-local job = load_job(ARGV[2])
-if not job then return { 'JOB_NOT_FOUND' } end
+local raw = redis.call('GET', KEYS[14])
+if not raw then return { 'JOB_NOT_FOUND' } end
+local job = parse_job(ARGV[2], raw)
+local count, first = tonumber(job.count), tonumber(job.first)
 
-local tasks = {}
-for from = 0, job.tasks_count - 1, 1000 do
+local tasks, results = {}, {}
+for from = 0, count - 1, 600 do
   local fields = {}
-  for index = from, math.min(from + 999, job.tasks_count - 1) do
-    fields[#fields + 1] = 't' .. index
+  for index = from, math.min(from + 599, count - 1) do
+    append(fields, 'd' .. index, 's' .. index)
     fields[#fields + 1] = 'a' .. index
+    results[#results + 1] = result_key(job.id, index)
   end
-  for _, v in ipairs(redis.call('HMGET', KEYS[9], unpack(fields))) do tasks[#tasks + 1] = v end
+  for _, v in ipairs(redis.call('HMGET', KEYS[16], unpack(fields))) do tasks[#tasks + 1] = v or '' end
+end
+if count > 0 then tasks[1], tasks[2] = job.definition, job.status end
+local list = {}
+for i, result in ipairs(read(results)) do
+  append(list, tasks[3 * i - 2], tasks[3 * i - 1])
+  append(list, tasks[3 * i], result or '')
+end
+
+local function tasks_in(queue, from, to)
+  return redis.call('ZCOUNT', queue, score_text(from), to and '(' .. score_text(to) or '+inf')
+end
+
+-- position_of is how many ready tasks are likely to be leased before one, if
+-- nothing more comes: those before it in its own queue, and of each other
+-- project in turn all of better priorities, and of the same one as many as its
+-- tags say it is served before this one. Beyond MOST_PROJECTS it is reckoned
+-- by the mean of those. A project that is parked isn't in the others' way.
+local function position_of(m, parked)
+  local queue = queue_key(job.project)
+  local before = redis.call('ZRANK', queue, m) or 0
+  if parked then return before end
+  local band = band_of(tonumber(job.priority))
+  local same = before - tasks_in(queue, 0, band * BAND)
+  local at = tonumber(redis.call('ZSCORE', RING, job.project) or 0)
+  local tag = math.floor(at / TAG) == band and at - band * TAG or join_band(job.project, band)
+  tag = tag + same -- with which it will be served
+  local others, looked = 0, 0
+  local ring = redis.call('ZRANGEBYSCORE', RING, '-inf', score_text(band * TAG + tag), 'WITHSCORES', 'LIMIT', 0, MOST_PROJECTS)
+  for i = 1, #ring, 2 do
+    local name, other = ring[i], queue_key(ring[i])
+    if name ~= job.project then
+      looked = looked + 1
+      others = others + tasks_in(other, 0, band * BAND)
+      local score = tonumber(ring[i + 1])
+      local theirs = math.floor(score / TAG) == band and score - band * TAG or join_band(name, band)
+      local turns = tag - theirs + (name < job.project and 1 or 0)
+      if turns > 0 then others = others + math.min(turns, tasks_in(other, band * BAND, (band + 1) * BAND)) end
+    end
+  end
+  if #ring == 2 * MOST_PROJECTS then
+    local all = redis.call('ZCOUNT', RING, '-inf', score_text(band * TAG + tag)) - 1
+    others = math.floor(others * all / looked)
+  end
+  return before + others
 end
 
 local reason, position = '', 0
@@ -24,19 +72,27 @@ if job.state == 'UPLOADING' then
   reason = 'UPLOAD'
 elseif job.state == 'PENDING' or job.state == 'RUNNING' then
   local ready, leased, delayed
-  for index = job.first, job.tasks_count - 1 do
-    local state = cjson.decode(tasks[2 * index + 1]).s
+  for index = first, count - 1 do
+    local state = string.match(list[4 * index + 2], '^%S+')
     if state == 'LEASED' then leased = true end
     if state == 'DELAYED' then delayed = true end
     if state == 'READY' and not ready then ready = index end
   end
   if not leased and ready then
-    local idle = redis.call('ZCOUNT', WORKERS, NOW - WORKER_SEEN, '+inf') == 0
-    reason = idle and 'NO_WORKER' or 'QUEUE'
-    position = redis.call('ZRANK', READY, member(job.id, ready)) or 0
+    local parked = redis.call('ZSCORE', PARKED, job.project)
+    if parked then
+      reason = 'PROJECT_LIMIT'
+    elseif redis.call('ZCOUNT', WORKERS, NOW - WORKER_SEEN, '+inf') == 0 then
+      reason = 'NO_WORKER'
+    else
+      reason = 'QUEUE'
+    end
+    position = position_of(member(job.id, ready), parked)
   elseif not leased and delayed then
     reason = 'BACKOFF'
   end
 end
 
-return { '', job_row(job.id), redis.call('GET', KEYS[10]), tasks, redis.call('HGETALL', KEYS[11]), reason, position }
+local values = redis.call('MGET', KEYS[15], KEYS[17], KEYS[18], KEYS[19])
+for i = 1, 4 do values[i] = values[i] or '' end
+return { '', raw, values[1], values[2], values[3], values[4], list, reason, position }

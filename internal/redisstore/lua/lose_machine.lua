@@ -1,14 +1,13 @@
 -- Gives back every lease of the workers of a machine that is gone, and forgets
 -- them. A task that was on too many such machines in a row is DEAD, which fails its job.
--- KEYS  common; 9 workers of the machine. Derived: the workers, and the jobs of their leases;
---       of a job that fails, the leases of its other tasks' workers.
+-- KEYS  common; 14 workers of the machine. Derived: the workers, and the jobs of their leases.
 -- ARGV  prefix, machine id, reason, message
 -- Returns  {''}
 -- Replay   the same.
 -- $include(task.lua)
 -- $include(worker.lua)
-for _, worker in ipairs(redis.call('SMEMBERS', KEYS[9])) do
-  for _, m in ipairs(redis.call('HKEYS', held_key(worker))) do
+for _, worker in ipairs(redis.call('SMEMBERS', KEYS[14])) do
+  for _, m in ipairs(held_by(worker)) do
     local job, index, t = leased_task(m)
     if job then blame_machine(job, index, t, 'RELEASED', ARGV[3], ARGV[4]) end
     WAKES.WORKER = true

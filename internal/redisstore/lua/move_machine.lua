@@ -1,12 +1,12 @@
 -- Moves a machine by a transition, and sets its provider's id and its failure
 -- where given. A transition that its state doesn't have leaves the state.
--- KEYS  common; 9 machines
+-- KEYS  common; 14 machines
 -- ARGV  prefix, machine id, transition, provider id, reason, message
 -- Returns  {'', machine JSON} | {'MACHINE_NOT_FOUND'}
 -- Replay   the machine as it is; a DESTROYED machine is forgotten, and destroying it again says so.
 -- $include(machine.lua)
 local id, by = ARGV[2], ARGV[3]
-local m = load_machine(KEYS[9], id)
+local m = load_machine(KEYS[14], id)
 if not m then
   if by == 'destroy' then return { '', cjson.encode({ id = id, state = 'DESTROYED' }) } end
   return { 'MACHINE_NOT_FOUND' }
@@ -19,8 +19,8 @@ if moved then
   if ARGV[5] ~= '' then m.reason, m.message = ARGV[5], ARGV[6] end
 end
 if m.state == 'DESTROYED' then
-  redis.call('HDEL', KEYS[9], id)
+  redis.call('HDEL', KEYS[14], id)
 else
-  save_machine(KEYS[9], m)
+  save_machine(KEYS[14], m)
 end
 return { '', cjson.encode(m) }

@@ -1,5 +1,5 @@
 -- Hands an attempt back, not charged: the task is READY.
--- KEYS  common; 9 job, 10 leases of the worker
+-- KEYS  common; 14 job. Derived: its project's queue.
 -- ARGV  prefix, job id, index, attempt, worker id, reason, message
 -- Returns  {'', 'ACCEPTED' | 'STALE'}
 -- Replay   'ACCEPTED', as long as the attempt is among the newest 16.

@@ -1,27 +1,30 @@
 -- Starts the next run of a FAILED or CANCELED job with its first task ready.
--- KEYS  common; 9 job, 10 results. Derived: its indexes.
--- ARGV  prefix, job id, the run that ended, first task JSON
--- Returns  {''} | {'JOB_NOT_FOUND' | 'JOB_NOT_TERMINAL' | 'JOB_TERMINAL' (it completed) | 'INPUT_MISSING'}
+-- KEYS  common; 14 job. Derived: its indexes, its project's queue, its results.
+-- ARGV  prefix, job id, the run that ended, first task JSON, waiting limit
+-- Returns  {''} | {'JOB_NOT_FOUND' | 'JOB_NOT_TERMINAL' | 'JOB_TERMINAL' (it completed) | 'INPUT_MISSING' | 'QUEUE_FULL'}
 -- Replay   a job that is one run further is left as it is.
 -- $include(task.lua)
+-- $include(admit.lua)
 local job = load_job(ARGV[2])
 if not job then return { 'JOB_NOT_FOUND' } end
-local run = tonumber(ARGV[3])
-if job.run == run + 1 then return { '' } end
-if job.run ~= run then return { 'JOB_NOT_TERMINAL' } end
+local run, now = tonumber(ARGV[3]), tonumber(job.run)
+if now == run + 1 then return { '' } end
+if now ~= run then return { 'JOB_NOT_TERMINAL' } end
 if job.state == 'COMPLETED' then return { 'JOB_TERMINAL' } end
 if not next_state('job', job.state, 'retry') then return { 'JOB_NOT_TERMINAL' } end
-if not job.queued then return { 'INPUT_MISSING' } end
+if tonumber(job.queued) == 0 then return { 'INPUT_MISSING' } end
+if not admit(job.project, tonumber(ARGV[5])) then return { 'QUEUE_FULL' } end
 
 move_job(job, 'retry')
 drop_duties(job)
-redis.call('DEL', KEYS[10])
--- What the ended run wrote is cleaned up after this one.
-redis.call('HDEL', KEYS[9], 'ts', 'tp', 'ty', 'tf', 'pc', 'pg', 'f', 'W', 'A')
-job.run, job.first, job.open, job.weight, job.done = run + 1, job.tasks_count, 0, 0, 0
-put(job, 'r', job.run)
-put(job, 'b', job.first)
-put(job, 'lo', '1')
+zrem(ENDED, job.id)
+del(probe_key(job.id))
+del(plan_key(job.id))
+for index = 0, job.count - 1 do del(result_key(job.id, index)) end
+job.run, job.first, job.open = run + 1, job.count, 0
+job.started, job.planned, job.playable, job.finished = 0, 0, 0, 0
+job.weight, job.done, job.percent, job.progress, job.failure = 0, 0, 0, '', ''
+job.left = 1 -- what the ended run wrote is cleaned up after this one
 add_event(job, 'RETRIED')
 start_run(job, ARGV[4])
 flush()

@@ -1,29 +1,32 @@
--- Does what time has made due, if the replica is or becomes the leader.
+-- Marks workers as seen, and does what time has made due, if the replica is or becomes the leader.
 -- After a pause in which nobody swept for half a lease, all leases are renewed
 -- once, so that an outage of the control plane costs no attempt.
--- KEYS  common; 9 purges. Derived: the jobs, workers and uploads that are due.
--- ARGV  prefix, replica, leader's ttl ms, lease ms, max losses
--- Returns  {'', leader (0, 1), requeued, dead, woken, ms until the next deadline, {kind, id, JSON or project, ...}}
+-- KEYS  common; 14 purges. Derived: the jobs, workers and uploads that are due.
+-- ARGV  prefix, replica, leader's ttl ms, lease ms, max losses, retention ms (0: for ever), id of an attached worker ...
+-- Returns  {'', leader (0, 1), requeued, dead, retired, woken, ms until the next deadline, {kind, id, JSON or project, ...}}
 -- Replay   the rest of what is due. Duties come again after a minute.
 -- $include(task.lua)
 -- $include(worker.lua)
--- $include(duty.lua)
+-- $include(delete.lua)
 local MOST = 64            -- of each kind per call
 local FORGET_AFTER = 3600000
 local replica, ttl, lease_ms = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
+local seen = {}
+for i = 7, #ARGV do append(seen, STAMP, ARGV[i]) end
+in_chunks(seen, 'ZADD', WORKERS, 'XX')
+
 local leader, until_ms, swept = unpack(redis.call('HMGET', SWEEP, 'leader', 'until', 'swept'))
 if leader and leader ~= replica and tonumber(until_ms) > NOW then
-  return { '', 0, 0, 0, 0, math.min(ttl, tonumber(until_ms) - NOW), {} }
+  return { '', 0, 0, 0, 0, 0, math.min(ttl, tonumber(until_ms) - NOW), {} }
 end
 
 if not swept or NOW - tonumber(swept) > lease_ms / 2 then
   local renewed = {}
   for _, m in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
-    renewed[#renewed + 1] = NOW + lease_ms
-    renewed[#renewed + 1] = m
+    append(renewed, NOW + lease_ms, m)
   end
-  if #renewed > 0 then in_chunks('ZADD', LEASES, renewed) end
+  in_chunks(renewed, 'ZADD', LEASES)
 end
 
 local function overdue(key, most)
@@ -40,18 +43,18 @@ local function lost_workers(job, index, t)
   return table.concat(names, ', ')
 end
 
-local requeued, dead, woken = 0, 0, 0
+local requeued, dead, retired, woken = 0, 0, 0, 0
 for _, m in ipairs(overdue(LEASES, MOST)) do
   local id, index = parse_member(m)
   local job = load_job(id)
   local t = job and load_task(job, index)
   if not t or t.s ~= 'LEASED' then
-    redis.call('ZREM', LEASES, m) -- it would be due for ever
+    zrem(LEASES, m) -- it would be due for ever
   else
-    t.l = (t.l or 0) + 1
-    if t.l >= tonumber(ARGV[5]) then
+    t.losses = t.losses + 1
+    if t.losses >= tonumber(ARGV[5]) then
       kill_task(job, index, t, 'LOST', 'QUARANTINED',
-        'The task was lost with ' .. t.l .. ' workers (' .. lost_workers(job, index, t) .. ') and is not given to another.')
+        'The task was lost with ' .. t.losses .. ' workers (' .. lost_workers(job, index, t) .. ') and is not given to another.')
       dead = dead + 1
     else
       return_task(job, index, t, 'lose', 'LOST', 'WORKER_LOST', 'The worker was silent until its lease ran out.')
@@ -62,12 +65,28 @@ for _, m in ipairs(overdue(LEASES, MOST)) do
 end
 
 for _, m in ipairs(overdue(DELAYED, MOST)) do
-  redis.call('ZREM', DELAYED, m)
+  zrem(DELAYED, m)
   local id, index = parse_member(m)
   local job = load_job(id)
   local t = job and load_task(job, index)
   if t and make_ready(job, index, t, 'wake') then woken = woken + 1 end
 end
+
+-- What was read and is past its retention goes; before the duties, so that its purge is among them.
+local retention = tonumber(ARGV[6])
+if retention > 0 then
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', ENDED, '-inf', NOW - retention, 'LIMIT', 0, MOST)) do
+    local job = load_job(id)
+    if job then
+      delete_job(job, KEYS[14])
+      retired = retired + 1
+    else
+      zrem(ENDED, id) -- it would be due for ever
+    end
+  end
+end
+EARLIEST = nil -- this sweep's own deadlines are in its answer
+flush() -- what follows reads it
 
 local duties = {}
 local function hand_out(kind, id, about)
@@ -80,14 +99,12 @@ end
 for _, duty in ipairs(overdue(DUTIES, MOST)) do
   redis.call('ZADD', DUTIES, NOW + VISIBILITY, duty)
   local kind, id = string.match(duty, '^(%u+)|(.*)$')
-  hand_out(kind, id, kind == 'PURGE' and redis.call('HGET', KEYS[9], id) or redis.call('HGET', job_key(id), 'p'))
+  hand_out(kind, id, kind == 'PURGE' and redis.call('HGET', KEYS[14], id) or (load_job(id) or {}).project)
 end
 
 -- Workers that vanished without a word; whatever they held ran out long ago.
 for _, worker in ipairs(redis.call('ZRANGEBYSCORE', WORKERS, '-inf', NOW - FORGET_AFTER, 'LIMIT', 0, MOST)) do
-  if redis.call('HLEN', held_key(worker)) == 0 then
-    forget_worker(worker, redis.call('HGET', worker_key(worker), 'mid'))
-  end
+  if #held_by(worker) == 0 then forget_worker(worker, (load_worker(worker) or {}).machine) end
 end
 
 local wait = ttl
@@ -100,7 +117,10 @@ for _, key in ipairs({ LEASES, DELAYED, DUTIES, UPLOADS }) do
     if key == LEASES then at_most(math.floor(lease_ms / 3)) end
   end
 end
+if retention > 0 then
+  local head = redis.call('ZRANGE', ENDED, 0, 0, 'WITHSCORES')
+  if head[2] then at_most(tonumber(head[2]) + retention - NOW) end
+end
 redis.call('HSET', SWEEP, 'leader', replica, 'until', NOW + ttl, 'swept', NOW, 'next', NOW + wait)
-EARLIEST = nil -- this sweep's own deadlines are in its answer
 flush()
-return { '', 1, requeued, dead, woken, wait, duties }
+return { '', 1, requeued, dead, retired, woken, wait, duties }

@@ -2,17 +2,23 @@
 -- tag and a colon) as ARGV[1]. The keys of jobs, workers and indexes that are
 -- only known once a queue was read are derived from the prefix, below the
 -- same hash tag.
-local CLOCK, SWEEP, READY, LEASES = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local DELAYED, DUTIES, UPLOADS, WORKERS = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local CLOCK, SWEEP, LEASES, DELAYED, DUTIES, UPLOADS, WORKERS = unpack(KEYS, 1, 7)
+local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
 local PREFIX = ARGV[1]
 
-local function job_key(id) return PREFIX .. 'j:' .. id end -- hash: what changes
+local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a job
 local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
-local function result_key(id) return PREFIX .. 'x:' .. id end -- hash of JSON: probe, plan, results, outputs
+local function tasks_key(id) return PREFIX .. 't:' .. id end -- hash: its tasks but the first, attempts that failed
+local function events_key(id) return PREFIX .. 'e:' .. id end -- list: its older events
+local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
+local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
+local function result_key(id, index) return PREFIX .. 'r:' .. id .. '-' .. index end -- JSON, of a task
+local function outputs_key(id) return PREFIX .. 'o:' .. id end -- JSON
+local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects
 local function upload_key(id) return PREFIX .. 'u:' .. id end
 local function worker_key(id) return PREFIX .. 'w:' .. id end
-local function held_key(id) return PREFIX .. 'h:' .. id end -- hash: the leases of a worker
 local function machine_workers_key(id) return PREFIX .. 'mw:' .. id end
+local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
 local function job_channel(id) return PREFIX .. 'n:' .. id end
 local WAKE_CHANNEL = PREFIX .. 'wake'

@@ -16,4 +16,5 @@ local function publish_wakes()
     end
   end
   for wake in pairs(WAKES) do redis.call('PUBLISH', WAKE_CHANNEL, wake) end
+  WAKES, EARLIEST = {}, nil
 end

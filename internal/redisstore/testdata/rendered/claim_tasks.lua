@@ -1,39 +1,50 @@
--- Leases ready tasks to a worker, best first. The first lease of a job moves it to RUNNING.
--- KEYS  common; 9 worker, 10 leases it holds, 11 answer of this request.
---       Derived: the jobs of the tasks that were popped, and their indexes.
--- ARGV  prefix, worker id, session, max, lease ms
--- Returns  {'', lease row, ...}: {member, attempt, deadline, task JSON, attempts JSON, job row};
---          none for a worker that is unknown, detached, draining or in a newer session
--- Replay   the leases of the first answer that are still held, for a minute.
---          An empty answer isn't kept.
--- Tasks live in their job's hash: t<index> is the task, a<index> its ended
--- attempts, both JSON. In the queues a task is named by member(): its index
--- is padded, so that equal scores sort by it.
+-- Leases ready tasks to workers, whose turn it is (see turn.lua). The first lease of a job moves it to RUNNING.
+-- KEYS  common; of each request: worker. Derived: the queues of the projects in turn, and the jobs of the tasks
+--       that were taken, with what a lease needs of them.
+-- ARGV  prefix; requests (see request.lua) of: worker id, session, max, lease ms, request id, running limit.
+--       Of different limits in one call the last holds.
+-- Returns  {answer, ...}: {'', 1 if tasks that a claim could get are still ready else 0, 1 if the worker is refused
+--          else 0, lease row (see task.lua), ...}; refused is one that is unknown, detached, draining or in a newer session
+-- Replay   the leases of the first answer that are still held, as long as the request is among the newest 4 that
+--          gave the worker any. An empty answer isn't kept.
+-- Tasks. The first of a job is in the job itself, the others in a hash of the
+-- job: d<index> is what a task is, JSON and never changed, s<index> its state,
+-- a line, a<index> its attempts that ended without a result, JSON. In the
+-- queues a task is named by member(): its index is padded, so that equal
+-- scores sort by it.
+-- Jobs: one string each, which changes as a whole: a line of numbers, a line
+-- each of project, upload, source, failure and progress, two of the first
+-- task, then the newest events. Jobs are loaded once per script, changed in
+-- memory and written back by flush: however many changes, one value and one notice.
 --
--- A task's fields: k kind, s state, r run, o output, w weight, n newest
--- attempt, by its worker, at when it began, nb not before, c charged failures,
--- l losses, u attempts in a row that a machine spoilt, wt tasks it waits for, nx
--- tasks that wait for it, z it was the last of its run.
--- Jobs are loaded once per script, changed in memory and written back by
--- flush: one HSET and one notice per job, however many changes.
--- Wake-ups are collected and published once, at the end of a script.
+-- What isn't changed stays the text that it was read as: numbers that are
+-- reckoned with are passed through tonumber where they are.
+-- A script reads and decides first and writes last, all records in one MSET
+-- and each sorted set in one ZADD: however many requests one call has, it
+-- costs few commands; and a script that fails in between changed nothing.
 -- NOW is the time of this script in milliseconds: Redis's clock, and what
--- tests moved it by.
+-- tests moved it by. STAMP is NOW as text.
 -- Every script gets these keys first, and the deployment's prefix (its hash
 -- tag and a colon) as ARGV[1]. The keys of jobs, workers and indexes that are
 -- only known once a queue was read are derived from the prefix, below the
 -- same hash tag.
-local CLOCK, SWEEP, READY, LEASES = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local DELAYED, DUTIES, UPLOADS, WORKERS = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local CLOCK, SWEEP, LEASES, DELAYED, DUTIES, UPLOADS, WORKERS = unpack(KEYS, 1, 7)
+local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
 local PREFIX = ARGV[1]
 
-local function job_key(id) return PREFIX .. 'j:' .. id end -- hash: what changes
+local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a job
 local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
-local function result_key(id) return PREFIX .. 'x:' .. id end -- hash of JSON: probe, plan, results, outputs
+local function tasks_key(id) return PREFIX .. 't:' .. id end -- hash: its tasks but the first, attempts that failed
+local function events_key(id) return PREFIX .. 'e:' .. id end -- list: its older events
+local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
+local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
+local function result_key(id, index) return PREFIX .. 'r:' .. id .. '-' .. index end -- JSON, of a task
+local function outputs_key(id) return PREFIX .. 'o:' .. id end -- JSON
+local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects
 local function upload_key(id) return PREFIX .. 'u:' .. id end
 local function worker_key(id) return PREFIX .. 'w:' .. id end
-local function held_key(id) return PREFIX .. 'h:' .. id end -- hash: the leases of a worker
 local function machine_workers_key(id) return PREFIX .. 'mw:' .. id end
+local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
 local function job_channel(id) return PREFIX .. 'n:' .. id end
 local WAKE_CHANNEL = PREFIX .. 'wake'
@@ -42,6 +53,58 @@ local function read_clock()
   return t[1] * 1000 + math.floor(t[2] / 1000) + (tonumber(redis.call('GET', CLOCK)) or 0)
 end
 local NOW = read_clock()
+local STAMP = string.format('%.0f', NOW)
+local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
+
+local function append(list, a, b)
+  local n = #list
+  list[n + 1], list[n + 2] = a, b
+end
+
+local function list_of(lists, key)
+  local list = lists[key]
+  if not list then
+    list = {}
+    lists[key] = list
+  end
+  return list
+end
+
+local function set(key, value) append(SETS, key, value) end
+local function del(key) append(DELS, key) end
+local function zadd(key, score, member) append(list_of(ZADDS, key), score, member) end
+local function zrem(key, member) append(list_of(ZREMS, key), member) end
+
+-- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
+local function in_chunks(list, ...)
+  local command = { ... }
+  local n = #command
+  for from = 1, #list, 2000 do
+    for i = n + 1, #command do command[i] = nil end
+    for i = from, math.min(from + 1999, #list) do command[#command + 1] = list[i] end
+    redis.call(unpack(command))
+  end
+end
+
+-- read is MGET of any number of keys.
+local function read(keys)
+  local values = {}
+  for from = 1, #keys, 2000 do
+    local some = redis.call('MGET', unpack(keys, from, math.min(from + 1999, #keys)))
+    for i = 1, #some do values[from + i - 1] = some[i] end
+  end
+  return values
+end
+
+-- write_all writes what was noted. What is removed from a sorted set and added to it stays.
+local function write_all()
+  in_chunks(DELS, 'DEL')
+  in_chunks(SETS, 'MSET')
+  for key, list in pairs(ZREMS) do in_chunks(list, 'ZREM', key) end
+  for key, list in pairs(ZADDS) do in_chunks(list, 'ZADD', key) end
+  SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
+end
+-- Wake-ups are collected and published once, at the end of a script.
 local WAKES = {}
 local EARLIEST -- the earliest deadline that this script set
 
@@ -58,6 +121,131 @@ local function publish_wakes()
     end
   end
   for wake in pairs(WAKES) do redis.call('PUBLISH', WAKE_CHANNEL, wake) end
+  WAKES, EARLIEST = {}, nil
+end
+-- Whose turn it is. Each project has a queue of its ready tasks, best first.
+-- RING has the projects with ready tasks by the priority of their best task,
+-- then by tag; the first is served, one task, and its tag rises by one. That
+-- is start-time fair queueing: within a priority projects take turns, however
+-- much one has and however it comes. A project that comes to the ring starts
+-- at the tag that was served last, or behind its own last task if that is
+-- later (PAST keeps it until then), so it gains nothing by leaving.
+--
+-- A project that has as many leases as it may isn't in RING but in PARKED,
+-- until one of them ends. TURNS has the limit that the last claim told, the
+-- number of leases of each project (r<project>), and the tag that was served
+-- last at each priority (v<band>).
+local TAG = 17592186044416   -- 2^44: a score in RING is band * TAG + tag, 52 bits
+local BAND = 2199023255552   -- 2^41: a score in a queue is band * BAND + ms, 49 bits
+local EPOCH = 1577836800000  -- 2020-01-01
+local PROJECTS, PROJECT_ORDER = {}, {}
+local LIMIT
+local SERVED = {} -- by band
+
+local function score_text(score) return string.format('%.0f', score) end
+
+-- band_of is the place of a priority: the best is 0.
+local function band_of(priority) return 100 - priority end
+
+local function project_of(name)
+  local p = PROJECTS[name]
+  if not p then
+    p = { name = name, add = {}, drop = {}, leased = 0 }
+    PROJECTS[name] = p
+    PROJECT_ORDER[#PROJECT_ORDER + 1] = p
+  end
+  return p
+end
+
+local function queue_add(name, priority, queued, m)
+  local p, band = project_of(name), band_of(priority)
+  append(p.add, score_text(band * BAND + (queued - EPOCH)), m)
+  if not p.band or band < p.band then p.band = band end
+end
+
+local function queue_drop(name, m) append(project_of(name).drop, m) end
+
+-- count_leases notes that leases of a project began or ended.
+local function count_leases(name, n)
+  local p = project_of(name)
+  p.leased = p.leased + n
+end
+
+local function running_limit()
+  LIMIT = LIMIT or tonumber(redis.call('HGET', TURNS, 'limit')) or 0
+  return LIMIT
+end
+
+local function running_of(name) return tonumber(redis.call('HGET', TURNS, 'r' .. name)) or 0 end
+
+local function served_at(band)
+  SERVED[band] = SERVED[band] or tonumber(redis.call('HGET', TURNS, 'v' .. band)) or 0
+  return SERVED[band]
+end
+
+-- leave_band keeps the tag of a project that leaves a band, while it is ahead of what was served.
+local function leave_band(name, band, tag)
+  if tag > served_at(band) then redis.call('ZADD', PAST, score_text(band * TAG + tag), band .. '|' .. name) end
+end
+
+-- join_band is the tag with which a project comes to a band.
+local function join_band(name, band)
+  local past = tonumber(redis.call('ZSCORE', PAST, band .. '|' .. name))
+  return math.max(served_at(band), past and past - band * TAG or 0)
+end
+
+-- place puts a project where it belongs after its queue or its leases changed.
+local function place(p, running)
+  local name, queue, limit = p.name, queue_key(p.name), running_limit()
+  local queued = #p.add > 0 or #p.drop > 0
+  local at, parked = queued and tonumber(redis.call('ZSCORE', RING, name)) or nil, false
+  if not at and limit > 0 then
+    at = tonumber(redis.call('ZSCORE', PARKED, name))
+    parked = at and true
+  end
+  if not at and not queued then return end
+  local old = at and math.floor(at / TAG)
+  local band = old
+  if #p.drop > 0 then
+    local head = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')
+    band = head[2] and math.floor(tonumber(head[2]) / BAND)
+  elseif p.band and (not band or p.band < band) then
+    band = p.band
+  end
+
+  local full = band and limit > 0 and (running or running_of(name)) >= limit
+  local tag
+  if band and band == old then
+    tag = at - band * TAG
+    if parked and not full then tag = math.max(tag, served_at(band)) end
+  else
+    if old then leave_band(name, old, at - old * TAG) end
+    if band then tag = join_band(name, band) end
+  end
+  if at and (not band or parked ~= (full or false)) then redis.call('ZREM', parked and PARKED or RING, name) end
+  if not band then return end
+  local score = band * TAG + tag
+  if full then
+    redis.call('ZADD', PARKED, score_text(score), name)
+  else
+    if score ~= at or parked then redis.call('ZADD', RING, score_text(score), name) end
+    if #p.add > 0 or parked then WAKES.READY = true end
+  end
+end
+
+-- settle_projects writes what changed of queues and leases.
+local function settle_projects()
+  for _, p in ipairs(PROJECT_ORDER) do
+    local running
+    if p.leased ~= 0 then
+      running = redis.call('HINCRBY', TURNS, 'r' .. p.name, p.leased)
+      if running <= 0 then redis.call('HDEL', TURNS, 'r' .. p.name) end
+    end
+    if #p.add > 0 then in_chunks(p.add, 'ZADD', queue_key(p.name)) end
+    if #p.drop > 0 then in_chunks(p.drop, 'ZREM', queue_key(p.name)) end
+    if #p.add > 0 or #p.drop > 0 or p.leased < 0 and running_limit() > 0 then place(p, running) end
+  end
+  PROJECTS, PROJECT_ORDER = {}, {}
 end
 -- Code generated by genstate from internal/pipeline/state.go. DO NOT EDIT.
 -- NEXT[machine][from][by] is the state that follows, nil if none does.
@@ -94,10 +282,12 @@ local function next_state(machine, from, by)
   return row and row[by]
 end
 local MAX_EVENTS = 1000
+local INLINE_EVENTS = 24 -- that a job keeps itself; more than these move to its list
 -- Later than any URL that was signed for a lease: they live 5 minutes longer than it.
 local CLEAN_AFTER = 6 * 60 * 1000
-local ROW = { 's', 'p', 'pr', 'r', 'q', 'tc', 'tq', 'ts', 'tp', 'ty', 'tf', 'pc', 'pg', 'f', 'sz', 'et' }
-local JOBS, JOB_ORDER = {}, {}
+local LINES = '^([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n(.*)$'
+local HEAD = '^' .. string.rep('(%S+) ', 18) .. '(%S+)$'
+local JOBS, JOB_ORDER, NOTICES = {}, {}, {}
 
 local function remember(job)
   JOBS[job.id] = job
@@ -105,106 +295,171 @@ local function remember(job)
   return job
 end
 
-local function load_job(id)
-  if JOBS[id] then return JOBS[id] end
-  local v = redis.call('HMGET', job_key(id), 's', 'p', 'pr', 'r', 'q', 'n', 'b', 'o', 'W', 'A', 'pc', 'tq', 'lm', 'lo', 'up')
-  if not v[1] then return nil end
+local function parse_job(id, raw)
+  local j = { id = id, tasks = {}, fields = {} }
+  local head
+  head, j.project, j.upload, j.source, j.failure, j.progress, j.status, j.definition, j.events = string.match(raw, LINES)
+  j.state, j.run, j.sequence,
+    j.count, j.first, j.open,          -- tasks over all runs; the run's first; those of it that aren't done
+    j.priority, j.queued,              -- when; 0 if its source never came
+    j.lease_ms, j.left,                -- the longest lease; 1 if an attempt that wasn't accepted may have left objects
+    j.base,                            -- events that the list has, or had
+    j.created, j.started, j.planned, j.playable, j.finished,
+    j.weight, j.done, j.percent = string.match(head, HEAD) -- of the run: of all tasks, what of that is done
+  j.sequence, j.open = tonumber(j.sequence), tonumber(j.open)
+  j.was, j.told = j.state, j.sequence
+  return remember(j)
+end
+
+local function new_job(id, state, project, priority, upload)
   return remember({
-    id = id, state = v[1], project = v[2], priority = tonumber(v[3]) or 0,
-    run = tonumber(v[4]), sequence = tonumber(v[5]),
-    tasks_count = tonumber(v[6]) or 0, -- over all runs
-    first = tonumber(v[7]) or 0,       -- index of the run's first task
-    open = tonumber(v[8]) or 0,        -- tasks of the run that aren't done
-    weight = tonumber(v[9]) or 0,      -- of all tasks of the run
-    done = tonumber(v[10]) or 0,       -- weight that is done, in part or whole
-    percent = tonumber(v[11]) or 0,
-    queued = tonumber(v[12]),          -- nil: its source never came
-    lease_ms = tonumber(v[13]) or 0,   -- the longest that was given
-    left_objects = v[14] == '1',       -- an attempt that wasn't accepted may have written
-    upload = v[15],                    -- false: it didn't come by upload
-    put = {}, drop = {}, tasks = {}, old_sequence = tonumber(v[5]),
+    id = id, state = state, run = 1, sequence = 0, count = 0, first = 0, open = 0, priority = priority, queued = 0,
+    lease_ms = 0, left = 0, base = 0, created = STAMP, started = 0, planned = 0, playable = 0, finished = 0,
+    weight = 0, done = 0, percent = 0, project = project, upload = upload, source = '', failure = '', progress = '',
+    status = '', definition = '', events = '', tasks = {}, fields = {}, told = 0,
   })
 end
 
-local function put(job, field, value)
-  local n = #job.put
-  job.put[n + 1], job.put[n + 2] = field, value
+-- load_jobs reads jobs at once, so that load_job finds them.
+local function load_jobs(ids)
+  local missing, keys = {}, {}
+  for _, id in ipairs(ids) do
+    if JOBS[id] == nil then
+      JOBS[id] = false
+      missing[#missing + 1] = id
+      keys[#keys + 1] = job_key(id)
+    end
+  end
+  for i, raw in ipairs(read(keys)) do
+    if raw then parse_job(missing[i], raw) end
+  end
 end
 
+local function load_job(id)
+  if JOBS[id] == nil then load_jobs({ id }) end
+  return JOBS[id] or nil
+end
+
+local function job_text(j)
+  return j.state .. ' ' .. j.run .. ' ' .. j.sequence .. ' ' .. j.count .. ' ' .. j.first .. ' ' .. j.open .. ' '
+    .. j.priority .. ' ' .. j.queued .. ' ' .. j.lease_ms .. ' ' .. j.left .. ' ' .. j.base .. ' '
+    .. j.created .. ' ' .. j.started .. ' ' .. j.planned .. ' ' .. j.playable .. ' ' .. j.finished .. ' '
+    .. j.weight .. ' ' .. j.done .. ' ' .. j.percent .. '\n'
+    .. j.project .. '\n' .. j.upload .. '\n' .. j.source .. '\n' .. j.failure .. '\n' .. j.progress .. '\n'
+    .. j.status .. '\n' .. j.definition .. '\n' .. j.events
+end
+
+-- add_event adds an event: type, ms, task index, attempt, reason, message, as far as there are.
 local function add_event(job, kind, index, attempt, reason, message)
-  job.sequence = job.sequence + 1
-  local e = kind .. ' ' .. NOW
+  job.sequence, job.changed = job.sequence + 1, true
+  local e = kind .. ' ' .. STAMP
   if index or reason then
     e = e .. ' ' .. (index or '-') .. ' ' .. (attempt or '-')
-    if reason then e = e .. ' ' .. reason .. ' ' .. message end
+    if reason then e = e .. ' ' .. reason .. ' ' .. string.gsub(string.gsub(message, '\\', '\\\\'), '\n', '\\n') end
   end
-  put(job, 'e' .. job.sequence, e)
-  if job.sequence > MAX_EVENTS then job.drop[#job.drop + 1] = 'e' .. (job.sequence - MAX_EVENTS) end
+  job.events = job.events == '' and e or job.events .. '\n' .. e
 end
 
--- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
-local function in_chunks(command, key, list)
-  for i = 1, #list, 2000 do
-    redis.call(command, key, unpack(list, i, math.min(i + 1999, #list)))
-  end
+-- move_events moves a job's events to its list.
+local function move_events(job)
+  local list = {}
+  for e in string.gmatch(job.events, '[^\n]+') do list[#list + 1] = e end
+  in_chunks(list, 'RPUSH', events_key(job.id))
+  redis.call('LTRIM', events_key(job.id), -MAX_EVENTS, -1)
+  job.base, job.events = job.sequence, ''
 end
 
 local function flush_job(job)
-  if job.sequence ~= job.old_sequence then
-    put(job, 'q', job.sequence)
+  if job.state ~= job.was then
+    if job.was then zrem(index_key(job.project, job.was), job.id) end
+    zadd(index_key(job.project, job.state), 0, job.id)
+    job.was = job.state
   end
-  in_chunks('HSET', job_key(job.id), job.put)
-  in_chunks('HDEL', job_key(job.id), job.drop)
-  if job.sequence ~= job.old_sequence then
-    redis.call('PUBLISH', job_channel(job.id), '{"q":' .. job.sequence .. '}')
+  if #job.fields > 0 then
+    in_chunks(job.fields, 'HSET', tasks_key(job.id))
+    job.fields = {}
   end
-  job.put, job.drop, job.old_sequence = {}, {}, job.sequence
+  if job.sequence - job.base > INLINE_EVENTS then move_events(job) end
+  job.text, job.changed = job_text(job), false
+  set(job_key(job.id), job.text)
+  if job.sequence ~= job.told then
+    -- Nobody can watch a job that is new.
+    if job.told > 0 then NOTICES[#NOTICES + 1] = job end
+    job.told = job.sequence
+  end
+end
+
+-- subscribed reports of each channel whether somebody listens, as far as this
+-- server knows; nil where it doesn't tell.
+local function subscribed(channels)
+  local watched = {}
+  if #channels == 0 then return watched end
+  local counts = redis.pcall('PUBSUB', 'NUMSUB', unpack(channels))
+  if counts.err then return nil end
+  for i = 1, #counts, 2 do watched[counts[i]] = tonumber(counts[i + 1]) > 0 end
+  return watched
+end
+
+-- publish_notices tells of the jobs that changed: of an end always, of other
+-- changes where somebody listens.
+local function publish_notices()
+  for from = 1, #NOTICES, 1000 do
+    local channels = {}
+    for i = from, math.min(from + 999, #NOTICES) do channels[#channels + 1] = job_channel(NOTICES[i].id) end
+    local watched = subscribed(channels)
+    for i, channel in ipairs(channels) do
+      local job = NOTICES[from + i - 1]
+      if not watched or watched[channel] or job.finished ~= '0' and job.finished ~= 0 then
+        redis.call('PUBLISH', channel, 'q ' .. job.sequence)
+      end
+    end
+  end
+  NOTICES = {}
 end
 
 local function flush()
-  for _, job in ipairs(JOB_ORDER) do flush_job(job) end
+  for _, job in ipairs(JOB_ORDER) do
+    if job.changed then flush_job(job) end
+  end
+  settle_projects()
+  write_all()
+  publish_notices()
   publish_wakes()
 end
 
--- move_job moves a job and its entry in the index; false if the table forbids it.
+-- move_job moves a job; false if the table forbids it.
 local function move_job(job, by)
   local to = next_state('job', job.state, by)
   if not to then return false end
-  redis.call('ZREM', index_key(job.project, job.state), job.id)
-  redis.call('ZADD', index_key(job.project, to), 0, job.id)
-  job.state = to
-  put(job, 's', to)
+  job.state, job.changed = to, true
   return true
 end
 
 -- drop_duties ends the duties that only hold for the state a job leaves.
 local function drop_duties(job)
-  redis.call('ZREM', DUTIES, 'PUBLISH|' .. job.id, 'CLEAN|' .. job.id)
+  zrem(DUTIES, 'PUBLISH|' .. job.id)
+  zrem(DUTIES, 'CLEAN|' .. job.id)
 end
 
 -- clean_later leaves the duty to remove what no output names.
 local function clean_later(job)
-  local at = NOW + job.lease_ms + CLEAN_AFTER
-  redis.call('ZADD', DUTIES, at, 'CLEAN|' .. job.id)
+  local at = NOW + tonumber(job.lease_ms) + CLEAN_AFTER
+  zadd(DUTIES, at, 'CLEAN|' .. job.id)
   due(at)
 end
 
 -- end_job notes how a job ended, once it has moved there.
 local function end_job(job, event, reason, message)
-  put(job, 'tf', NOW)
-  if reason then put(job, 'f', cjson.encode({ reason = reason, message = message })) end
+  job.finished = STAMP
+  zadd(ENDED, STAMP, job.id)
+  if reason then job.failure = cjson.encode({ reason = reason, message = message }) end
   add_event(job, event, nil, nil, reason, message)
   drop_duties(job)
-end
-
--- job_row is what a reader needs of a job's changing half, in the order of ROW.
-local function job_row(id)
-  return redis.call('HMGET', job_key(id), unpack(ROW))
 end
 local MAX_ATTEMPTS_KEPT = 16
 -- A task that spoils every machine, or finds none that works, would go round for ever.
 local MAX_MACHINE_FAULTS = 10
-local EPOCH = 1577836800000 -- 2020-01-01
+local STATUS = '^' .. string.rep('(%S+) ', 12) .. '(.*)$'
 
 local function member(id, index) return string.format('%s-%05d', id, index) end
 
@@ -213,103 +468,148 @@ local function parse_member(m)
   return id, tonumber(index)
 end
 
+local function parse_status(raw, definition)
+  local t = { def = definition }
+  t.s, t.run,
+    t.n,            -- newest attempt
+    t.at,           -- when it began; of a DELAYED task, when it wakes
+    t.took,         -- ms until it was done
+    t.last,         -- 1: it was the last of its run
+    t.charged, t.losses,
+    t.spoilt,       -- attempts in a row that a machine spoilt
+    t.waits,        -- tasks that it waits for
+    t.told, t.kept, -- fraction of the attempt, and when that was stored
+    t.by = string.match(raw, STATUS)
+  t.n = tonumber(t.n)
+  return t
+end
+
+local function status_text(t)
+  return t.s .. ' ' .. t.run .. ' ' .. t.n .. ' ' .. t.at .. ' ' .. t.took .. ' ' .. t.last .. ' '
+    .. t.charged .. ' ' .. t.losses .. ' ' .. t.spoilt .. ' ' .. t.waits .. ' ' .. t.told .. ' ' .. t.kept .. ' ' .. t.by
+end
+
+local function new_task(run, definition, waits)
+  return {
+    s = waits and 'BLOCKED' or 'READY', run = run, n = 0, at = 0, took = 0, last = 0, charged = 0, losses = 0, spoilt = 0,
+    waits = waits or 0, told = 0, kept = 0, by = '', def = definition,
+  }
+end
+
 local function load_task(job, index)
   local t = job.tasks[index]
-  if not t then
-    local raw = redis.call('HGET', job_key(job.id), 't' .. index)
-    if not raw then return nil end
-    t = cjson.decode(raw)
-    job.tasks[index] = t
-  end
+  if t then return t end
+  local status, definition = job.status, job.definition
+  if index ~= 0 then status, definition = unpack(redis.call('HMGET', tasks_key(job.id), 's' .. index, 'd' .. index)) end
+  if not status or status == '' then return nil end
+  t = parse_status(status, definition)
+  job.tasks[index] = t
   return t
 end
 
 local function save_task(job, index, t)
-  job.tasks[index] = t
-  put(job, 't' .. index, cjson.encode(t))
+  job.tasks[index], job.changed = t, true
+  if index == 0 then
+    job.status, job.definition = status_text(t), t.def
+  else
+    append(job.fields, 's' .. index, status_text(t))
+  end
 end
 
--- queue_score sorts by priority, then by when the job was queued: 49 bits.
-local function queue_score(job)
-  return string.format('%.0f', (100 - job.priority) * 2199023255552 + (job.queued - EPOCH))
+-- weight_of is a task's share of its job's progress.
+local function weight_of(t) return tonumber(string.match(t.def, '"w":([%d.eE+-]+)')) or 0 end
+
+-- followers_of are the indexes of the tasks that wait for this one.
+local function followers_of(t)
+  if not string.find(t.def, '"nx":', 1, true) then return {} end
+  return cjson.decode(t.def).nx
+end
+
+local function enqueue(job, index)
+  queue_add(job.project, tonumber(job.priority), tonumber(job.queued), member(job.id, index))
 end
 
 -- make_ready moves a task to READY by a transition; false if the table forbids it.
 local function make_ready(job, index, t, by)
   local to = next_state('task', t.s, by)
   if not to then return false end
-  t.s, t.by, t.at, t.nb = to, nil, nil, nil
+  t.s, t.by, t.at = to, '', 0
   save_task(job, index, t)
-  redis.call('ZADD', READY, queue_score(job), member(job.id, index))
-  WAKES.READY = true
+  enqueue(job, index)
   return true
 end
 
--- add_tasks appends tasks, given as JSON in which wt and nx are relative.
-local function add_tasks(job, raws)
-  local base = job.tasks_count
-  for i, raw in ipairs(raws) do
-    local t = cjson.decode(raw)
-    local index = base + i - 1
-    t.r = job.run
-    for j, follower in ipairs(t.nx or {}) do t.nx[j] = base + follower end
-    if t.wt then
-      t.s = 'BLOCKED'
-    else
-      t.s = 'READY'
-      redis.call('ZADD', READY, queue_score(job), member(job.id, index))
-      WAKES.READY = true
+-- add_tasks appends tasks, given as JSON, in which the tasks that wait are
+-- told relative to the first, each followed by how many it waits for.
+local function add_tasks(job, list)
+  local base = tonumber(job.count)
+  local weight = tonumber(job.weight)
+  for i = 1, #list, 2 do
+    local definition, waits = list[i], tonumber(list[i + 1])
+    local index = base + (i - 1) / 2
+    if base > 0 and string.find(definition, '"nx":', 1, true) then
+      local d = cjson.decode(definition)
+      for j, follower in ipairs(d.nx) do d.nx[j] = base + follower end
+      definition = cjson.encode(d)
     end
-    job.weight = job.weight + (t.w or 0)
+    local t = new_task(job.run, definition, waits > 0 and waits or nil)
+    if index > 0 then append(job.fields, 'd' .. index, definition) end
     save_task(job, index, t)
+    if t.s == 'READY' then enqueue(job, index) end
+    weight = weight + weight_of(t)
   end
-  job.tasks_count, job.open = base + #raws, job.open + #raws
-  put(job, 'n', job.tasks_count)
-  put(job, 'o', job.open)
-  if job.weight > 0 then put(job, 'W', job.weight) end
+  local added = #list / 2
+  job.count, job.open = base + added, job.open + added
+  if weight > 0 then job.weight = string.format('%.17g', weight) end
 end
 
 -- start_run puts a job's first task into the queue, in the state PENDING.
-local function start_run(job, raw)
-  job.queued = NOW
-  put(job, 'tq', NOW)
+local function start_run(job, definition)
+  job.queued = STAMP
   add_event(job, 'QUEUED')
-  add_tasks(job, { raw })
+  add_tasks(job, { definition, 0 })
 end
 
--- lease_of returns attempt, weight and fraction of a lease, nil if the worker doesn't hold it.
-local function lease_of(worker, m)
-  local raw = redis.call('HGET', held_key(worker), m)
-  if not raw then return nil end
-  local n, weight, fraction = string.match(raw, '^(%S+) (%S+) (%S+)')
-  return tonumber(n), tonumber(weight), tonumber(fraction)
+local function held_member(worker, m) return worker .. ' ' .. m end
+
+-- held_by lists what a worker holds.
+local function held_by(worker)
+  local list = {}
+  local from = worker .. ' '
+  for _, held in ipairs(redis.call('ZRANGEBYLEX', HELD, '[' .. from, '(' .. from .. '\255')) do
+    local m = string.sub(held, #from + 1)
+    -- Another worker's id may begin like this one's.
+    if not string.find(m, ' ', 1, true) then list[#list + 1] = m end
+  end
+  return list
 end
 
 local function attempts_of(job, index)
-  local raw = redis.call('HGET', job_key(job.id), 'a' .. index)
+  local raw = redis.call('HGET', tasks_key(job.id), 'a' .. index)
   return raw and cjson.decode(raw) or {}
 end
 
--- end_attempt takes the lease away and writes down how the attempt ended.
-local function end_attempt(job, index, t, outcome, reason, message, charged)
+-- end_lease takes the lease of a task away, and what of its progress isn't done.
+local function end_lease(job, index, t, share)
   local m = member(job.id, index)
-  local _, weight, fraction = lease_of(t.by, m)
-  redis.call('HDEL', held_key(t.by), m)
-  redis.call('ZREM', LEASES, m)
-  if weight and weight > 0 then
-    job.done = job.done + weight * ((outcome == 'DONE' and 1 or 0) - fraction)
-    put(job, 'A', string.format('%.17g', job.done))
-  end
-  if outcome ~= 'DONE' and not job.left_objects then
-    job.left_objects = true
-    put(job, 'lo', '1')
-  end
+  zrem(LEASES, m)
+  zrem(HELD, held_member(t.by, m))
+  count_leases(job.project, -1)
+  local weight = weight_of(t)
+  if weight > 0 then job.done = string.format('%.17g', job.done + weight * (share - t.told)) end
+  t.told, t.kept = 0, 0
+end
+
+-- end_attempt takes the lease away and writes down how an attempt without a result ended.
+local function end_attempt(job, index, t, outcome, reason, message, charged)
   local list = attempts_of(job, index)
   list[#list + 1] = {
-    n = t.n, by = t.by, at = t.at, to = NOW, oc = outcome, rs = reason, ms = message, ch = charged or nil,
+    n = t.n, by = t.by, at = tonumber(t.at), to = NOW, oc = outcome, rs = reason, ms = message, ch = charged or nil,
   }
   while #list > MAX_ATTEMPTS_KEPT do table.remove(list, 1) end
-  put(job, 'a' .. index, cjson.encode(list))
+  append(job.fields, 'a' .. index, cjson.encode(list))
+  end_lease(job, index, t, 0)
+  job.left, job.changed = 1, true
 end
 
 -- ended_as reports whether a worker's attempt ended that way before: the call is a replay.
@@ -322,19 +622,19 @@ end
 
 -- cancel_tasks ends every task of the run that hasn't ended.
 local function cancel_tasks(job)
-  for index = job.first, job.tasks_count - 1 do
+  for index = tonumber(job.first), job.count - 1 do
     local t = load_task(job, index)
     local to = next_state('task', t.s, 'cancel')
     if to then
       if t.s == 'READY' then
-        redis.call('ZREM', READY, member(job.id, index))
+        queue_drop(job.project, member(job.id, index))
       elseif t.s == 'DELAYED' then
-        redis.call('ZREM', DELAYED, member(job.id, index))
+        zrem(DELAYED, member(job.id, index))
       elseif t.s == 'LEASED' then
         end_attempt(job, index, t, 'CANCELED')
         WAKES.WORKER = true
       end
-      t.s, t.nb = to, nil
+      t.s, t.by, t.at = to, '', 0
       save_task(job, index, t)
     end
   end
@@ -362,8 +662,8 @@ end
 -- blame_machine gives back an attempt that its machine spoilt: READY, or dead
 -- when that happened too often in a row.
 local function blame_machine(job, index, t, outcome, reason, message)
-  t.u = (t.u or 0) + 1
-  if t.u >= MAX_MACHINE_FAULTS then
+  t.spoilt = t.spoilt + 1
+  if t.spoilt >= MAX_MACHINE_FAULTS then
     kill_task(job, index, t, outcome, reason, message)
   else
     return_task(job, index, t, 'release', outcome, reason, message)
@@ -379,72 +679,298 @@ local function leased_task(m)
   if t and t.s == 'LEASED' then return job, index, t end
 end
 
--- lease_row is a lease as a reader needs it; call it after flush.
-local function lease_row(m, attempt, deadline)
-  local id, index = parse_member(m)
-  local v = redis.call('HMGET', job_key(id), 't' .. index, 'a' .. index)
-  return { m, attempt, deadline, v[1], v[2], job_row(id) }
+-- lease_rows are leases as a reader needs them, from a list of {member,
+-- deadline}; call it after flush: {member, attempt, deadline, definition,
+-- status, attempts JSON, job, spec JSON, probe JSON, plan JSON}.
+local function lease_rows(leases)
+  local keys, rows = {}, {}
+  for i, l in ipairs(leases) do
+    local id, index = parse_member(l[1])
+    local job = load_job(id)
+    local t = load_task(job, index)
+    local attempts = t.n > 1 and redis.call('HGET', tasks_key(id), 'a' .. index) or ''
+    rows[i] = { l[1], t.n, l[2], t.def, status_text(t), attempts, job.text or job_text(job), '', '', '' }
+    keys[3 * i - 2], keys[3 * i - 1], keys[3 * i] = spec_key(id), probe_key(id), plan_key(id)
+  end
+  local values = read(keys)
+  for i, row in ipairs(rows) do
+    row[8], row[9], row[10] = values[3 * i - 2] or '', values[3 * i - 1] or '', values[3 * i] or ''
+  end
+  return rows
 end
-local KEPT = 60000
-local worker = ARGV[2]
-local out = { '' }
+-- Takes tasks from the queues, whose turn it is.
 
-local answer = redis.call('GET', KEYS[11])
-if answer then
-  for m, attempt in string.gmatch(answer, '(%S+) (%d+)') do
-    if lease_of(worker, m) == tonumber(attempt) then
-      out[#out + 1] = lease_row(m, tonumber(attempt), tonumber(redis.call('ZSCORE', LEASES, m)))
+-- set_limit takes another limit of running tasks in: projects are parked and come back by it.
+local function set_limit(limit)
+  local before = running_limit()
+  if limit == before then return end
+  LIMIT = limit
+  redis.call('HSET', TURNS, 'limit', limit)
+  if before > 0 then
+    local parked = redis.call('ZRANGE', PARKED, 0, -1, 'WITHSCORES')
+    for i = 1, #parked, 2 do
+      if limit == 0 or running_of(parked[i]) < limit then
+        redis.call('ZREM', PARKED, parked[i])
+        redis.call('ZADD', RING, parked[i + 1], parked[i])
+      end
     end
   end
-  return out
+  if limit > 0 then
+    local ring = redis.call('ZRANGE', RING, 0, -1, 'WITHSCORES')
+    for i = 1, #ring, 2 do
+      if running_of(ring[i]) >= limit then
+        redis.call('ZREM', RING, ring[i])
+        redis.call('ZADD', PARKED, ring[i + 1], ring[i])
+      end
+    end
+  end
 end
 
-local session, draining, attached = unpack(redis.call('HMGET', KEYS[9], 'se', 'dr', 'at'))
-if session ~= ARGV[3] or draining == '1' or attached ~= '1' then return out end
+-- head_of is the next task of an entry that wasn't taken, and its band; nil at the queue's end.
+local function head_of(e, most)
+  if not e.window[e.next] then
+    e.window = redis.call('ZRANGE', queue_key(e.name), e.taken, e.taken + most, 'WITHSCORES')
+    e.next = 1
+  end
+  local score = e.window[e.next + 1]
+  if score then return e.window[e.next], math.floor(tonumber(score) / BAND) end
+end
 
-local lease_ms, max = tonumber(ARGV[5]), tonumber(ARGV[4])
-local deadline = NOW + lease_ms
-local taken, leases, held = {}, {}, {}
-while #taken < max do
-  local popped = redis.call('ZPOPMIN', READY, max - #taken)
-  if #popped == 0 then break end
-  for i = 1, #popped, 2 do
-    local m = popped[i]
-    local id, index = parse_member(m)
+local function before(a, b)
+  return a.score < b.score or a.score == b.score and a.name < b.name
+end
+
+-- serve chooses up to most tasks, best first. What was chosen is taken out by settle_served.
+local function serve(most)
+  local chosen, touched, entries = {}, {}, {}
+  if most < 1 then return chosen, touched end
+  -- The next tasks are of as many projects at most, and those are the first now.
+  local ring = redis.call('ZRANGE', RING, 0, most - 1, 'WITHSCORES')
+  local limit = running_limit()
+  for i = 1, #ring, 2 do
+    local score = tonumber(ring[i + 1])
+    entries[#entries + 1] = { name = ring[i], score = score, was = score, taken = 0, window = {}, next = 1, running = 0 }
+    if limit > 0 then entries[#entries].running = running_of(ring[i]) end
+  end
+
+  while #chosen < most and entries[1] do
+    local e = table.remove(entries, 1)
+    if e.taken == 0 then touched[#touched + 1] = e end
+    local band = math.floor(e.score / TAG)
+    local chunk = #entries == 0 and most - #chosen or math.ceil(2 * (most - #chosen) / (#entries + 1))
+    local m = head_of(e, chunk)
+    if m then
+      chosen[#chosen + 1] = m
+      e.taken, e.next, e.running = e.taken + 1, e.next + 2, e.running + 1
+      local tag = e.score - band * TAG
+      SERVED[band] = math.max(served_at(band), tag)
+      e.score = e.score + 1
+      local _, next_band = head_of(e, chunk)
+      if next_band and next_band ~= band then
+        leave_band(e.name, band, tag + 1)
+        e.score = next_band * TAG + join_band(e.name, next_band)
+      end
+      e.ended = not next_band
+      e.full = limit > 0 and e.running >= limit
+      if not e.ended and not e.full then
+        local i = #entries
+        while i > 0 and before(e, entries[i]) do i = i - 1 end
+        table.insert(entries, i + 1, e)
+      end
+    else
+      e.ended = true -- it was in the ring without a task
+    end
+  end
+  return chosen, touched
+end
+
+-- settle_served takes what serve chose out of the queues, and writes down whose turn is next.
+local function settle_served(touched)
+  local bands, ring, gone, parked = {}, {}, {}, {}
+  for _, e in ipairs(touched) do
+    if e.taken > 0 then redis.call('ZREMRANGEBYRANK', queue_key(e.name), 0, e.taken - 1) end
+    local band = math.floor(e.score / TAG)
+    bands[band], bands[math.floor(e.was / TAG)] = true, true
+    if e.ended or e.full then
+      gone[#gone + 1] = e.name
+      if e.ended then
+        leave_band(e.name, band, e.score - band * TAG)
+      else
+        append(parked, score_text(e.score), e.name)
+      end
+    elseif e.score ~= e.was then
+      append(ring, score_text(e.score), e.name)
+    end
+  end
+  in_chunks(gone, 'ZREM', RING)
+  in_chunks(parked, 'ZADD', PARKED)
+  in_chunks(ring, 'ZADD', RING)
+  for band in pairs(bands) do
+    local served = served_at(band)
+    redis.call('HSET', TURNS, 'v' .. band, score_text(served))
+    -- Whoever left with such a tag would come back with this one anyway.
+    redis.call('ZREMRANGEBYSCORE', PAST, score_text(band * TAG), score_text(band * TAG + served))
+  end
+end
+-- Workers: one string each, and their place in WORKERS by when they were last
+-- seen. Lines: numbers; machine, version and encoders; then the answers to its
+-- newest claims that gave it tasks, each the request and the leases.
+local ANSWERS_KEPT = 4
+
+local function parse_worker(id, raw)
+  local w = { id = id, answers = '' }
+  local head
+  head, w.machine, w.version, w.encoders, w.answers = string.match(raw, '^([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n(.*)$')
+  w.session, w.draining, w.attached, w.seen, w.slots, w.cpus =
+    string.match(head, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+  return w
+end
+
+local function load_worker(id)
+  local raw = redis.call('GET', worker_key(id))
+  return raw and parse_worker(id, raw) or nil
+end
+
+local function save_worker(w)
+  set(worker_key(w.id), w.session .. ' ' .. w.draining .. ' ' .. w.attached .. ' ' .. w.seen .. ' ' .. w.slots .. ' '
+    .. w.cpus .. '\n' .. w.machine .. '\n' .. w.version .. '\n' .. w.encoders .. '\n' .. w.answers)
+end
+
+-- keep_answer keeps what a claim gave, as {member, attempt, ...}, in place of the oldest that is kept.
+local function keep_answer(w, request, leases)
+  local kept, n = request .. ' ' .. table.concat(leases, ' ') .. '\n', 1
+  for line in string.gmatch(w.answers, '[^\n]+\n') do
+    if n == ANSWERS_KEPT then break end
+    kept, n = kept .. line, n + 1
+  end
+  w.answers = kept
+end
+
+-- answer_of returns what a claim gave, nil if that isn't kept.
+local function answer_of(w, request)
+  local from, to = string.find('\n' .. w.answers, '\n' .. request .. ' ', 1, true)
+  return from and string.match(w.answers, '^[^\n]*', to)
+end
+
+-- forget_worker removes a worker that holds nothing.
+local function forget_worker(id, machine)
+  del(worker_key(id))
+  zrem(WORKERS, id)
+  if machine and machine ~= '' then redis.call('SREM', machine_workers_key(machine), id) end
+end
+-- A script of a verb that is called often takes many requests at a time. Each
+-- is the number of its keys and the number of its arguments, then these; the
+-- keys of all follow the common ones. Each gets its own answer, as if they had
+-- come one by one: a refusal is an answer and harms no other request.
+
+-- read_requests returns the requests: lists of arguments, with their keys in k.
+local function read_requests()
+  local requests = {}
+  local at, key = 2, 14
+  while ARGV[at] do
+    local keys, args = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+    local r = { k = { unpack(KEYS, key, key + keys - 1) } }
+    for i = 1, args do r[i] = ARGV[at + 1 + i] end
+    requests[#requests + 1] = r
+    at, key = at + 2 + args, key + keys
+  end
+  return requests
+end
+local requests = read_requests()
+local keys, workers, answers, rows, replays = {}, {}, {}, {}, {}
+for i, r in ipairs(requests) do keys[i] = r.k[1] end
+for i, raw in ipairs(read(keys)) do
+  local id = requests[i][1]
+  if raw and not workers[id] then workers[id] = parse_worker(id, raw) end
+end
+
+local wanted, limit = 0
+for _, r in ipairs(requests) do
+  local w = workers[r[1]]
+  r.answer = w and answer_of(w, r[5])
+  if not r.answer and w and w.session == r[2] and w.draining ~= '1' and w.attached == '1' then
+    r.max, limit = tonumber(r[3]), tonumber(r[6])
+    wanted = wanted + r.max
+  end
+end
+if limit then set_limit(limit) end
+
+local chosen, touched = serve(wanted)
+local ids, tasks = {}, {}
+for i, m in ipairs(chosen) do
+  local id, index = parse_member(m)
+  ids[i], tasks[i] = id, { m, id, index }
+end
+load_jobs(ids)
+
+local next_task = 0
+-- take returns the next task that was chosen and is ready as it should be.
+local function take()
+  while chosen[next_task + 1] do
+    next_task = next_task + 1
+    local m, id, index = unpack(tasks[next_task])
     local job = load_job(id)
     local t = job and load_task(job, index)
     local to = t and next_state('task', t.s, 'lease')
-    if to then
-      t.s, t.n, t.by, t.at = to, (t.n or 0) + 1, worker, NOW
-      save_task(job, index, t)
-      if job.state == 'PENDING' then
-        move_job(job, 'start')
-        put(job, 'ts', NOW)
-        add_event(job, 'STARTED')
-      end
-      if lease_ms > job.lease_ms then
-        job.lease_ms = lease_ms
-        put(job, 'lm', lease_ms)
-      end
-      add_event(job, 'TASK_LEASED', index, t.n)
-      taken[#taken + 1] = m .. ' ' .. t.n
-      leases[#leases + 1] = deadline
-      leases[#leases + 1] = m
-      held[#held + 1] = m
-      held[#held + 1] = t.n .. ' ' .. string.format('%.17g', t.w or 0) .. ' 0 0'
-    end
+    if to then return m, job, index, t, to end
+    for _, e in ipairs(touched) do e.full = false end -- it doesn't run after all
   end
 end
-if #taken == 0 then return out end
 
-in_chunks('ZADD', LEASES, leases)
-in_chunks('HSET', KEYS[10], held)
-redis.call('SET', KEYS[11], table.concat(taken, ' '), 'PX', KEPT)
--- While there are leases, the sweeper comes at least that often.
-due(NOW + math.floor(lease_ms / 3))
-flush()
-for i, m in ipairs(taken) do
-  local name, attempt = string.match(m, '(%S+) (%d+)')
-  out[i + 1] = lease_row(name, tonumber(attempt), deadline)
+local function claim(r)
+  local answer, given = { '', 0, 0 }, {}
+  if r.answer then
+    for m, attempt in string.gmatch(r.answer, '(%S+) (%d+)') do
+      local _, _, t = leased_task(m)
+      if t and t.by == r[1] and t.n == tonumber(attempt) then
+        rows[#rows + 1] = { m, redis.call('ZSCORE', LEASES, m), answer }
+      end
+    end
+    return answer
+  end
+  if not r.max then
+    answer[3] = 1
+    return answer
+  end
+
+  local lease_ms = tonumber(r[4])
+  local deadline = score_text(NOW + lease_ms)
+  for _ = 1, r.max do
+    local m, job, index, t, to = take()
+    if not m then break end
+    t.s, t.n, t.by, t.at = to, t.n + 1, r[1], STAMP
+    save_task(job, index, t)
+    if move_job(job, 'start') then
+      job.started = STAMP
+      add_event(job, 'STARTED')
+    end
+    if lease_ms > tonumber(job.lease_ms) then job.lease_ms = lease_ms end
+    add_event(job, 'TASK_LEASED', index, t.n)
+    count_leases(job.project, 1)
+    zadd(LEASES, deadline, m)
+    zadd(HELD, 0, held_member(r[1], m))
+    append(given, m, t.n)
+    rows[#rows + 1] = { m, deadline, answer }
+  end
+  if #given > 0 then
+    keep_answer(workers[r[1]], r[5], given)
+    workers[r[1]].changed = true
+    -- While there are leases, the sweeper comes at least that often.
+    due(NOW + math.floor(lease_ms / 3))
+  end
+  return answer
 end
-return out
+
+for i, r in ipairs(requests) do answers[i] = claim(r) end
+for _, w in pairs(workers) do
+  if w.changed then save_worker(w) end
+end
+settle_served(touched)
+flush()
+local more = redis.call('EXISTS', RING)
+for _, answer in ipairs(answers) do answer[2] = more end
+for i, row in ipairs(lease_rows(rows)) do
+  local answer = rows[i][3]
+  answer[#answer + 1] = row
+end
+return answers

@@ -1,36 +1,41 @@
--- Moves a job whose tasks of the run are all done to COMPLETED with its outputs.
--- KEYS  common; 9 job, 10 results. Derived: its indexes.
--- ARGV  prefix, job id, run, outputs JSON, outputs JSON without objects
--- Returns  {'', 1 if it is COMPLETED in that run, else 0}
+-- Moves jobs whose tasks of the run are all done to COMPLETED with their outputs.
+-- KEYS  common; of each request: job, outputs, outputs without objects
+-- ARGV  prefix; requests (see request.lua) of: job id, run, outputs JSON, outputs JSON without objects
+-- Returns  {answer, ...}: {'', 1 if it is COMPLETED in that run, else 0}
 -- Replay   1
--- Tasks live in their job's hash: t<index> is the task, a<index> its ended
--- attempts, both JSON. In the queues a task is named by member(): its index
--- is padded, so that equal scores sort by it.
+-- Jobs: one string each, which changes as a whole: a line of numbers, a line
+-- each of project, upload, source, failure and progress, two of the first
+-- task, then the newest events. Jobs are loaded once per script, changed in
+-- memory and written back by flush: however many changes, one value and one notice.
 --
--- A task's fields: k kind, s state, r run, o output, w weight, n newest
--- attempt, by its worker, at when it began, nb not before, c charged failures,
--- l losses, u attempts in a row that a machine spoilt, wt tasks it waits for, nx
--- tasks that wait for it, z it was the last of its run.
--- Jobs are loaded once per script, changed in memory and written back by
--- flush: one HSET and one notice per job, however many changes.
--- Wake-ups are collected and published once, at the end of a script.
+-- What isn't changed stays the text that it was read as: numbers that are
+-- reckoned with are passed through tonumber where they are.
+-- A script reads and decides first and writes last, all records in one MSET
+-- and each sorted set in one ZADD: however many requests one call has, it
+-- costs few commands; and a script that fails in between changed nothing.
 -- NOW is the time of this script in milliseconds: Redis's clock, and what
--- tests moved it by.
+-- tests moved it by. STAMP is NOW as text.
 -- Every script gets these keys first, and the deployment's prefix (its hash
 -- tag and a colon) as ARGV[1]. The keys of jobs, workers and indexes that are
 -- only known once a queue was read are derived from the prefix, below the
 -- same hash tag.
-local CLOCK, SWEEP, READY, LEASES = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local DELAYED, DUTIES, UPLOADS, WORKERS = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local CLOCK, SWEEP, LEASES, DELAYED, DUTIES, UPLOADS, WORKERS = unpack(KEYS, 1, 7)
+local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
 local PREFIX = ARGV[1]
 
-local function job_key(id) return PREFIX .. 'j:' .. id end -- hash: what changes
+local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a job
 local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
-local function result_key(id) return PREFIX .. 'x:' .. id end -- hash of JSON: probe, plan, results, outputs
+local function tasks_key(id) return PREFIX .. 't:' .. id end -- hash: its tasks but the first, attempts that failed
+local function events_key(id) return PREFIX .. 'e:' .. id end -- list: its older events
+local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
+local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
+local function result_key(id, index) return PREFIX .. 'r:' .. id .. '-' .. index end -- JSON, of a task
+local function outputs_key(id) return PREFIX .. 'o:' .. id end -- JSON
+local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects
 local function upload_key(id) return PREFIX .. 'u:' .. id end
 local function worker_key(id) return PREFIX .. 'w:' .. id end
-local function held_key(id) return PREFIX .. 'h:' .. id end -- hash: the leases of a worker
 local function machine_workers_key(id) return PREFIX .. 'mw:' .. id end
+local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
 local function job_channel(id) return PREFIX .. 'n:' .. id end
 local WAKE_CHANNEL = PREFIX .. 'wake'
@@ -39,6 +44,58 @@ local function read_clock()
   return t[1] * 1000 + math.floor(t[2] / 1000) + (tonumber(redis.call('GET', CLOCK)) or 0)
 end
 local NOW = read_clock()
+local STAMP = string.format('%.0f', NOW)
+local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
+
+local function append(list, a, b)
+  local n = #list
+  list[n + 1], list[n + 2] = a, b
+end
+
+local function list_of(lists, key)
+  local list = lists[key]
+  if not list then
+    list = {}
+    lists[key] = list
+  end
+  return list
+end
+
+local function set(key, value) append(SETS, key, value) end
+local function del(key) append(DELS, key) end
+local function zadd(key, score, member) append(list_of(ZADDS, key), score, member) end
+local function zrem(key, member) append(list_of(ZREMS, key), member) end
+
+-- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
+local function in_chunks(list, ...)
+  local command = { ... }
+  local n = #command
+  for from = 1, #list, 2000 do
+    for i = n + 1, #command do command[i] = nil end
+    for i = from, math.min(from + 1999, #list) do command[#command + 1] = list[i] end
+    redis.call(unpack(command))
+  end
+end
+
+-- read is MGET of any number of keys.
+local function read(keys)
+  local values = {}
+  for from = 1, #keys, 2000 do
+    local some = redis.call('MGET', unpack(keys, from, math.min(from + 1999, #keys)))
+    for i = 1, #some do values[from + i - 1] = some[i] end
+  end
+  return values
+end
+
+-- write_all writes what was noted. What is removed from a sorted set and added to it stays.
+local function write_all()
+  in_chunks(DELS, 'DEL')
+  in_chunks(SETS, 'MSET')
+  for key, list in pairs(ZREMS) do in_chunks(list, 'ZREM', key) end
+  for key, list in pairs(ZADDS) do in_chunks(list, 'ZADD', key) end
+  SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
+end
+-- Wake-ups are collected and published once, at the end of a script.
 local WAKES = {}
 local EARLIEST -- the earliest deadline that this script set
 
@@ -55,6 +112,131 @@ local function publish_wakes()
     end
   end
   for wake in pairs(WAKES) do redis.call('PUBLISH', WAKE_CHANNEL, wake) end
+  WAKES, EARLIEST = {}, nil
+end
+-- Whose turn it is. Each project has a queue of its ready tasks, best first.
+-- RING has the projects with ready tasks by the priority of their best task,
+-- then by tag; the first is served, one task, and its tag rises by one. That
+-- is start-time fair queueing: within a priority projects take turns, however
+-- much one has and however it comes. A project that comes to the ring starts
+-- at the tag that was served last, or behind its own last task if that is
+-- later (PAST keeps it until then), so it gains nothing by leaving.
+--
+-- A project that has as many leases as it may isn't in RING but in PARKED,
+-- until one of them ends. TURNS has the limit that the last claim told, the
+-- number of leases of each project (r<project>), and the tag that was served
+-- last at each priority (v<band>).
+local TAG = 17592186044416   -- 2^44: a score in RING is band * TAG + tag, 52 bits
+local BAND = 2199023255552   -- 2^41: a score in a queue is band * BAND + ms, 49 bits
+local EPOCH = 1577836800000  -- 2020-01-01
+local PROJECTS, PROJECT_ORDER = {}, {}
+local LIMIT
+local SERVED = {} -- by band
+
+local function score_text(score) return string.format('%.0f', score) end
+
+-- band_of is the place of a priority: the best is 0.
+local function band_of(priority) return 100 - priority end
+
+local function project_of(name)
+  local p = PROJECTS[name]
+  if not p then
+    p = { name = name, add = {}, drop = {}, leased = 0 }
+    PROJECTS[name] = p
+    PROJECT_ORDER[#PROJECT_ORDER + 1] = p
+  end
+  return p
+end
+
+local function queue_add(name, priority, queued, m)
+  local p, band = project_of(name), band_of(priority)
+  append(p.add, score_text(band * BAND + (queued - EPOCH)), m)
+  if not p.band or band < p.band then p.band = band end
+end
+
+local function queue_drop(name, m) append(project_of(name).drop, m) end
+
+-- count_leases notes that leases of a project began or ended.
+local function count_leases(name, n)
+  local p = project_of(name)
+  p.leased = p.leased + n
+end
+
+local function running_limit()
+  LIMIT = LIMIT or tonumber(redis.call('HGET', TURNS, 'limit')) or 0
+  return LIMIT
+end
+
+local function running_of(name) return tonumber(redis.call('HGET', TURNS, 'r' .. name)) or 0 end
+
+local function served_at(band)
+  SERVED[band] = SERVED[band] or tonumber(redis.call('HGET', TURNS, 'v' .. band)) or 0
+  return SERVED[band]
+end
+
+-- leave_band keeps the tag of a project that leaves a band, while it is ahead of what was served.
+local function leave_band(name, band, tag)
+  if tag > served_at(band) then redis.call('ZADD', PAST, score_text(band * TAG + tag), band .. '|' .. name) end
+end
+
+-- join_band is the tag with which a project comes to a band.
+local function join_band(name, band)
+  local past = tonumber(redis.call('ZSCORE', PAST, band .. '|' .. name))
+  return math.max(served_at(band), past and past - band * TAG or 0)
+end
+
+-- place puts a project where it belongs after its queue or its leases changed.
+local function place(p, running)
+  local name, queue, limit = p.name, queue_key(p.name), running_limit()
+  local queued = #p.add > 0 or #p.drop > 0
+  local at, parked = queued and tonumber(redis.call('ZSCORE', RING, name)) or nil, false
+  if not at and limit > 0 then
+    at = tonumber(redis.call('ZSCORE', PARKED, name))
+    parked = at and true
+  end
+  if not at and not queued then return end
+  local old = at and math.floor(at / TAG)
+  local band = old
+  if #p.drop > 0 then
+    local head = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')
+    band = head[2] and math.floor(tonumber(head[2]) / BAND)
+  elseif p.band and (not band or p.band < band) then
+    band = p.band
+  end
+
+  local full = band and limit > 0 and (running or running_of(name)) >= limit
+  local tag
+  if band and band == old then
+    tag = at - band * TAG
+    if parked and not full then tag = math.max(tag, served_at(band)) end
+  else
+    if old then leave_band(name, old, at - old * TAG) end
+    if band then tag = join_band(name, band) end
+  end
+  if at and (not band or parked ~= (full or false)) then redis.call('ZREM', parked and PARKED or RING, name) end
+  if not band then return end
+  local score = band * TAG + tag
+  if full then
+    redis.call('ZADD', PARKED, score_text(score), name)
+  else
+    if score ~= at or parked then redis.call('ZADD', RING, score_text(score), name) end
+    if #p.add > 0 or parked then WAKES.READY = true end
+  end
+end
+
+-- settle_projects writes what changed of queues and leases.
+local function settle_projects()
+  for _, p in ipairs(PROJECT_ORDER) do
+    local running
+    if p.leased ~= 0 then
+      running = redis.call('HINCRBY', TURNS, 'r' .. p.name, p.leased)
+      if running <= 0 then redis.call('HDEL', TURNS, 'r' .. p.name) end
+    end
+    if #p.add > 0 then in_chunks(p.add, 'ZADD', queue_key(p.name)) end
+    if #p.drop > 0 then in_chunks(p.drop, 'ZREM', queue_key(p.name)) end
+    if #p.add > 0 or #p.drop > 0 or p.leased < 0 and running_limit() > 0 then place(p, running) end
+  end
+  PROJECTS, PROJECT_ORDER = {}, {}
 end
 -- Code generated by genstate from internal/pipeline/state.go. DO NOT EDIT.
 -- NEXT[machine][from][by] is the state that follows, nil if none does.
@@ -91,10 +273,12 @@ local function next_state(machine, from, by)
   return row and row[by]
 end
 local MAX_EVENTS = 1000
+local INLINE_EVENTS = 24 -- that a job keeps itself; more than these move to its list
 -- Later than any URL that was signed for a lease: they live 5 minutes longer than it.
 local CLEAN_AFTER = 6 * 60 * 1000
-local ROW = { 's', 'p', 'pr', 'r', 'q', 'tc', 'tq', 'ts', 'tp', 'ty', 'tf', 'pc', 'pg', 'f', 'sz', 'et' }
-local JOBS, JOB_ORDER = {}, {}
+local LINES = '^([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n(.*)$'
+local HEAD = '^' .. string.rep('(%S+) ', 18) .. '(%S+)$'
+local JOBS, JOB_ORDER, NOTICES = {}, {}, {}
 
 local function remember(job)
   JOBS[job.id] = job
@@ -102,295 +286,204 @@ local function remember(job)
   return job
 end
 
-local function load_job(id)
-  if JOBS[id] then return JOBS[id] end
-  local v = redis.call('HMGET', job_key(id), 's', 'p', 'pr', 'r', 'q', 'n', 'b', 'o', 'W', 'A', 'pc', 'tq', 'lm', 'lo', 'up')
-  if not v[1] then return nil end
+local function parse_job(id, raw)
+  local j = { id = id, tasks = {}, fields = {} }
+  local head
+  head, j.project, j.upload, j.source, j.failure, j.progress, j.status, j.definition, j.events = string.match(raw, LINES)
+  j.state, j.run, j.sequence,
+    j.count, j.first, j.open,          -- tasks over all runs; the run's first; those of it that aren't done
+    j.priority, j.queued,              -- when; 0 if its source never came
+    j.lease_ms, j.left,                -- the longest lease; 1 if an attempt that wasn't accepted may have left objects
+    j.base,                            -- events that the list has, or had
+    j.created, j.started, j.planned, j.playable, j.finished,
+    j.weight, j.done, j.percent = string.match(head, HEAD) -- of the run: of all tasks, what of that is done
+  j.sequence, j.open = tonumber(j.sequence), tonumber(j.open)
+  j.was, j.told = j.state, j.sequence
+  return remember(j)
+end
+
+local function new_job(id, state, project, priority, upload)
   return remember({
-    id = id, state = v[1], project = v[2], priority = tonumber(v[3]) or 0,
-    run = tonumber(v[4]), sequence = tonumber(v[5]),
-    tasks_count = tonumber(v[6]) or 0, -- over all runs
-    first = tonumber(v[7]) or 0,       -- index of the run's first task
-    open = tonumber(v[8]) or 0,        -- tasks of the run that aren't done
-    weight = tonumber(v[9]) or 0,      -- of all tasks of the run
-    done = tonumber(v[10]) or 0,       -- weight that is done, in part or whole
-    percent = tonumber(v[11]) or 0,
-    queued = tonumber(v[12]),          -- nil: its source never came
-    lease_ms = tonumber(v[13]) or 0,   -- the longest that was given
-    left_objects = v[14] == '1',       -- an attempt that wasn't accepted may have written
-    upload = v[15],                    -- false: it didn't come by upload
-    put = {}, drop = {}, tasks = {}, old_sequence = tonumber(v[5]),
+    id = id, state = state, run = 1, sequence = 0, count = 0, first = 0, open = 0, priority = priority, queued = 0,
+    lease_ms = 0, left = 0, base = 0, created = STAMP, started = 0, planned = 0, playable = 0, finished = 0,
+    weight = 0, done = 0, percent = 0, project = project, upload = upload, source = '', failure = '', progress = '',
+    status = '', definition = '', events = '', tasks = {}, fields = {}, told = 0,
   })
 end
 
-local function put(job, field, value)
-  local n = #job.put
-  job.put[n + 1], job.put[n + 2] = field, value
+-- load_jobs reads jobs at once, so that load_job finds them.
+local function load_jobs(ids)
+  local missing, keys = {}, {}
+  for _, id in ipairs(ids) do
+    if JOBS[id] == nil then
+      JOBS[id] = false
+      missing[#missing + 1] = id
+      keys[#keys + 1] = job_key(id)
+    end
+  end
+  for i, raw in ipairs(read(keys)) do
+    if raw then parse_job(missing[i], raw) end
+  end
 end
 
+local function load_job(id)
+  if JOBS[id] == nil then load_jobs({ id }) end
+  return JOBS[id] or nil
+end
+
+local function job_text(j)
+  return j.state .. ' ' .. j.run .. ' ' .. j.sequence .. ' ' .. j.count .. ' ' .. j.first .. ' ' .. j.open .. ' '
+    .. j.priority .. ' ' .. j.queued .. ' ' .. j.lease_ms .. ' ' .. j.left .. ' ' .. j.base .. ' '
+    .. j.created .. ' ' .. j.started .. ' ' .. j.planned .. ' ' .. j.playable .. ' ' .. j.finished .. ' '
+    .. j.weight .. ' ' .. j.done .. ' ' .. j.percent .. '\n'
+    .. j.project .. '\n' .. j.upload .. '\n' .. j.source .. '\n' .. j.failure .. '\n' .. j.progress .. '\n'
+    .. j.status .. '\n' .. j.definition .. '\n' .. j.events
+end
+
+-- add_event adds an event: type, ms, task index, attempt, reason, message, as far as there are.
 local function add_event(job, kind, index, attempt, reason, message)
-  job.sequence = job.sequence + 1
-  local e = kind .. ' ' .. NOW
+  job.sequence, job.changed = job.sequence + 1, true
+  local e = kind .. ' ' .. STAMP
   if index or reason then
     e = e .. ' ' .. (index or '-') .. ' ' .. (attempt or '-')
-    if reason then e = e .. ' ' .. reason .. ' ' .. message end
+    if reason then e = e .. ' ' .. reason .. ' ' .. string.gsub(string.gsub(message, '\\', '\\\\'), '\n', '\\n') end
   end
-  put(job, 'e' .. job.sequence, e)
-  if job.sequence > MAX_EVENTS then job.drop[#job.drop + 1] = 'e' .. (job.sequence - MAX_EVENTS) end
+  job.events = job.events == '' and e or job.events .. '\n' .. e
 end
 
--- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
-local function in_chunks(command, key, list)
-  for i = 1, #list, 2000 do
-    redis.call(command, key, unpack(list, i, math.min(i + 1999, #list)))
-  end
+-- move_events moves a job's events to its list.
+local function move_events(job)
+  local list = {}
+  for e in string.gmatch(job.events, '[^\n]+') do list[#list + 1] = e end
+  in_chunks(list, 'RPUSH', events_key(job.id))
+  redis.call('LTRIM', events_key(job.id), -MAX_EVENTS, -1)
+  job.base, job.events = job.sequence, ''
 end
 
 local function flush_job(job)
-  if job.sequence ~= job.old_sequence then
-    put(job, 'q', job.sequence)
+  if job.state ~= job.was then
+    if job.was then zrem(index_key(job.project, job.was), job.id) end
+    zadd(index_key(job.project, job.state), 0, job.id)
+    job.was = job.state
   end
-  in_chunks('HSET', job_key(job.id), job.put)
-  in_chunks('HDEL', job_key(job.id), job.drop)
-  if job.sequence ~= job.old_sequence then
-    redis.call('PUBLISH', job_channel(job.id), '{"q":' .. job.sequence .. '}')
+  if #job.fields > 0 then
+    in_chunks(job.fields, 'HSET', tasks_key(job.id))
+    job.fields = {}
   end
-  job.put, job.drop, job.old_sequence = {}, {}, job.sequence
+  if job.sequence - job.base > INLINE_EVENTS then move_events(job) end
+  job.text, job.changed = job_text(job), false
+  set(job_key(job.id), job.text)
+  if job.sequence ~= job.told then
+    -- Nobody can watch a job that is new.
+    if job.told > 0 then NOTICES[#NOTICES + 1] = job end
+    job.told = job.sequence
+  end
+end
+
+-- subscribed reports of each channel whether somebody listens, as far as this
+-- server knows; nil where it doesn't tell.
+local function subscribed(channels)
+  local watched = {}
+  if #channels == 0 then return watched end
+  local counts = redis.pcall('PUBSUB', 'NUMSUB', unpack(channels))
+  if counts.err then return nil end
+  for i = 1, #counts, 2 do watched[counts[i]] = tonumber(counts[i + 1]) > 0 end
+  return watched
+end
+
+-- publish_notices tells of the jobs that changed: of an end always, of other
+-- changes where somebody listens.
+local function publish_notices()
+  for from = 1, #NOTICES, 1000 do
+    local channels = {}
+    for i = from, math.min(from + 999, #NOTICES) do channels[#channels + 1] = job_channel(NOTICES[i].id) end
+    local watched = subscribed(channels)
+    for i, channel in ipairs(channels) do
+      local job = NOTICES[from + i - 1]
+      if not watched or watched[channel] or job.finished ~= '0' and job.finished ~= 0 then
+        redis.call('PUBLISH', channel, 'q ' .. job.sequence)
+      end
+    end
+  end
+  NOTICES = {}
 end
 
 local function flush()
-  for _, job in ipairs(JOB_ORDER) do flush_job(job) end
+  for _, job in ipairs(JOB_ORDER) do
+    if job.changed then flush_job(job) end
+  end
+  settle_projects()
+  write_all()
+  publish_notices()
   publish_wakes()
 end
 
--- move_job moves a job and its entry in the index; false if the table forbids it.
+-- move_job moves a job; false if the table forbids it.
 local function move_job(job, by)
   local to = next_state('job', job.state, by)
   if not to then return false end
-  redis.call('ZREM', index_key(job.project, job.state), job.id)
-  redis.call('ZADD', index_key(job.project, to), 0, job.id)
-  job.state = to
-  put(job, 's', to)
+  job.state, job.changed = to, true
   return true
 end
 
 -- drop_duties ends the duties that only hold for the state a job leaves.
 local function drop_duties(job)
-  redis.call('ZREM', DUTIES, 'PUBLISH|' .. job.id, 'CLEAN|' .. job.id)
+  zrem(DUTIES, 'PUBLISH|' .. job.id)
+  zrem(DUTIES, 'CLEAN|' .. job.id)
 end
 
 -- clean_later leaves the duty to remove what no output names.
 local function clean_later(job)
-  local at = NOW + job.lease_ms + CLEAN_AFTER
-  redis.call('ZADD', DUTIES, at, 'CLEAN|' .. job.id)
+  local at = NOW + tonumber(job.lease_ms) + CLEAN_AFTER
+  zadd(DUTIES, at, 'CLEAN|' .. job.id)
   due(at)
 end
 
 -- end_job notes how a job ended, once it has moved there.
 local function end_job(job, event, reason, message)
-  put(job, 'tf', NOW)
-  if reason then put(job, 'f', cjson.encode({ reason = reason, message = message })) end
+  job.finished = STAMP
+  zadd(ENDED, STAMP, job.id)
+  if reason then job.failure = cjson.encode({ reason = reason, message = message }) end
   add_event(job, event, nil, nil, reason, message)
   drop_duties(job)
 end
+-- A script of a verb that is called often takes many requests at a time. Each
+-- is the number of its keys and the number of its arguments, then these; the
+-- keys of all follow the common ones. Each gets its own answer, as if they had
+-- come one by one: a refusal is an answer and harms no other request.
 
--- job_row is what a reader needs of a job's changing half, in the order of ROW.
-local function job_row(id)
-  return redis.call('HMGET', job_key(id), unpack(ROW))
-end
-local MAX_ATTEMPTS_KEPT = 16
--- A task that spoils every machine, or finds none that works, would go round for ever.
-local MAX_MACHINE_FAULTS = 10
-local EPOCH = 1577836800000 -- 2020-01-01
-
-local function member(id, index) return string.format('%s-%05d', id, index) end
-
-local function parse_member(m)
-  local id, index = string.match(m, '^(.*)%-(%d+)$')
-  return id, tonumber(index)
-end
-
-local function load_task(job, index)
-  local t = job.tasks[index]
-  if not t then
-    local raw = redis.call('HGET', job_key(job.id), 't' .. index)
-    if not raw then return nil end
-    t = cjson.decode(raw)
-    job.tasks[index] = t
+-- read_requests returns the requests: lists of arguments, with their keys in k.
+local function read_requests()
+  local requests = {}
+  local at, key = 2, 14
+  while ARGV[at] do
+    local keys, args = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+    local r = { k = { unpack(KEYS, key, key + keys - 1) } }
+    for i = 1, args do r[i] = ARGV[at + 1 + i] end
+    requests[#requests + 1] = r
+    at, key = at + 2 + args, key + keys
   end
-  return t
+  return requests
+end
+local requests = read_requests()
+local ids = {}
+for i, r in ipairs(requests) do ids[i] = r[1] end
+load_jobs(ids)
+
+local function complete(r)
+  local job = load_job(r[1])
+  if not job or tonumber(job.run) ~= tonumber(r[2]) then return { '', 0 } end
+  if job.state == 'COMPLETED' then return { '', 1 } end
+  if job.open > 0 or not move_job(job, 'complete') then return { '', 0 } end
+  set(r.k[2], r[3])
+  set(r.k[3], r[4])
+  job.percent, job.playable = 100, STAMP
+  end_job(job, 'COMPLETED')
+  if tonumber(job.left) == 1 then clean_later(job) end
+  return { '', 1 }
 end
 
-local function save_task(job, index, t)
-  job.tasks[index] = t
-  put(job, 't' .. index, cjson.encode(t))
-end
-
--- queue_score sorts by priority, then by when the job was queued: 49 bits.
-local function queue_score(job)
-  return string.format('%.0f', (100 - job.priority) * 2199023255552 + (job.queued - EPOCH))
-end
-
--- make_ready moves a task to READY by a transition; false if the table forbids it.
-local function make_ready(job, index, t, by)
-  local to = next_state('task', t.s, by)
-  if not to then return false end
-  t.s, t.by, t.at, t.nb = to, nil, nil, nil
-  save_task(job, index, t)
-  redis.call('ZADD', READY, queue_score(job), member(job.id, index))
-  WAKES.READY = true
-  return true
-end
-
--- add_tasks appends tasks, given as JSON in which wt and nx are relative.
-local function add_tasks(job, raws)
-  local base = job.tasks_count
-  for i, raw in ipairs(raws) do
-    local t = cjson.decode(raw)
-    local index = base + i - 1
-    t.r = job.run
-    for j, follower in ipairs(t.nx or {}) do t.nx[j] = base + follower end
-    if t.wt then
-      t.s = 'BLOCKED'
-    else
-      t.s = 'READY'
-      redis.call('ZADD', READY, queue_score(job), member(job.id, index))
-      WAKES.READY = true
-    end
-    job.weight = job.weight + (t.w or 0)
-    save_task(job, index, t)
-  end
-  job.tasks_count, job.open = base + #raws, job.open + #raws
-  put(job, 'n', job.tasks_count)
-  put(job, 'o', job.open)
-  if job.weight > 0 then put(job, 'W', job.weight) end
-end
-
--- start_run puts a job's first task into the queue, in the state PENDING.
-local function start_run(job, raw)
-  job.queued = NOW
-  put(job, 'tq', NOW)
-  add_event(job, 'QUEUED')
-  add_tasks(job, { raw })
-end
-
--- lease_of returns attempt, weight and fraction of a lease, nil if the worker doesn't hold it.
-local function lease_of(worker, m)
-  local raw = redis.call('HGET', held_key(worker), m)
-  if not raw then return nil end
-  local n, weight, fraction = string.match(raw, '^(%S+) (%S+) (%S+)')
-  return tonumber(n), tonumber(weight), tonumber(fraction)
-end
-
-local function attempts_of(job, index)
-  local raw = redis.call('HGET', job_key(job.id), 'a' .. index)
-  return raw and cjson.decode(raw) or {}
-end
-
--- end_attempt takes the lease away and writes down how the attempt ended.
-local function end_attempt(job, index, t, outcome, reason, message, charged)
-  local m = member(job.id, index)
-  local _, weight, fraction = lease_of(t.by, m)
-  redis.call('HDEL', held_key(t.by), m)
-  redis.call('ZREM', LEASES, m)
-  if weight and weight > 0 then
-    job.done = job.done + weight * ((outcome == 'DONE' and 1 or 0) - fraction)
-    put(job, 'A', string.format('%.17g', job.done))
-  end
-  if outcome ~= 'DONE' and not job.left_objects then
-    job.left_objects = true
-    put(job, 'lo', '1')
-  end
-  local list = attempts_of(job, index)
-  list[#list + 1] = {
-    n = t.n, by = t.by, at = t.at, to = NOW, oc = outcome, rs = reason, ms = message, ch = charged or nil,
-  }
-  while #list > MAX_ATTEMPTS_KEPT do table.remove(list, 1) end
-  put(job, 'a' .. index, cjson.encode(list))
-end
-
--- ended_as reports whether a worker's attempt ended that way before: the call is a replay.
-local function ended_as(job, index, worker, attempt, outcome)
-  for _, a in ipairs(attempts_of(job, index)) do
-    if a.n == attempt then return a.by == worker and a.oc == outcome end
-  end
-  return false
-end
-
--- cancel_tasks ends every task of the run that hasn't ended.
-local function cancel_tasks(job)
-  for index = job.first, job.tasks_count - 1 do
-    local t = load_task(job, index)
-    local to = next_state('task', t.s, 'cancel')
-    if to then
-      if t.s == 'READY' then
-        redis.call('ZREM', READY, member(job.id, index))
-      elseif t.s == 'DELAYED' then
-        redis.call('ZREM', DELAYED, member(job.id, index))
-      elseif t.s == 'LEASED' then
-        end_attempt(job, index, t, 'CANCELED')
-        WAKES.WORKER = true
-      end
-      t.s, t.nb = to, nil
-      save_task(job, index, t)
-    end
-  end
-end
-
--- kill_task ends a leased task for good, and its job with it.
-local function kill_task(job, index, t, outcome, reason, message, charged)
-  end_attempt(job, index, t, outcome, reason, message, charged)
-  t.s = next_state('task', t.s, 'kill')
-  save_task(job, index, t)
-  add_event(job, 'TASK_DEAD', index, t.n, reason, message)
-  move_job(job, 'fail')
-  cancel_tasks(job)
-  end_job(job, 'FAILED', reason, message)
-  clean_later(job)
-end
-
--- return_task gives an attempt back without a charge, however often: the task is READY.
-local function return_task(job, index, t, by, outcome, reason, message)
-  end_attempt(job, index, t, outcome, reason, message)
-  make_ready(job, index, t, by)
-  add_event(job, 'TASK_DELAYED', index, t.n, reason, message)
-end
-
--- blame_machine gives back an attempt that its machine spoilt: READY, or dead
--- when that happened too often in a row.
-local function blame_machine(job, index, t, outcome, reason, message)
-  t.u = (t.u or 0) + 1
-  if t.u >= MAX_MACHINE_FAULTS then
-    kill_task(job, index, t, outcome, reason, message)
-  else
-    return_task(job, index, t, 'release', outcome, reason, message)
-  end
-end
-
--- leased_task returns what a worker holds, by the member it is held as; nil if
--- the script ended that lease.
-local function leased_task(m)
-  local id, index = parse_member(m)
-  local job = load_job(id)
-  local t = job and load_task(job, index)
-  if t and t.s == 'LEASED' then return job, index, t end
-end
-
--- lease_row is a lease as a reader needs it; call it after flush.
-local function lease_row(m, attempt, deadline)
-  local id, index = parse_member(m)
-  local v = redis.call('HMGET', job_key(id), 't' .. index, 'a' .. index)
-  return { m, attempt, deadline, v[1], v[2], job_row(id) }
-end
-local job = load_job(ARGV[2])
-if not job or job.run ~= tonumber(ARGV[3]) then return { '', 0 } end
-if job.state == 'COMPLETED' then return { '', 1 } end
-if job.open > 0 or not move_job(job, 'complete') then return { '', 0 } end
-
-redis.call('HSET', KEYS[10], 'out', ARGV[4], 'outs', ARGV[5])
-put(job, 'pc', 100)
-put(job, 'ty', NOW)
-end_job(job, 'COMPLETED')
-if job.left_objects then clean_later(job) end
+local answers = {}
+for i, r in ipairs(requests) do answers[i] = complete(r) end
 flush()
-return { '', 1 }
+return answers

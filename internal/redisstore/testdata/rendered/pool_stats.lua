@@ -1,36 +1,47 @@
--- Counts tasks. Changes nothing. Its cost is the number of different
--- priorities that wait, not of the tasks.
--- KEYS  common
+-- Counts tasks; those of projects at their limit aren't counted as ready.
+-- Changes nothing. Its cost is the number of projects with ready tasks and of
+-- the different priorities that wait there, not of the tasks.
+-- KEYS  common. Derived: the queues of the projects in turn.
 -- ARGV  prefix
--- Returns  {'', ready, leased, delayed, age in ms of the oldest job with a ready task}
--- Tasks live in their job's hash: t<index> is the task, a<index> its ended
--- attempts, both JSON. In the queues a task is named by member(): its index
--- is padded, so that equal scores sort by it.
+-- Returns  {'', ready, leased, delayed, age in ms of the oldest job with such a ready task}
+-- Whose turn it is. Each project has a queue of its ready tasks, best first.
+-- RING has the projects with ready tasks by the priority of their best task,
+-- then by tag; the first is served, one task, and its tag rises by one. That
+-- is start-time fair queueing: within a priority projects take turns, however
+-- much one has and however it comes. A project that comes to the ring starts
+-- at the tag that was served last, or behind its own last task if that is
+-- later (PAST keeps it until then), so it gains nothing by leaving.
 --
--- A task's fields: k kind, s state, r run, o output, w weight, n newest
--- attempt, by its worker, at when it began, nb not before, c charged failures,
--- l losses, u attempts in a row that a machine spoilt, wt tasks it waits for, nx
--- tasks that wait for it, z it was the last of its run.
--- Jobs are loaded once per script, changed in memory and written back by
--- flush: one HSET and one notice per job, however many changes.
--- Wake-ups are collected and published once, at the end of a script.
+-- A project that has as many leases as it may isn't in RING but in PARKED,
+-- until one of them ends. TURNS has the limit that the last claim told, the
+-- number of leases of each project (r<project>), and the tag that was served
+-- last at each priority (v<band>).
+-- A script reads and decides first and writes last, all records in one MSET
+-- and each sorted set in one ZADD: however many requests one call has, it
+-- costs few commands; and a script that fails in between changed nothing.
 -- NOW is the time of this script in milliseconds: Redis's clock, and what
--- tests moved it by.
+-- tests moved it by. STAMP is NOW as text.
 -- Every script gets these keys first, and the deployment's prefix (its hash
 -- tag and a colon) as ARGV[1]. The keys of jobs, workers and indexes that are
 -- only known once a queue was read are derived from the prefix, below the
 -- same hash tag.
-local CLOCK, SWEEP, READY, LEASES = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local DELAYED, DUTIES, UPLOADS, WORKERS = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local CLOCK, SWEEP, LEASES, DELAYED, DUTIES, UPLOADS, WORKERS = unpack(KEYS, 1, 7)
+local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
 local PREFIX = ARGV[1]
 
-local function job_key(id) return PREFIX .. 'j:' .. id end -- hash: what changes
+local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a job
 local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
-local function result_key(id) return PREFIX .. 'x:' .. id end -- hash of JSON: probe, plan, results, outputs
+local function tasks_key(id) return PREFIX .. 't:' .. id end -- hash: its tasks but the first, attempts that failed
+local function events_key(id) return PREFIX .. 'e:' .. id end -- list: its older events
+local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
+local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
+local function result_key(id, index) return PREFIX .. 'r:' .. id .. '-' .. index end -- JSON, of a task
+local function outputs_key(id) return PREFIX .. 'o:' .. id end -- JSON
+local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects
 local function upload_key(id) return PREFIX .. 'u:' .. id end
 local function worker_key(id) return PREFIX .. 'w:' .. id end
-local function held_key(id) return PREFIX .. 'h:' .. id end -- hash: the leases of a worker
 local function machine_workers_key(id) return PREFIX .. 'mw:' .. id end
+local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
 local function job_channel(id) return PREFIX .. 'n:' .. id end
 local WAKE_CHANNEL = PREFIX .. 'wake'
@@ -39,6 +50,58 @@ local function read_clock()
   return t[1] * 1000 + math.floor(t[2] / 1000) + (tonumber(redis.call('GET', CLOCK)) or 0)
 end
 local NOW = read_clock()
+local STAMP = string.format('%.0f', NOW)
+local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
+
+local function append(list, a, b)
+  local n = #list
+  list[n + 1], list[n + 2] = a, b
+end
+
+local function list_of(lists, key)
+  local list = lists[key]
+  if not list then
+    list = {}
+    lists[key] = list
+  end
+  return list
+end
+
+local function set(key, value) append(SETS, key, value) end
+local function del(key) append(DELS, key) end
+local function zadd(key, score, member) append(list_of(ZADDS, key), score, member) end
+local function zrem(key, member) append(list_of(ZREMS, key), member) end
+
+-- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
+local function in_chunks(list, ...)
+  local command = { ... }
+  local n = #command
+  for from = 1, #list, 2000 do
+    for i = n + 1, #command do command[i] = nil end
+    for i = from, math.min(from + 1999, #list) do command[#command + 1] = list[i] end
+    redis.call(unpack(command))
+  end
+end
+
+-- read is MGET of any number of keys.
+local function read(keys)
+  local values = {}
+  for from = 1, #keys, 2000 do
+    local some = redis.call('MGET', unpack(keys, from, math.min(from + 1999, #keys)))
+    for i = 1, #some do values[from + i - 1] = some[i] end
+  end
+  return values
+end
+
+-- write_all writes what was noted. What is removed from a sorted set and added to it stays.
+local function write_all()
+  in_chunks(DELS, 'DEL')
+  in_chunks(SETS, 'MSET')
+  for key, list in pairs(ZREMS) do in_chunks(list, 'ZREM', key) end
+  for key, list in pairs(ZADDS) do in_chunks(list, 'ZADD', key) end
+  SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
+end
+-- Wake-ups are collected and published once, at the end of a script.
 local WAKES = {}
 local EARLIEST -- the earliest deadline that this script set
 
@@ -55,346 +118,135 @@ local function publish_wakes()
     end
   end
   for wake in pairs(WAKES) do redis.call('PUBLISH', WAKE_CHANNEL, wake) end
+  WAKES, EARLIEST = {}, nil
 end
--- Code generated by genstate from internal/pipeline/state.go. DO NOT EDIT.
--- NEXT[machine][from][by] is the state that follows, nil if none does.
-local NEXT = {
-  job = {
-    UPLOADING = { ['uploaded'] = 'PENDING', ['upload_failed'] = 'FAILED', ['cancel'] = 'CANCELED' },
-    PENDING = { ['start'] = 'RUNNING', ['cancel'] = 'CANCELED' },
-    RUNNING = { ['complete'] = 'COMPLETED', ['fail'] = 'FAILED', ['cancel'] = 'CANCELED' },
-    FAILED = { ['retry'] = 'PENDING' },
-    CANCELED = { ['retry'] = 'PENDING' },
-  },
-  task = {
-    BLOCKED = { ['unblock'] = 'READY', ['cancel'] = 'CANCELED' },
-    READY = { ['lease'] = 'LEASED', ['cancel'] = 'CANCELED' },
-    LEASED = { ['finish'] = 'DONE', ['release'] = 'READY', ['lose'] = 'READY', ['retry'] = 'DELAYED', ['kill'] = 'DEAD', ['cancel'] = 'CANCELED' },
-    DELAYED = { ['wake'] = 'READY', ['cancel'] = 'CANCELED' },
-  },
-  upload = {
-    OPEN = { ['complete'] = 'COMPLETED', ['abort'] = 'ABORTED', ['expire'] = 'EXPIRED', ['fail'] = 'FAILED' },
-  },
-  machine = {
-    CREATING = { ['created'] = 'STARTING', ['break'] = 'FAILED' },
-    STARTING = { ['attach'] = 'RUNNING', ['break'] = 'FAILED' },
-    RUNNING = { ['drain'] = 'DRAINING', ['stop'] = 'STOPPING', ['exit'] = 'STOPPED', ['break'] = 'FAILED' },
-    DRAINING = { ['stop'] = 'STOPPING', ['exit'] = 'STOPPED', ['break'] = 'FAILED' },
-    STOPPING = { ['exit'] = 'STOPPED', ['break'] = 'FAILED' },
-    STOPPED = { ['start'] = 'STARTING', ['destroy'] = 'DESTROYED' },
-    FAILED = { ['destroy'] = 'DESTROYED' },
-  },
-}
+local TAG = 17592186044416   -- 2^44: a score in RING is band * TAG + tag, 52 bits
+local BAND = 2199023255552   -- 2^41: a score in a queue is band * BAND + ms, 49 bits
+local EPOCH = 1577836800000  -- 2020-01-01
+local PROJECTS, PROJECT_ORDER = {}, {}
+local LIMIT
+local SERVED = {} -- by band
 
-local function next_state(machine, from, by)
-  local row = NEXT[machine][from]
-  return row and row[by]
-end
-local MAX_EVENTS = 1000
--- Later than any URL that was signed for a lease: they live 5 minutes longer than it.
-local CLEAN_AFTER = 6 * 60 * 1000
-local ROW = { 's', 'p', 'pr', 'r', 'q', 'tc', 'tq', 'ts', 'tp', 'ty', 'tf', 'pc', 'pg', 'f', 'sz', 'et' }
-local JOBS, JOB_ORDER = {}, {}
+local function score_text(score) return string.format('%.0f', score) end
 
-local function remember(job)
-  JOBS[job.id] = job
-  JOB_ORDER[#JOB_ORDER + 1] = job
-  return job
-end
+-- band_of is the place of a priority: the best is 0.
+local function band_of(priority) return 100 - priority end
 
-local function load_job(id)
-  if JOBS[id] then return JOBS[id] end
-  local v = redis.call('HMGET', job_key(id), 's', 'p', 'pr', 'r', 'q', 'n', 'b', 'o', 'W', 'A', 'pc', 'tq', 'lm', 'lo', 'up')
-  if not v[1] then return nil end
-  return remember({
-    id = id, state = v[1], project = v[2], priority = tonumber(v[3]) or 0,
-    run = tonumber(v[4]), sequence = tonumber(v[5]),
-    tasks_count = tonumber(v[6]) or 0, -- over all runs
-    first = tonumber(v[7]) or 0,       -- index of the run's first task
-    open = tonumber(v[8]) or 0,        -- tasks of the run that aren't done
-    weight = tonumber(v[9]) or 0,      -- of all tasks of the run
-    done = tonumber(v[10]) or 0,       -- weight that is done, in part or whole
-    percent = tonumber(v[11]) or 0,
-    queued = tonumber(v[12]),          -- nil: its source never came
-    lease_ms = tonumber(v[13]) or 0,   -- the longest that was given
-    left_objects = v[14] == '1',       -- an attempt that wasn't accepted may have written
-    upload = v[15],                    -- false: it didn't come by upload
-    put = {}, drop = {}, tasks = {}, old_sequence = tonumber(v[5]),
-  })
-end
-
-local function put(job, field, value)
-  local n = #job.put
-  job.put[n + 1], job.put[n + 2] = field, value
-end
-
-local function add_event(job, kind, index, attempt, reason, message)
-  job.sequence = job.sequence + 1
-  local e = kind .. ' ' .. NOW
-  if index or reason then
-    e = e .. ' ' .. (index or '-') .. ' ' .. (attempt or '-')
-    if reason then e = e .. ' ' .. reason .. ' ' .. message end
+local function project_of(name)
+  local p = PROJECTS[name]
+  if not p then
+    p = { name = name, add = {}, drop = {}, leased = 0 }
+    PROJECTS[name] = p
+    PROJECT_ORDER[#PROJECT_ORDER + 1] = p
   end
-  put(job, 'e' .. job.sequence, e)
-  if job.sequence > MAX_EVENTS then job.drop[#job.drop + 1] = 'e' .. (job.sequence - MAX_EVENTS) end
+  return p
 end
 
--- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
-local function in_chunks(command, key, list)
-  for i = 1, #list, 2000 do
-    redis.call(command, key, unpack(list, i, math.min(i + 1999, #list)))
+local function queue_add(name, priority, queued, m)
+  local p, band = project_of(name), band_of(priority)
+  append(p.add, score_text(band * BAND + (queued - EPOCH)), m)
+  if not p.band or band < p.band then p.band = band end
+end
+
+local function queue_drop(name, m) append(project_of(name).drop, m) end
+
+-- count_leases notes that leases of a project began or ended.
+local function count_leases(name, n)
+  local p = project_of(name)
+  p.leased = p.leased + n
+end
+
+local function running_limit()
+  LIMIT = LIMIT or tonumber(redis.call('HGET', TURNS, 'limit')) or 0
+  return LIMIT
+end
+
+local function running_of(name) return tonumber(redis.call('HGET', TURNS, 'r' .. name)) or 0 end
+
+local function served_at(band)
+  SERVED[band] = SERVED[band] or tonumber(redis.call('HGET', TURNS, 'v' .. band)) or 0
+  return SERVED[band]
+end
+
+-- leave_band keeps the tag of a project that leaves a band, while it is ahead of what was served.
+local function leave_band(name, band, tag)
+  if tag > served_at(band) then redis.call('ZADD', PAST, score_text(band * TAG + tag), band .. '|' .. name) end
+end
+
+-- join_band is the tag with which a project comes to a band.
+local function join_band(name, band)
+  local past = tonumber(redis.call('ZSCORE', PAST, band .. '|' .. name))
+  return math.max(served_at(band), past and past - band * TAG or 0)
+end
+
+-- place puts a project where it belongs after its queue or its leases changed.
+local function place(p, running)
+  local name, queue, limit = p.name, queue_key(p.name), running_limit()
+  local queued = #p.add > 0 or #p.drop > 0
+  local at, parked = queued and tonumber(redis.call('ZSCORE', RING, name)) or nil, false
+  if not at and limit > 0 then
+    at = tonumber(redis.call('ZSCORE', PARKED, name))
+    parked = at and true
   end
-end
-
-local function flush_job(job)
-  if job.sequence ~= job.old_sequence then
-    put(job, 'q', job.sequence)
+  if not at and not queued then return end
+  local old = at and math.floor(at / TAG)
+  local band = old
+  if #p.drop > 0 then
+    local head = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')
+    band = head[2] and math.floor(tonumber(head[2]) / BAND)
+  elseif p.band and (not band or p.band < band) then
+    band = p.band
   end
-  in_chunks('HSET', job_key(job.id), job.put)
-  in_chunks('HDEL', job_key(job.id), job.drop)
-  if job.sequence ~= job.old_sequence then
-    redis.call('PUBLISH', job_channel(job.id), '{"q":' .. job.sequence .. '}')
-  end
-  job.put, job.drop, job.old_sequence = {}, {}, job.sequence
-end
 
-local function flush()
-  for _, job in ipairs(JOB_ORDER) do flush_job(job) end
-  publish_wakes()
-end
-
--- move_job moves a job and its entry in the index; false if the table forbids it.
-local function move_job(job, by)
-  local to = next_state('job', job.state, by)
-  if not to then return false end
-  redis.call('ZREM', index_key(job.project, job.state), job.id)
-  redis.call('ZADD', index_key(job.project, to), 0, job.id)
-  job.state = to
-  put(job, 's', to)
-  return true
-end
-
--- drop_duties ends the duties that only hold for the state a job leaves.
-local function drop_duties(job)
-  redis.call('ZREM', DUTIES, 'PUBLISH|' .. job.id, 'CLEAN|' .. job.id)
-end
-
--- clean_later leaves the duty to remove what no output names.
-local function clean_later(job)
-  local at = NOW + job.lease_ms + CLEAN_AFTER
-  redis.call('ZADD', DUTIES, at, 'CLEAN|' .. job.id)
-  due(at)
-end
-
--- end_job notes how a job ended, once it has moved there.
-local function end_job(job, event, reason, message)
-  put(job, 'tf', NOW)
-  if reason then put(job, 'f', cjson.encode({ reason = reason, message = message })) end
-  add_event(job, event, nil, nil, reason, message)
-  drop_duties(job)
-end
-
--- job_row is what a reader needs of a job's changing half, in the order of ROW.
-local function job_row(id)
-  return redis.call('HMGET', job_key(id), unpack(ROW))
-end
-local MAX_ATTEMPTS_KEPT = 16
--- A task that spoils every machine, or finds none that works, would go round for ever.
-local MAX_MACHINE_FAULTS = 10
-local EPOCH = 1577836800000 -- 2020-01-01
-
-local function member(id, index) return string.format('%s-%05d', id, index) end
-
-local function parse_member(m)
-  local id, index = string.match(m, '^(.*)%-(%d+)$')
-  return id, tonumber(index)
-end
-
-local function load_task(job, index)
-  local t = job.tasks[index]
-  if not t then
-    local raw = redis.call('HGET', job_key(job.id), 't' .. index)
-    if not raw then return nil end
-    t = cjson.decode(raw)
-    job.tasks[index] = t
-  end
-  return t
-end
-
-local function save_task(job, index, t)
-  job.tasks[index] = t
-  put(job, 't' .. index, cjson.encode(t))
-end
-
--- queue_score sorts by priority, then by when the job was queued: 49 bits.
-local function queue_score(job)
-  return string.format('%.0f', (100 - job.priority) * 2199023255552 + (job.queued - EPOCH))
-end
-
--- make_ready moves a task to READY by a transition; false if the table forbids it.
-local function make_ready(job, index, t, by)
-  local to = next_state('task', t.s, by)
-  if not to then return false end
-  t.s, t.by, t.at, t.nb = to, nil, nil, nil
-  save_task(job, index, t)
-  redis.call('ZADD', READY, queue_score(job), member(job.id, index))
-  WAKES.READY = true
-  return true
-end
-
--- add_tasks appends tasks, given as JSON in which wt and nx are relative.
-local function add_tasks(job, raws)
-  local base = job.tasks_count
-  for i, raw in ipairs(raws) do
-    local t = cjson.decode(raw)
-    local index = base + i - 1
-    t.r = job.run
-    for j, follower in ipairs(t.nx or {}) do t.nx[j] = base + follower end
-    if t.wt then
-      t.s = 'BLOCKED'
-    else
-      t.s = 'READY'
-      redis.call('ZADD', READY, queue_score(job), member(job.id, index))
-      WAKES.READY = true
-    end
-    job.weight = job.weight + (t.w or 0)
-    save_task(job, index, t)
-  end
-  job.tasks_count, job.open = base + #raws, job.open + #raws
-  put(job, 'n', job.tasks_count)
-  put(job, 'o', job.open)
-  if job.weight > 0 then put(job, 'W', job.weight) end
-end
-
--- start_run puts a job's first task into the queue, in the state PENDING.
-local function start_run(job, raw)
-  job.queued = NOW
-  put(job, 'tq', NOW)
-  add_event(job, 'QUEUED')
-  add_tasks(job, { raw })
-end
-
--- lease_of returns attempt, weight and fraction of a lease, nil if the worker doesn't hold it.
-local function lease_of(worker, m)
-  local raw = redis.call('HGET', held_key(worker), m)
-  if not raw then return nil end
-  local n, weight, fraction = string.match(raw, '^(%S+) (%S+) (%S+)')
-  return tonumber(n), tonumber(weight), tonumber(fraction)
-end
-
-local function attempts_of(job, index)
-  local raw = redis.call('HGET', job_key(job.id), 'a' .. index)
-  return raw and cjson.decode(raw) or {}
-end
-
--- end_attempt takes the lease away and writes down how the attempt ended.
-local function end_attempt(job, index, t, outcome, reason, message, charged)
-  local m = member(job.id, index)
-  local _, weight, fraction = lease_of(t.by, m)
-  redis.call('HDEL', held_key(t.by), m)
-  redis.call('ZREM', LEASES, m)
-  if weight and weight > 0 then
-    job.done = job.done + weight * ((outcome == 'DONE' and 1 or 0) - fraction)
-    put(job, 'A', string.format('%.17g', job.done))
-  end
-  if outcome ~= 'DONE' and not job.left_objects then
-    job.left_objects = true
-    put(job, 'lo', '1')
-  end
-  local list = attempts_of(job, index)
-  list[#list + 1] = {
-    n = t.n, by = t.by, at = t.at, to = NOW, oc = outcome, rs = reason, ms = message, ch = charged or nil,
-  }
-  while #list > MAX_ATTEMPTS_KEPT do table.remove(list, 1) end
-  put(job, 'a' .. index, cjson.encode(list))
-end
-
--- ended_as reports whether a worker's attempt ended that way before: the call is a replay.
-local function ended_as(job, index, worker, attempt, outcome)
-  for _, a in ipairs(attempts_of(job, index)) do
-    if a.n == attempt then return a.by == worker and a.oc == outcome end
-  end
-  return false
-end
-
--- cancel_tasks ends every task of the run that hasn't ended.
-local function cancel_tasks(job)
-  for index = job.first, job.tasks_count - 1 do
-    local t = load_task(job, index)
-    local to = next_state('task', t.s, 'cancel')
-    if to then
-      if t.s == 'READY' then
-        redis.call('ZREM', READY, member(job.id, index))
-      elseif t.s == 'DELAYED' then
-        redis.call('ZREM', DELAYED, member(job.id, index))
-      elseif t.s == 'LEASED' then
-        end_attempt(job, index, t, 'CANCELED')
-        WAKES.WORKER = true
-      end
-      t.s, t.nb = to, nil
-      save_task(job, index, t)
-    end
-  end
-end
-
--- kill_task ends a leased task for good, and its job with it.
-local function kill_task(job, index, t, outcome, reason, message, charged)
-  end_attempt(job, index, t, outcome, reason, message, charged)
-  t.s = next_state('task', t.s, 'kill')
-  save_task(job, index, t)
-  add_event(job, 'TASK_DEAD', index, t.n, reason, message)
-  move_job(job, 'fail')
-  cancel_tasks(job)
-  end_job(job, 'FAILED', reason, message)
-  clean_later(job)
-end
-
--- return_task gives an attempt back without a charge, however often: the task is READY.
-local function return_task(job, index, t, by, outcome, reason, message)
-  end_attempt(job, index, t, outcome, reason, message)
-  make_ready(job, index, t, by)
-  add_event(job, 'TASK_DELAYED', index, t.n, reason, message)
-end
-
--- blame_machine gives back an attempt that its machine spoilt: READY, or dead
--- when that happened too often in a row.
-local function blame_machine(job, index, t, outcome, reason, message)
-  t.u = (t.u or 0) + 1
-  if t.u >= MAX_MACHINE_FAULTS then
-    kill_task(job, index, t, outcome, reason, message)
+  local full = band and limit > 0 and (running or running_of(name)) >= limit
+  local tag
+  if band and band == old then
+    tag = at - band * TAG
+    if parked and not full then tag = math.max(tag, served_at(band)) end
   else
-    return_task(job, index, t, 'release', outcome, reason, message)
+    if old then leave_band(name, old, at - old * TAG) end
+    if band then tag = join_band(name, band) end
+  end
+  if at and (not band or parked ~= (full or false)) then redis.call('ZREM', parked and PARKED or RING, name) end
+  if not band then return end
+  local score = band * TAG + tag
+  if full then
+    redis.call('ZADD', PARKED, score_text(score), name)
+  else
+    if score ~= at or parked then redis.call('ZADD', RING, score_text(score), name) end
+    if #p.add > 0 or parked then WAKES.READY = true end
   end
 end
 
--- leased_task returns what a worker holds, by the member it is held as; nil if
--- the script ended that lease.
-local function leased_task(m)
-  local id, index = parse_member(m)
-  local job = load_job(id)
-  local t = job and load_task(job, index)
-  if t and t.s == 'LEASED' then return job, index, t end
+-- settle_projects writes what changed of queues and leases.
+local function settle_projects()
+  for _, p in ipairs(PROJECT_ORDER) do
+    local running
+    if p.leased ~= 0 then
+      running = redis.call('HINCRBY', TURNS, 'r' .. p.name, p.leased)
+      if running <= 0 then redis.call('HDEL', TURNS, 'r' .. p.name) end
+    end
+    if #p.add > 0 then in_chunks(p.add, 'ZADD', queue_key(p.name)) end
+    if #p.drop > 0 then in_chunks(p.drop, 'ZREM', queue_key(p.name)) end
+    if #p.add > 0 or #p.drop > 0 or p.leased < 0 and running_limit() > 0 then place(p, running) end
+  end
+  PROJECTS, PROJECT_ORDER = {}, {}
 end
-
--- lease_row is a lease as a reader needs it; call it after flush.
-local function lease_row(m, attempt, deadline)
-  local id, index = parse_member(m)
-  local v = redis.call('HMGET', job_key(id), 't' .. index, 'a' .. index)
-  return { m, attempt, deadline, v[1], v[2], job_row(id) }
-end
-local BAND = 2199023255552
-local oldest
-local from = '-inf'
-while true do
-  local head = redis.call('ZRANGEBYSCORE', READY, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-  if #head == 0 then break end
-  local score = tonumber(head[2])
-  local band = math.floor(score / BAND)
-  local queued = score - band * BAND + EPOCH
-  if not oldest or queued < oldest then oldest = queued end
-  from = string.format('%.0f', (band + 1) * BAND)
+local ready, oldest = 0
+for _, name in ipairs(redis.call('ZRANGE', RING, 0, -1)) do
+  local queue = queue_key(name)
+  ready = ready + redis.call('ZCARD', queue)
+  local from = '-inf'
+  while true do
+    local head = redis.call('ZRANGEBYSCORE', queue, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+    if #head == 0 then break end
+    local score = tonumber(head[2])
+    local band = math.floor(score / BAND)
+    local queued = score - band * BAND + EPOCH
+    if not oldest or queued < oldest then oldest = queued end
+    from = score_text((band + 1) * BAND)
+  end
 end
 return {
-  '', redis.call('ZCARD', READY), redis.call('ZCARD', LEASES), redis.call('ZCARD', DELAYED),
-  oldest and math.max(0, NOW - oldest) or 0,
+  '', ready, redis.call('ZCARD', LEASES), redis.call('ZCARD', DELAYED), oldest and math.max(0, NOW - oldest) or 0,
 }

@@ -1,0 +1,33 @@
+-- Deleting jobs that ended.
+-- $include(job.lua)
+-- $include(duty.lua)
+
+-- delete_job removes a terminal job with its tasks, events and results, and
+-- leaves the duty to purge its objects. Its upload goes with the last job that
+-- has it as its source; until then the source isn't among what is purged.
+local function delete_job(job, purges)
+  local id = job.id
+  local purge = redis.call('GET', spec_key(id)) or '{}'
+  if job.upload ~= '' then
+    if redis.call('HINCRBY', upload_key(job.upload), 'n', -1) > 0 then
+      purge = '{"p":' .. cjson.encode(job.project) .. '}'
+    else
+      del(upload_key(job.upload))
+    end
+  end
+  redis.call('HSET', purges, id, purge)
+  -- A URL to write may outlive the job: what comes late is purged when the duty to clean would have seen it.
+  local clean = redis.call('ZSCORE', DUTIES, 'CLEAN|' .. id)
+  if clean and tonumber(clean) > NOW then redis.call('HSET', purges, purge_again_field(id), clean) end
+  drop_duties(job)
+  zadd(DUTIES, NOW, 'PURGE|' .. id)
+  due(NOW)
+  zrem(index_key(job.project, job.state), id)
+  zrem(ENDED, id)
+  for _, key in ipairs({
+    job_key(id), spec_key(id), tasks_key(id), events_key(id), probe_key(id), plan_key(id), outputs_key(id), summary_key(id),
+  }) do del(key) end
+  for index = 0, job.count - 1 do del(result_key(id, index)) end
+  -- Whoever watches it reads again, and finds it gone.
+  NOTICES[#NOTICES + 1] = job
+end
