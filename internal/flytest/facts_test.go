@@ -54,6 +54,22 @@ func (r reply) message() string {
 	return text
 }
 
+// text is a field that is one.
+func text(t *testing.T, from map[string]any, field string) string {
+	t.Helper()
+	value, ok := from[field].(string)
+	require.True(t, ok, "%s is not text: %v", field, from)
+	return value
+}
+
+// object is a field that is one.
+func object(t *testing.T, from map[string]any, field string) map[string]any {
+	t.Helper()
+	value, ok := from[field].(map[string]any)
+	require.True(t, ok, "%s is not an object: %v", field, from)
+	return value
+}
+
 // open starts a server without limits and delays, but what edit says.
 func open(t *testing.T, edit func(*flytest.Config)) api {
 	t.Helper()
@@ -103,7 +119,7 @@ func (a api) launch(t *testing.T, fields, config string) string {
 	t.Helper()
 	r := a.call(t, "POST", path, "{"+fields+`"config":{`+image+config+"}}")
 	require.Equal(t, http.StatusOK, r.status, r.text)
-	return r.body["id"].(string)
+	return text(t, r.body, "id")
 }
 
 func (a api) state(t *testing.T, id string) string {
@@ -112,7 +128,7 @@ func (a api) state(t *testing.T, id string) string {
 	if r.status == http.StatusNotFound {
 		return "404"
 	}
-	return r.body["state"].(string)
+	return text(t, r.body, "state")
 }
 
 func (a api) await(t *testing.T, id, state string) {
@@ -143,7 +159,7 @@ func TestEveryResponseHasARequestID(t *testing.T) {
 	t.Parallel()
 	a := open(t, nil)
 	for _, p := range []string{path, path + "/nobody", "/v1/apps/other/machines", "/elsewhere"} {
-		require.NotEmpty(t, a.call(t, "GET", p, "").header.Get("fly-request-id"), p)
+		require.NotEmpty(t, a.call(t, "GET", p, "").header.Get("Fly-Request-Id"), p)
 	}
 }
 
@@ -159,7 +175,7 @@ func TestCreateAnswersCreated(t *testing.T) {
 	require.Equal(t, "created", r.body["state"])
 	require.NotContains(t, r.body, "nonce")
 	require.NotEqual(t, r.body["id"], r.body["instance_id"])
-	id := r.body["id"].(string)
+	id := text(t, r.body, "id")
 	a.await(t, id, "starting")
 	a.await(t, id, "started")
 	require.Contains(t, a.call(t, "POST", path, `{"config":{`+image+`},"lease_ttl":30}`).body, "nonce")
@@ -191,7 +207,7 @@ func TestListIsABareArray(t *testing.T) {
 		require.NoError(t, json.Unmarshal([]byte(a.call(t, "GET", path+query, "").text), &list))
 		ids := []string{}
 		for _, m := range list {
-			ids = append(ids, m["id"].(string))
+			ids = append(ids, text(t, m, "id"))
 			require.Equal(t, query == "?summary=true", m["config"] == nil)
 		}
 		require.Equal(t, want, ids, query)
@@ -376,7 +392,7 @@ func TestLeaseGuards(t *testing.T) {
 	r := a.call(t, "POST", lease+"?ttl=30", "")
 	require.Equal(t, 201, r.status)
 	require.Equal(t, "success", r.body["status"])
-	nonce := r.body["data"].(map[string]any)["nonce"].(string)
+	nonce := text(t, object(t, r.body, "data"), "nonce")
 	require.Equal(t, 409, a.call(t, "POST", lease, `{"ttl":30}`).status)
 	require.Equal(t, 201, a.call(t, "POST", lease, `{"ttl":30}`, "fly-machine-lease-nonce", nonce).status)
 	for _, guarded := range []string{"/start", "/stop", "/suspend", "/restart", "/cordon"} {
@@ -421,7 +437,7 @@ func TestRestartPolicy(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(a.call(t, "GET", path+"/"+once+"/events?limit=1", "").text), &events))
 	require.Len(t, events, 1)
 	require.Equal(t, "exit", events[0]["type"])
-	exit := events[0]["request"].(map[string]any)["exit_event"].(map[string]any)
+	exit := object(t, object(t, events[0], "request"), "exit_event")
 	require.EqualValues(t, 3, exit["exit_code"])
 	require.Equal(t, false, exit["requested_stop"])
 }
@@ -495,9 +511,8 @@ func TestFaults(t *testing.T) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.url+path, http.NoBody)
 	require.NoError(t, err)
 	req.Header.Set("Authorization", "Bearer fm2_secret")
-	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+	_, err = (&http.Transport{DisableKeepAlives: true}).RoundTrip(req) //nolint:bodyclose // there is no answer
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	require.Nil(t, resp)
 }
 
 // TestListLags: the list shows the past, a machine by its id the present.

@@ -35,7 +35,7 @@ func (s *Server) parent() {
 // spawn starts the program of a machine that has just started.
 func (s *Server) spawn(m *machine) {
 	argv, env := s.cfg.Command(m.boot(s.cfg.App))
-	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // a machine outlives the call that made it
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = append([]string{}, env...)
 	cmd.Stdout, cmd.Stderr = s.cfg.Output, s.cfg.Output
 	cmd.SysProcAttr = childAttributes()

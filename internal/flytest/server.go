@@ -313,7 +313,7 @@ func write(w http.ResponseWriter, a Answer) {
 	}
 	w.WriteHeader(a.Status)
 	if a.Body != nil {
-		_ = json.NewEncoder(w).Encode(a.Body) // the client may be gone
+		_ = json.NewEncoder(w).Encode(a.Body) //nolint:errchkjson // the client may be gone
 	}
 }
 

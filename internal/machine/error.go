@@ -80,7 +80,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // Is makes the coarse kinds of this package match.
 func (e *Error) Is(target error) bool {
 	kind := kindOf(e.Class)
-	return kind != nil && kind == target //nolint:errorlint // sentinels of this package, compared by identity
+	return kind != nil && kind == target
 }
 
 // ClassOf returns the class of an error of a provider: Refused for one that

@@ -17,8 +17,7 @@ func (p *Provider) classify(action Action, err error) error {
 	if err == nil {
 		return nil
 	}
-	var limited *waitError
-	if errors.As(err, &limited) {
+	if limited, ok := errors.AsType[*waitError](err); ok {
 		return &machine.Error{Class: machine.RateLimited, Message: "Waiting for Fly's rate limit took too long.", Err: limited.err}
 	}
 	err = p.redact(cause(err))
@@ -106,8 +105,7 @@ func (p *Provider) redact(err error) error {
 	if p.cfg.Token == "" || !strings.Contains(err.Error(), p.cfg.Token) {
 		return err
 	}
-	var a *answerError
-	if errors.As(err, &a) {
+	if a, ok := errors.AsType[*answerError](err); ok {
 		clean := *a
 		clean.message = strings.ReplaceAll(a.message, p.cfg.Token, "***")
 		return &clean

@@ -143,8 +143,10 @@ func TestWhatIsAskedFor(t *testing.T) {
 	require.NoError(t, err)
 	var sent map[string]any
 	require.NoError(t, json.Unmarshal([]byte(s.Calls(flytest.Create)[0].Body), &sent))
-	config := sent["config"].(map[string]any)
-	metadata := config["metadata"].(map[string]any)
+	config, ok := sent["config"].(map[string]any)
+	require.True(t, ok)
+	metadata, ok := config["metadata"].(map[string]any)
+	require.True(t, ok)
 	require.Len(t, metadata["tcoder_revision"], 16)
 	delete(metadata, "tcoder_revision")
 	require.Equal(t, map[string]any{

@@ -113,12 +113,10 @@ func shorten(text string) string {
 // cause takes the library's and the http client's words off an error: they
 // name the address, which helps nobody.
 func cause(err error) error {
-	var refused *answerError
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*answerError](err); ok {
 		return refused
 	}
-	var cut *cutError
-	if errors.As(err, &cut) {
+	if cut, ok := errors.AsType[*cutError](err); ok {
 		return cut.err
 	}
 	return err

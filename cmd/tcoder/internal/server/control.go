@@ -138,9 +138,12 @@ func newControl(s *controlSettings, p *poolSettings, st *stores, listener net.Li
 		ExpireUpload: uploads.Settle, Publish: publisher.Publish, Log: log,
 	})
 	if len(s.apiKeys) > 0 && s.workerToken == "" {
-		if p.provider == poolNone {
+		switch p.provider {
+		case poolNone:
 			log.Warn("no worker can attach: there are API keys and no worker token", "set", workerTokenEnv)
-		} else {
+		case poolFly:
+			return nil, cli.Usagef("%s: with API keys, a pool on Fly needs one that outlives this process", workerTokenEnv)
+		default:
 			s.workerToken = rand.Text() // our own workers are told
 		}
 	}
@@ -190,7 +193,9 @@ func (c *control) start(ctx context.Context, parts *stack) error {
 		return err
 	}
 	if c.machines != nil {
-		parts.start(ctx, "workers", c.machines.provider.Run)
+		if c.machines.children != nil {
+			parts.start(ctx, "workers", c.machines.children.Run)
+		}
 		parts.start(ctx, "autoscaler", c.machines.scaler.Run)
 	}
 

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tcoder-dev/tcoder/cmd/tcoder/internal/cli"
+	"github.com/tcoder-dev/tcoder/internal/machine"
 	"github.com/tcoder-dev/tcoder/internal/machine/process"
 	"github.com/tcoder-dev/tcoder/services/autoscale"
 	"github.com/tcoder-dev/tcoder/services/sweep"
@@ -21,6 +22,7 @@ import (
 // The kinds of pool.
 const (
 	poolProcess = "process"
+	poolFly     = "fly"
 	poolNone    = "none"
 )
 
@@ -39,6 +41,7 @@ type poolSettings struct {
 	provider string
 	limit    int
 	idle     time.Duration
+	fly      *flySettings // nil where there is no choice of it
 
 	// What the workers of the pool are started with.
 	scratch string
@@ -49,21 +52,34 @@ type poolSettings struct {
 
 func (p *poolSettings) register(cmd *cobra.Command, provider string, idle time.Duration) {
 	flags := cmd.Flags()
-	flags.StringVar(&p.provider, "pool", provider, "what runs workers: process (child processes of this one) or none (whoever attaches)")
-	flags.IntVar(&p.limit, "pool-limit", 0, "most workers of the pool (0: half as many as processors)")
+	kinds, limit := "process (child processes of this one)", "half as many as processors"
+	if p.fly != nil {
+		kinds, limit = kinds+", fly (machines of Fly.io)", limit+", or 10 on Fly"
+		p.fly.register(cmd)
+	}
+	flags.StringVar(&p.provider, "pool", provider, "what runs workers: "+kinds+" or none (whoever attaches)")
+	flags.IntVar(&p.limit, "pool-limit", 0, "most workers of the pool (0: "+limit+")")
 	flags.DurationVar(&p.idle, "pool-idle", idle, "how long a worker of the pool waits for work before it leaves")
 }
 
 func (p *poolSettings) check() error {
 	switch {
-	case p.provider != poolProcess && p.provider != poolNone:
-		return cli.Usagef("pool: %q is neither %s nor %s", p.provider, poolProcess, poolNone)
+	case p.provider == poolFly && p.fly == nil:
+		return cli.Usagef("pool: machines of Fly can't reach a server on this computer; they are for 'tcoder serve'")
+	case p.provider != poolProcess && p.provider != poolFly && p.provider != poolNone:
+		return cli.Usagef("pool: %q is neither %s, %s nor %s", p.provider, poolProcess, poolFly, poolNone)
 	case p.provider == poolNone:
 		return nil
 	case p.limit < 0:
 		return cli.Usagef("pool-limit: %d is negative", p.limit)
 	case p.idle < 0:
 		return cli.Usagef("pool-idle: %s is negative", p.idle)
+	case p.provider == poolFly:
+		if p.limit == 0 {
+			p.limit = defaultFlyLimit
+		}
+
+		return nil
 	}
 	if _, err := ffmpeg.Find(); err != nil {
 		return errNoFFmpeg
@@ -75,8 +91,8 @@ func (p *poolSettings) check() error {
 	return nil
 }
 
-// inherit passes on what workers need of our surroundings: where to find
-// FFmpeg and a temporary folder, how to log. They read hostile input, so they
+// inherit passes on what child processes need of our surroundings: where to
+// find FFmpeg and a temporary folder. They read hostile input, so they
 // get nothing else.
 func (p *poolSettings) inherit(program *cli.Program) {
 	for _, name := range []string{"PATH", "TMPDIR", "LD_LIBRARY_PATH"} {
@@ -84,7 +100,6 @@ func (p *poolSettings) inherit(program *cli.Program) {
 			p.env = append(p.env, name+"="+value)
 		}
 	}
-	p.env = append(p.env, cli.EnvName("log-level")+"="+p.log.level, cli.EnvName("log-format")+"="+p.log.format)
 	if p.scratch != "" {
 		p.env = append(p.env, cli.EnvName("scratch")+"="+p.scratch)
 	}
@@ -93,49 +108,77 @@ func (p *poolSettings) inherit(program *cli.Program) {
 	}
 }
 
-// machines is the pool of child processes.
+// machines is the pool.
 type machines struct {
-	provider *process.Provider
+	provider machine.Provider
+	children *process.Provider // nil if machines live without us
 	scaler   *autoscale.Reconciler
 }
 
 func newMachines(p *poolSettings, serverURL, token string, store autoscale.Store, leader *sweep.Sweeper,
 	log *slog.Logger,
 ) (*machines, error) {
+	cfg := autoscale.Config{
+		Limit: p.limit,
+		Env: func(machineID string) map[string]string {
+			return map[string]string{cli.EnvName("machine-id"): machineID}
+		},
+	}
+	m := &machines{}
+	var err error
+	if p.provider == poolFly {
+		p.fly.adjust(&cfg)
+		m.provider, err = p.fly.provider(p.workerEnv(token))
+	} else {
+		m.children, err = p.newChildren(serverURL, token, log)
+		m.provider = m.children
+	}
+	if err != nil {
+		return nil, err
+	}
+	m.scaler = autoscale.New(cfg, autoscale.Deps{
+		Store: store, Provider: m.provider, Leader: leader.Leader, Elected: leader.Elected(), Log: log,
+	})
+
+	return m, nil
+}
+
+// workerEnv is what any worker of the pool is told.
+func (p *poolSettings) workerEnv(token string) map[string]string {
+	env := map[string]string{cli.EnvName("log-level"): p.log.level, cli.EnvName("log-format"): p.log.format}
+	if token != "" {
+		env[workerTokenEnv] = token
+	}
+
+	return env
+}
+
+func (p *poolSettings) newChildren(serverURL, token string, log *slog.Logger) (*process.Provider, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
 	env := append([]string{cli.EnvName("server") + "=" + serverURL}, p.env...)
-	if token != "" {
-		env = append(env, workerTokenEnv+"="+token)
+	for name, value := range p.workerEnv(token) {
+		env = append(env, name+"="+value)
 	}
-	provider, err := process.New(process.Config{
+
+	return process.New(process.Config{
 		Command: []string{self, "worker"}, Env: env, Output: p.output, StopTimeout: workerStopTimeout, Log: log,
 	})
-	if err != nil {
-		return nil, err
-	}
-	scaler := autoscale.New(autoscale.Config{
-		Limit: p.limit,
-		Env: func(machineID string) map[string]string {
-			return map[string]string{cli.EnvName("machine-id"): machineID}
-		},
-	}, autoscale.Deps{
-		Store: store, Provider: provider, Leader: leader.Leader, Elected: leader.Elected(), Log: log,
-	})
-
-	return &machines{provider: provider, scaler: scaler}, nil
 }
 
-// kill ends all workers at once.
+// kill ends all workers at once that wouldn't live without us.
 func (m *machines) kill(ctx context.Context) error {
+	if m.children == nil {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)
 	defer cancel()
-	instances, err := m.provider.List(ctx)
+	instances, err := m.children.List(ctx)
 	errs := []error{err}
 	for _, instance := range instances {
-		errs = append(errs, m.provider.Destroy(ctx, instance.ProviderID))
+		errs = append(errs, m.children.Destroy(ctx, instance.ProviderID))
 	}
 
 	return errors.Join(errs...)

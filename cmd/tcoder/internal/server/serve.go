@@ -46,6 +46,7 @@ order; a second one stops at once.`,
 	}
 	s.control.register(cmd)
 	s.storage.Register(cmd)
+	s.pool.fly = &flySettings{}
 	s.pool.register(cmd, poolNone, 5*time.Minute)
 	s.logs.register(cmd)
 
@@ -63,6 +64,11 @@ func (s *serve) read() (*slog.Logger, error) {
 	}
 	s.storage.ReadSecrets(s.Program)
 	s.pool.log = s.logs
+	if s.pool.fly != nil {
+		if err := s.pool.fly.read(s.Program); err != nil {
+			return nil, err
+		}
+	}
 
 	return log, s.pool.check()
 }
@@ -134,7 +140,7 @@ func (s *serve) build(ctx context.Context, parts *stack, listener net.Listener, 
 		}
 	}
 
-	return newControl(&s.control, &s.pool, opened, listener, tracer, log)
+	return newControl(&s.control, &s.pool, opened, listener, tracer, log) //nolint:contextcheck // constructors open nothing, so they take no context
 }
 
 // end stops everything in order, or kills it once hard ends. The result is nil
