@@ -157,12 +157,13 @@ type stack struct {
 	address string
 	url     string
 	data    string
+	flags   []string
 }
 
 // up starts `tcoder up` on an empty data folder and waits until it serves.
-func up(t *testing.T) *stack {
+func up(t *testing.T, flags ...string) *stack {
 	t.Helper()
-	s := &stack{address: freeAddress(t), data: filepath.Join(t.TempDir(), "data")}
+	s := &stack{address: freeAddress(t), data: filepath.Join(t.TempDir(), "data"), flags: flags}
 	s.url = "http://" + s.address
 	s.start(t)
 
@@ -172,7 +173,7 @@ func up(t *testing.T) *stack {
 // start starts `tcoder up`, again on the same folder and port if it ran before.
 func (s *stack) start(t *testing.T) {
 	t.Helper()
-	s.daemon = start(t, t.TempDir(), nil, "up", "--listen", s.address, "--data", s.data)
+	s.daemon = start(t, t.TempDir(), nil, append([]string{"up", "--listen", s.address, "--data", s.data}, s.flags...)...)
 	waitReady(t, s.url, s.daemon)
 }
 

@@ -64,10 +64,10 @@ type track struct {
 }
 
 func assembleHLS(out *Output, o OutputPlan, parts []Part, prefix string) []Manifest {
-	tracks := make([]track, 0, len(parts[0].Result.Renditions))
+	var tracks []track
 	target := 1
-	for _, r := range parts[0].Result.Renditions {
-		t := joinTrack(out, r.Result.Name, parts, prefix)
+	for _, name := range renditionNames(o) {
+		t := joinTrack(out, name, parts, prefix)
 		target = max(target, targetSeconds(t.segments))
 		tracks = append(tracks, t)
 	}
@@ -102,6 +102,22 @@ func assembleHLS(out *Output, o OutputPlan, parts []Part, prefix string) []Manif
 	return manifests
 }
 
+// renditionNames are the renditions of an HLS output: the pictures, largest
+// first, then the sound.
+func renditionNames(o OutputPlan) []string {
+	var names []string
+	if o.Video != nil {
+		for _, r := range o.Video.Renditions {
+			names = append(names, r.Name)
+		}
+	}
+	if o.Audio != nil {
+		names = append(names, o.Audio.Name)
+	}
+
+	return names
+}
+
 // joinTrack lines up the segments of one rendition over all parts, and adds
 // its objects to out. Every part's init segment is the same; the first serves.
 func joinTrack(out *Output, name string, parts []Part, prefix string) track {
@@ -112,13 +128,13 @@ func joinTrack(out *Output, name string, parts []Part, prefix string) track {
 
 		return uri
 	}
-	for i, part := range parts {
+	for _, part := range parts {
 		at := slices.IndexFunc(part.Result.Renditions, func(r EncodedRendition) bool { return r.Result.Name == name })
 		if at < 0 {
 			continue
 		}
 		r := part.Result.Renditions[at]
-		if i == 0 {
+		if t.initURI == "" {
 			t.result = r.Result
 			t.result.Duration, t.result.SizeBytes, t.result.FrameCount = 0, 0, 0
 			t.initURI = object(part.Dir, *r.InitSegment)

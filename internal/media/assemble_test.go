@@ -59,7 +59,7 @@ func TestAssembleHLS(t *testing.T) {
 	result := media.EncodeResult{Renditions: []media.EncodedRendition{
 		encoded("720p", 1280, 720, 1_000_000), encoded("360p", 640, 360, 300_000), encoded("audio", 0, 0, 64_000),
 	}}
-	require.NoError(t, media.VerifyResult(o, 8500*time.Millisecond, result))
+	require.NoError(t, media.VerifyResult(o, 0, 8500*time.Millisecond, result))
 	out, manifests := media.Assemble(o, []media.Part{{Dir: media.AttemptDir(1, 2), Result: result}}, media.OutputPrefix("default", "01ABC", "hls"))
 	require.Equal(t, "master.m3u8", out.Entry)
 	require.Len(t, manifests, 4)
@@ -107,7 +107,7 @@ func TestAssembleMP4(t *testing.T) {
 		e.File = &media.EncodedObject{Name: r.Name + ".mp4", SizeBytes: int64(r.Height), ContentType: "video/mp4"}
 		result.Renditions = append(result.Renditions, e)
 	}
-	require.NoError(t, media.VerifyResult(o, 8500*time.Millisecond, result))
+	require.NoError(t, media.VerifyResult(o, 0, 8500*time.Millisecond, result))
 	out, manifests := media.Assemble(o, []media.Part{{Dir: "t1a1", Result: result}}, "p/")
 	require.Empty(t, manifests)
 	require.Equal(t, "1080p.mp4", out.Entry)
@@ -140,9 +140,9 @@ func TestVerifyRefuses(t *testing.T) {
 			result := media.EncodeResult{Renditions: []media.EncodedRendition{
 				encoded("720p", 1280, 720, 1000), encoded("360p", 640, 360, 300), encoded("audio", 0, 0, 64),
 			}}
-			require.NoError(t, media.VerifyResult(o, 8500*time.Millisecond, result))
+			require.NoError(t, media.VerifyResult(o, 0, 8500*time.Millisecond, result))
 			spoil(&result)
-			require.Error(t, media.VerifyResult(o, 8500*time.Millisecond, result))
+			require.Error(t, media.VerifyResult(o, 0, 8500*time.Millisecond, result))
 		})
 	}
 }

@@ -18,15 +18,18 @@ type PlanError struct {
 // Error tells the message.
 func (e *PlanError) Error() string { return e.Message }
 
-// TaskPlan is one encode task of a plan.
+// TaskPlan is one task of a plan. OutputPlan.Share tells what it makes.
 type TaskPlan struct {
 	Output string
+	Part   int     // chunk of the output, from 1; 0 for all of it, or its sound
+	Audio  bool    // it makes the sound alone
 	Weight float64 // share of the job's progress: estimated seconds of one core
 }
 
-// MakePlan decides what a source and a resolved spec come to. It is pure: the
-// same input gives the same plan. The error is a *PlanError.
-func MakePlan(p Probe, s Spec, l Limits) (Plan, error) {
+// MakePlan decides what a source and a resolved spec come to, for a pool that
+// can run slots tasks at a time. It is pure: the same input gives the same
+// plan. The error is a *PlanError.
+func MakePlan(p Probe, s Spec, l Limits, slots int) (Plan, error) {
 	if err := checkLimits(p, l); err != nil {
 		return Plan{}, err
 	}
@@ -53,6 +56,7 @@ func MakePlan(p Probe, s Spec, l Limits) (Plan, error) {
 		if spec.Kind == KindHLS {
 			o.SegmentSeconds = segmentSeconds(o.Video, s)
 		}
+		o.Chunks = chunks(p, o, slots)
 		plan.Outputs = append(plan.Outputs, o)
 	}
 	slices.Sort(plan.Notes)
@@ -61,11 +65,21 @@ func MakePlan(p Probe, s Spec, l Limits) (Plan, error) {
 	return plan, nil
 }
 
-// Tasks returns the encode tasks of a plan, in playback order.
+// Tasks returns the tasks of a plan, in playback order.
 func Tasks(p Plan) []TaskPlan {
-	tasks := make([]TaskPlan, len(p.Outputs))
-	for i, o := range p.Outputs {
-		tasks[i] = TaskPlan{Output: o.Name, Weight: weight(o, p.Duration)}
+	var tasks []TaskPlan
+	for _, o := range p.Outputs {
+		if len(o.Chunks) == 0 {
+			tasks = append(tasks, TaskPlan{Output: o.Name, Weight: weight(o, p.Duration)})
+		}
+		for part := range o.Chunks {
+			share, _ := o.Share(part + 1)
+			tasks = append(tasks, TaskPlan{Output: o.Name, Part: part + 1, Weight: weight(share, share.chunkDuration())})
+			// The sound is needed as soon as the first picture is.
+			if sound, ok := o.Share(0); ok && part == 0 {
+				tasks = append(tasks, TaskPlan{Output: o.Name, Audio: true, Weight: weight(sound, p.Duration)})
+			}
+		}
 	}
 
 	return tasks

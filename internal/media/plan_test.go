@@ -29,7 +29,7 @@ func plan(t *testing.T, p media.Probe, s media.Spec) media.Plan {
 	t.Helper()
 	resolved, err := media.Resolve(s)
 	require.NoError(t, err)
-	got, err := media.MakePlan(p, resolved, media.Limits{})
+	got, err := media.MakePlan(p, resolved, media.Limits{}, 1)
 	require.NoError(t, err)
 
 	return got
@@ -86,7 +86,7 @@ func TestLadderProperties(t *testing.T) {
 		s.RotationDegrees = rapid.SampledFrom([]int{0, 90, 180, 270}).Draw(r, "rotation")
 		resolved, err := media.Resolve(media.Spec{Preset: "hls-adaptive", Qualities: media.Qualities()})
 		require.NoError(r, err)
-		got, err := media.MakePlan(p, resolved, media.Limits{})
+		got, err := media.MakePlan(p, resolved, media.Limits{}, 1)
 		require.NoError(r, err)
 		renditions := got.Outputs[0].Video.Renditions
 		require.NotEmpty(r, renditions)
@@ -183,7 +183,7 @@ func TestMissingStreams(t *testing.T) {
 	require.Nil(t, plan(t, sound, media.Spec{Preset: "hls"}).Outputs[0].Video)
 	resolved, err := media.Resolve(media.Spec{})
 	require.NoError(t, err)
-	_, err = media.MakePlan(media.Probe{Streams: []media.Stream{{Kind: media.StreamSubtitle}}}, resolved, media.Limits{})
+	_, err = media.MakePlan(media.Probe{Streams: []media.Stream{{Kind: media.StreamSubtitle}}}, resolved, media.Limits{}, 1)
 	var refused *media.PlanError
 	require.ErrorAs(t, err, &refused)
 	require.Equal(t, "INPUT_NO_USABLE_STREAM", refused.Reason)
@@ -221,7 +221,7 @@ func TestLimits(t *testing.T) {
 		"fps":      {MaxFPS: 23},
 		"streams":  {MaxStreams: 1},
 	} {
-		_, err := media.MakePlan(camera(), resolved, limits)
+		_, err := media.MakePlan(camera(), resolved, limits, 1)
 		var refused *media.PlanError
 		require.ErrorAs(t, err, &refused, name)
 		require.Equal(t, "INPUT_LIMIT_EXCEEDED", refused.Reason, name)
@@ -249,4 +249,67 @@ func TestTaskID(t *testing.T) {
 		_, _, ok := media.SplitTaskID(bad)
 		require.False(t, ok, bad)
 	}
+}
+
+// A long source on a pool of several slots guarantees chunks that cover every
+// frame once: the first one segment, so that it plays soon, none too small to
+// be worth a task, each beginning with a segment. Whatever one task does as
+// well is left whole.
+func TestChunks(t *testing.T) {
+	t.Parallel()
+	source := func(seconds int) media.Probe {
+		p := camera()
+		p.Duration = time.Duration(seconds) * time.Second
+		for i := range p.Streams {
+			p.Streams[i].Duration = p.Duration
+		}
+
+		return p
+	}
+	hls := func(t *testing.T, p media.Probe, slots int) media.Plan {
+		t.Helper()
+		resolved, err := media.Resolve(media.Spec{Preset: "hls-adaptive", Qualities: []string{"720p"}})
+		require.NoError(t, err)
+		got, err := media.MakePlan(p, resolved, media.Limits{}, slots)
+		require.NoError(t, err)
+
+		return got
+	}
+	for _, seconds := range []int{31, 33, 36, 41, 47, 60, 61, 3600, 36000} {
+		o := hls(t, source(seconds), 8).Outputs[0]
+		segment := int64(o.Video.GOPFrames) * 2
+		next := int64(0)
+		for i, c := range o.Chunks {
+			require.Equal(t, next, c.First)
+			require.Zero(t, c.First%segment)
+			if i == 0 {
+				require.Equal(t, segment, c.End)
+			} else {
+				require.GreaterOrEqual(t, c.End-c.First, 3*segment/2, "chunk %d of %d s", i, seconds)
+				require.Less(t, c.End-c.First, 9*segment/2)
+			}
+			next = c.End
+		}
+		require.Equal(t, o.Video.ExpectedFrames, next)
+	}
+	require.Empty(t, hls(t, source(3600), 1).Outputs[0].Chunks, "one slot")
+	require.Empty(t, hls(t, source(20), 8).Outputs[0].Chunks, "short")
+	stream := source(3600)
+	stream.Format = "mpegts"
+	require.Empty(t, hls(t, stream, 8).Outputs[0].Chunks, "no index to seek by")
+
+	plan := hls(t, source(60), 8)
+	tasks := media.Tasks(plan)
+	require.Equal(t, []int{1, 0, 2}, []int{tasks[0].Part, tasks[1].Part, tasks[2].Part})
+	require.True(t, tasks[1].Audio)
+	whole := media.Tasks(hls(t, source(60), 1))
+	require.Len(t, whole, 1)
+	var sum float64
+	for _, task := range tasks {
+		sum += task.Weight
+	}
+	require.InEpsilon(t, whole[0].Weight, sum, 0.01)
+
+	_, ok := plan.Outputs[0].Share(len(plan.Outputs[0].Chunks) + 1)
+	require.False(t, ok)
 }

@@ -6,11 +6,16 @@ import (
 	"time"
 )
 
-// VerifyResult checks what an attempt says it made against the plan, before
-// it is committed: every rendition is there with its size and cadence, all
-// renditions have the same frames and the same segment edges, the durations
-// add up to the source's, and no object is empty.
-func VerifyResult(o OutputPlan, duration time.Duration, r EncodeResult) error {
+// VerifyResult checks what an attempt says it made of a part of an output
+// against the plan, before it is committed: every rendition is there with its
+// size and cadence, all renditions have the same frames and the same segment
+// edges, a chunk has the frames that were planned, the durations add up to the
+// source's, and no object is empty.
+func VerifyResult(whole OutputPlan, part int, duration time.Duration, r EncodeResult) error {
+	o, ok := whole.Share(part)
+	if !ok {
+		return fmt.Errorf("the output has no part %d", part)
+	}
 	names := map[string]EncodedRendition{}
 	for _, e := range r.Renditions {
 		names[e.Result.Name] = e
@@ -55,7 +60,29 @@ func VerifyResult(o OutputPlan, duration time.Duration, r EncodeResult) error {
 		return fmt.Errorf("%d renditions, planned are %d", len(r.Renditions), want)
 	}
 
-	return verifyDuration(o, duration, r)
+	switch {
+	case len(o.Chunks) > 0:
+		return verifyChunk(o, o.Chunks[0].End == o.Video.ExpectedFrames, r)
+	case len(whole.Chunks) > 0:
+		return nil // sound may end before the picture does
+	default:
+		return verifyDuration(o, duration, r)
+	}
+}
+
+// verifyChunk refuses a chunk that lacks frames. The source may end a little
+// before its header says, so the last one may.
+func verifyChunk(o OutputPlan, last bool, r EncodeResult) error {
+	want := o.Chunks[0].End - o.Chunks[0].First
+	got := r.Renditions[0].Result.FrameCount
+	if last && got <= want {
+		return verifyDuration(o, o.chunkDuration(), r)
+	}
+	if got != want {
+		return fmt.Errorf("%d frames, the chunk has %d", got, want)
+	}
+
+	return nil
 }
 
 func verifyVideo(v VideoPlan, plan RenditionPlan, e EncodedRendition) error {

@@ -12,7 +12,7 @@ import (
 // ID names a clip.
 type ID string
 
-// The well-formed clips. All but FlashBeep show the film; unless said otherwise they are 1280x720 at 24 frames per
+// The well-formed clips. All but the FlashBeeps show the film; unless said otherwise they are 1280x720 at 24 frames per
 // second with 48 kHz stereo AAC and last 3 s.
 const (
 	// Film is the committed cut, ready for the web as it is: 7 s, H.264 High 4:2:0 with a keyframe every 2 s, moov first.
@@ -58,6 +58,8 @@ const (
 	// FlashBeep is 6 s, 640x360: at each whole second from the first on, one white frame and a tone of 0.1 s start
 	// together. See Beats.
 	FlashBeep ID = "flash-beep"
+	// LongFlashBeep is FlashBeep for 36 s, 426x240: long enough to be made in chunks.
+	LongFlashBeep ID = "long-flash-beep"
 )
 
 // The broken ones. Each is called .mp4.
@@ -107,17 +109,17 @@ func recipes() map[ID]recipe {
 		VP9Opus:      film(".webm", "-t 2 -i {0} -vf scale=640:360 -c:v libvpx-vp9 -deadline realtime -cpu-used 8 -b:v 600k -c:a libopus -b:a 96k"),
 		ManyStreams: {ext: ".mkv", from: []ID{Film, subtitles}, args: split("-t 3 -i {0} -i {1} -map 0:v -map 0:a -map 0:a -map 1 -c:v copy -c:a libopus -c:s srt" +
 			" -metadata:s:a:0 language=eng -metadata:s:a:1 language=deu -metadata:s:s:0 language=eng -disposition:a:0 default -disposition:a:1 0")},
-		Surround:    film(".mp4", "-t 3 -i {0} -c:v copy -af pan=5.1|FL=FL|FR=FR|FC=0.5*FL+0.5*FR|LFE=0.1*FL|BL=FL|BR=FR -c:a aac -b:a 384k"),
-		Deep444:     film(".mp4", "-t 1 -i {0} -c:v libx264 -preset ultrafast -pix_fmt yuv444p10le -c:a copy"),
-		HDR10:       film(".mp4", "-t 1 -i {0} -an -vf scale=640:360,zscale=tin=bt709:min=bt709:pin=bt709:rin=tv:t=smpte2084:m=bt2020nc:p=bt2020:npl=203,format=yuv420p10le -c:v libx265 -preset ultrafast -x265-params log-level=error:hdr10=1:repeat-headers=1:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc:master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1):max-cll=1000,400 -tag:v hvc1"),
-		ProRes:      film(".mov", "-t 1 -i {0} -c:v prores_ks -profile:v 3 -pix_fmt yuv422p10le -c:a pcm_s16le -timecode 01:00:00:00"),
-		Interlaced:  film(".ts", "-t 3 -i {0} -vf fps=50,scale=720:576,tinterlace=interleave_top,setsar=16/15,setfield=tff -c:v mpeg2video -flags +ilme+ildct -b:v 4M -c:a mp2"),
-		OffsetStart: film(".ts", "-t 6 -i {0} -c copy -output_ts_offset 1000"),
-		TailMoov:    film(".mp4", "-i {0} -c copy"),
-		OneFrame:    film(".mp4", "-ss 1 -i {0} -an -frames:v 1"+x264),
-		GIF:         film(".gif", "-t 2 -i {0} -an -vf fps=10,scale=320:180"),
-		FlashBeep: {ext: ".mp4", args: split("-f lavfi -i testsrc2=s=640x360:r=24,lutyuv=y=val/4,drawbox=c=white:t=fill:enable='gte(n,24)*not(mod(n,24))'" +
-			" -f lavfi -i aevalsrc='if(gte(t,1)*lt(mod(t,1),0.1),0.5*sin(2*PI*1000*t),0)':s=48000:c=stereo -t 6" + x264 + "-c:a aac -b:a 96k")},
+		Surround:      film(".mp4", "-t 3 -i {0} -c:v copy -af pan=5.1|FL=FL|FR=FR|FC=0.5*FL+0.5*FR|LFE=0.1*FL|BL=FL|BR=FR -c:a aac -b:a 384k"),
+		Deep444:       film(".mp4", "-t 1 -i {0} -c:v libx264 -preset ultrafast -pix_fmt yuv444p10le -c:a copy"),
+		HDR10:         film(".mp4", "-t 1 -i {0} -an -vf scale=640:360,zscale=tin=bt709:min=bt709:pin=bt709:rin=tv:t=smpte2084:m=bt2020nc:p=bt2020:npl=203,format=yuv420p10le -c:v libx265 -preset ultrafast -x265-params log-level=error:hdr10=1:repeat-headers=1:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc:master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1):max-cll=1000,400 -tag:v hvc1"),
+		ProRes:        film(".mov", "-t 1 -i {0} -c:v prores_ks -profile:v 3 -pix_fmt yuv422p10le -c:a pcm_s16le -timecode 01:00:00:00"),
+		Interlaced:    film(".ts", "-t 3 -i {0} -vf fps=50,scale=720:576,tinterlace=interleave_top,setsar=16/15,setfield=tff -c:v mpeg2video -flags +ilme+ildct -b:v 4M -c:a mp2"),
+		OffsetStart:   film(".ts", "-t 6 -i {0} -c copy -output_ts_offset 1000"),
+		TailMoov:      film(".mp4", "-i {0} -c copy"),
+		OneFrame:      film(".mp4", "-ss 1 -i {0} -an -frames:v 1"+x264),
+		GIF:           film(".gif", "-t 2 -i {0} -an -vf fps=10,scale=320:180"),
+		FlashBeep:     {ext: ".mp4", args: flashBeep("640x360", "6")},
+		LongFlashBeep: {ext: ".mp4", args: flashBeep("426x240", "36")},
 
 		TruncatedTail:  {ext: ".mp4", from: []ID{Film}, version: "1", bytes: firstHalf},
 		TruncatedIndex: {ext: ".mp4", from: []ID{TailMoov}, version: "1", bytes: firstHalf},
@@ -172,4 +174,10 @@ func corrupted(inputs []string) ([]byte, error) {
 	}
 
 	return content, nil
+}
+
+// flashBeep draws a clip of a size that lasts some seconds; see FlashBeep.
+func flashBeep(size, seconds string) []string {
+	return split("-f lavfi -i testsrc2=s=" + size + ":r=24,lutyuv=y=val/4,drawbox=c=white:t=fill:enable='gte(n,24)*not(mod(n,24))'" +
+		" -f lavfi -i aevalsrc='if(gte(t,1)*lt(mod(t,1),0.1),0.5*sin(2*PI*1000*t),0)':s=48000:c=stereo -t " + seconds + x264 + "-c:a aac -b:a 96k")
 }

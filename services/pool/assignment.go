@@ -75,10 +75,13 @@ func (s *Service) assignment(ctx context.Context, l *lease) (*tcoderv1.AttachRes
 	switch l.task.Kind {
 	case pipeline.KindProbe:
 		a.Work = &tcoderv1.Assignment_Probe{Probe: &tcoderv1.ProbeWork{Limits: mapper.LimitsToProto(s.cfg.Limits)}}
-	case pipeline.KindEncode:
+	case pipeline.KindEncode, pipeline.KindAudio:
 		output, ok := plannedOutput(l.job, l.task)
+		if ok {
+			output, ok = output.Share(l.task.Part)
+		}
 		if !ok || l.job.Probe == nil {
-			return nil, fmt.Errorf("task %s: its job has no plan for output %q", l.task.ID, l.task.Output)
+			return nil, fmt.Errorf("task %s: its job has no plan for part %d of output %q", l.task.ID, l.task.Part, l.task.Output)
 		}
 		a.Work = &tcoderv1.Assignment_Encode{Encode: &tcoderv1.EncodeWork{
 			Output:   mapper.OutputPlanToProto(output),
@@ -86,7 +89,7 @@ func (s *Service) assignment(ctx context.Context, l *lease) (*tcoderv1.AttachRes
 			Duration: durationpb.New(l.job.Plan.Duration),
 			Limits:   mapper.LimitsToProto(s.cfg.Limits),
 		}}
-	case pipeline.KindFetch, pipeline.KindAudio, pipeline.KindImages, pipeline.KindAssemble:
+	case pipeline.KindFetch, pipeline.KindImages, pipeline.KindAssemble:
 		return nil, fmt.Errorf("task %s: workers don't know the kind %s", l.task.ID, l.task.Kind)
 	}
 	return &tcoderv1.AttachResponse{Message: &tcoderv1.AttachResponse_Assignment{Assignment: a}}, nil

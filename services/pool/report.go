@@ -197,7 +197,11 @@ func (s *Service) settleProbe(ctx context.Context, sess *session, out settled, j
 	if err != nil {
 		return out, fmt.Errorf("resolve spec of job %s: %w", job.ID, err)
 	}
-	plan, err := media.MakePlan(probe, spec, s.cfg.Limits)
+	slots, err := s.capacity(ctx)
+	if err != nil {
+		return out, err
+	}
+	plan, err := media.MakePlan(probe, spec, s.cfg.Limits, slots)
 	if err != nil {
 		var refusal *media.PlanError
 		if !errors.As(err, &refusal) {
@@ -209,10 +213,30 @@ func (s *Service) settleProbe(ctx context.Context, sess *session, out settled, j
 		return out, err
 	}
 	for _, t := range media.Tasks(plan) {
-		result.Tasks = append(result.Tasks, pipeline.NewTask{Kind: pipeline.KindEncode, Output: t.Output, Weight: t.Weight})
+		kind := pipeline.KindEncode
+		if t.Audio {
+			kind = pipeline.KindAudio
+		}
+		result.Tasks = append(result.Tasks, pipeline.NewTask{Kind: kind, Output: t.Output, Part: t.Part, Weight: t.Weight})
 	}
 	result.Probe, result.Plan = &probe, &plan
 	return s.finish(ctx, out, result)
+}
+
+// capacity is how many tasks the pool could run at a time: those of the workers
+// that are there, or one for each machine that may be.
+func (s *Service) capacity(ctx context.Context) (int, error) {
+	workers, err := s.deps.Store.ListWorkers(ctx)
+	if err != nil {
+		return 0, err
+	}
+	slots := 0
+	for _, w := range workers {
+		if w.Attached && !w.Draining {
+			slots += w.Slots
+		}
+	}
+	return max(slots, s.cfg.MachineLimit), nil
 }
 
 // settleEncode commits what an attempt made, if it is what was planned.
@@ -220,11 +244,11 @@ func (s *Service) settleEncode(ctx context.Context, sess *session, out settled, 
 	result pipeline.TaskResult, m *tcoderv1.EncodeResult,
 ) (settled, error) {
 	output, ok := plannedOutput(job, task)
-	if task.Kind != pipeline.KindEncode || !ok {
+	if task.Kind != pipeline.KindEncode && task.Kind != pipeline.KindAudio || !ok {
 		return s.reject(ctx, sess, out, result.Ref, "The task isn't an encode.")
 	}
 	encoded := mapper.EncodeResultFromProto(m)
-	if err := media.VerifyResult(output, job.Plan.Duration, encoded); err != nil {
+	if err := media.VerifyResult(output, task.Part, job.Plan.Duration, encoded); err != nil {
 		return s.reject(ctx, sess, out, result.Ref, "The result doesn't match the plan: "+err.Error()+".")
 	}
 	prefix, err := attemptPrefix(job, task, result.Ref)

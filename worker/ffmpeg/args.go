@@ -31,6 +31,7 @@ func EncodeArgs(work *tcoderv1.EncodeWork, sourceURL string) ([]string, error) {
 		"-progress", "pipe:1", "-stats_period", "0.5",
 	}
 	args = append(args, inputArgs(work.GetLimits())...)
+	args = append(args, chunkInput(work)...)
 	args = append(args, "-i", sourceURL)
 
 	video, audio := work.GetOutput().GetVideo(), work.GetOutput().GetAudio()
@@ -89,7 +90,7 @@ func checkWork(work *tcoderv1.EncodeWork) error {
 	case audio != nil && !plainName(audio.GetName()):
 		return fmt.Errorf("%w: name of the audio rendition", errWork)
 	case video == nil:
-		return nil
+		return checkChunk(work)
 	case len(video.GetRenditions()) == 0:
 		return fmt.Errorf("%w: no renditions", errWork)
 	case videoEncoder(video.GetCodec()) == "":
@@ -125,7 +126,7 @@ func checkWork(work *tcoderv1.EncodeWork) error {
 		return fmt.Errorf("%w: a copied rendition among others is not aligned", errWork)
 	}
 
-	return nil
+	return checkChunk(work)
 }
 
 // plainName reports whether a name is a single element of a path, and nothing
@@ -291,7 +292,7 @@ func commonArgs(work *tcoderv1.EncodeWork) []string {
 	args := []string{"-map_metadata", "-1", "-map_chapters", "-1", "-max_muxing_queue_size", "4096"}
 
 	longest := work.GetLimits().GetMaxDuration().AsDuration()
-	if d := work.GetDuration().AsDuration(); d > 0 && !mayBeLonger(work.GetSource()) {
+	if d := length(work); d > 0 && !mayBeLonger(work.GetSource()) {
 		longest = d + lengthSlack
 	}
 
@@ -311,6 +312,10 @@ func mayBeLonger(source *tcoderv1.ProbeResult) bool {
 // knownFrames is the number of frames that a rendition has, 0 if the source
 // may be longer.
 func knownFrames(work *tcoderv1.EncodeWork) uint64 {
+	if chunk := chunkOf(work); chunk != nil {
+		return chunk.GetEndFrame() - chunk.GetFirstFrame()
+	}
+
 	if mayBeLonger(work.GetSource()) {
 		return 0
 	}
@@ -329,7 +334,9 @@ func hlsArgs(work *tcoderv1.EncodeWork, name string) []string {
 	// keyframe that is not before a multiple of it: rounded up, it would miss.
 	target := time.Duration(work.GetOutput().GetSegmentSeconds()*float64(time.Second)).Truncate(time.Microsecond) - time.Microsecond
 
-	return append(commonArgs(work),
+	args := append(commonArgs(work), chunkPackaging(work)...)
+
+	return append(args,
 		// The edit list carries negative timestamps of encoders; a shift would
 		// take picture and sound apart.
 		"-avoid_negative_ts", "disabled",

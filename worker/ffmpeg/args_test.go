@@ -75,6 +75,10 @@ func works() map[string]func(*tcoderv1.EncodeWork) {
 			w.Source.Format = "mpegts"
 			w.Limits.MaxDuration = durationpb.New(time.Hour)
 		},
+		"hls-chunk": func(w *tcoderv1.EncodeWork) {
+			w.Output.Audio = nil
+			w.Output.Chunks = []*tcoderv1.Chunk{{FirstFrame: 96, EndFrame: 192}}
+		},
 		"hls-hevc": func(w *tcoderv1.EncodeWork) { w.Output.Video.Codec = tcoderv1.VideoCodec_VIDEO_CODEC_HEVC },
 		"hls-av1":  func(w *tcoderv1.EncodeWork) { w.Output.Video.Codec = tcoderv1.VideoCodec_VIDEO_CODEC_AV1 },
 		"mp4-qualities": func(w *tcoderv1.EncodeWork) {

@@ -96,7 +96,11 @@ func encode(ctx context.Context, tools Tools, req EncodeRequest, args []string) 
 			run.beat()
 		}
 
-		if total := req.Work.GetDuration().AsDuration(); total > 0 {
+		if chunk := chunkOf(req.Work); chunk != nil {
+			p.OutTime = max(0, p.OutTime-frameTime(req.Work, chunk.GetFirstFrame()))
+		}
+
+		if total := length(req.Work); total > 0 {
 			p.Fraction = min(1, p.OutTime.Seconds()/total.Seconds())
 		}
 

@@ -31,6 +31,8 @@ func filterGraph(work *tcoderv1.EncodeWork) string {
 		cadence += ":eof_action=pass"
 	}
 
+	cadence += chunkFilters(work)
+
 	var chains []string
 
 	for i, rendition := range encoded {

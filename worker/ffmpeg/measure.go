@@ -38,12 +38,17 @@ func Measure(work *tcoderv1.EncodeWork, dir string) ([]*tcoderv1.EncodedRenditio
 	var renditions []*tcoderv1.EncodedRendition
 
 	measure := func(name, ext string, copied bool) (reading, error) {
-		reads := measureMP4
+		var (
+			found reading
+			err   error
+		)
+
 		if isHLS {
-			reads = measureHLS
+			found, err = measureHLS(work, dir, name)
+		} else {
+			found, err = measureMP4(dir, name, ext)
 		}
 
-		found, err := reads(dir, name, ext)
 		if err != nil {
 			return reading{}, resultFault(err)
 		}
@@ -116,6 +121,14 @@ func checkPicture(work *tcoderv1.EncodeWork, plan *tcoderv1.RenditionPlan, made 
 	frame := time.Duration(float64(time.Second) * float64(video.GetFrameRate().GetDen()) / float64(video.GetFrameRate().GetNum()))
 
 	promised := time.Duration(video.GetExpectedFrames()) * frame
+	if chunk := chunkOf(work); chunk != nil {
+		promised = length(work)
+		if chunk.GetEndFrame() < video.GetExpectedFrames() && made.rendition.GetResult().GetFrameCount() < chunk.GetEndFrame()-chunk.GetFirstFrame() {
+			// Where the source goes on, a chunk lacks nothing.
+			return truncated(frameTime(work, chunk.GetFirstFrame())+made.picture, time.Duration(video.GetExpectedFrames())*frame)
+		}
+	}
+
 	if promised-made.picture > frame+shortfall {
 		return truncated(made.picture, promised)
 	}
@@ -152,7 +165,7 @@ func truncated(found, promised time.Duration) *Fault {
 }
 
 // measureHLS measures a rendition's folder.
-func measureHLS(dir, name, _ string) (reading, error) {
+func measureHLS(work *tcoderv1.EncodeWork, dir, name string) (reading, error) {
 	objects, err := finishedIn(dir, name)
 	if err != nil {
 		return reading{}, err
@@ -168,12 +181,14 @@ func measureHLS(dir, name, _ string) (reading, error) {
 	}
 
 	var (
-		sum  totals
-		made = &tcoderv1.EncodedRendition{InitSegment: objects[0], Segments: objects[1:]}
+		sum   totals
+		from  = firstSegment(work)
+		begin = firstTick(work, head)
+		made  = &tcoderv1.EncodedRendition{InitSegment: objects[0], Segments: objects[1:]}
 	)
 
 	for i, object := range made.GetSegments() {
-		if object.GetName() != fmt.Sprintf("%s/%05d%s", name, i, segmentExt) {
+		if object.GetName() != fmt.Sprintf("%s/%05d%s", name, from+i, segmentExt) {
 			return reading{}, fmt.Errorf("%w: %s: segment %d is missing", errResult, name, i)
 		}
 
@@ -182,8 +197,8 @@ func measureHLS(dir, name, _ string) (reading, error) {
 			return reading{}, err
 		}
 
-		if segment.start != sum.ticks {
-			return reading{}, fmt.Errorf("%w: %s: segment %d starts at %d, the one before ends at %d", errResult, name, i, segment.start, sum.ticks)
+		if segment.start != begin+sum.ticks {
+			return reading{}, fmt.Errorf("%w: %s: segment %d starts at %d, the one before ends at %d", errResult, name, i, segment.start, begin+sum.ticks)
 		}
 
 		if i == 0 {

@@ -87,7 +87,7 @@ func plan(t testing.TB, found *tcoderv1.ProbeResult, spec media.Spec) *tcoderv1.
 	resolved, err := media.Resolve(spec)
 	require.NoError(t, err)
 
-	planned, err := media.MakePlan(domainProbe(found), resolved, media.Limits{})
+	planned, err := media.MakePlan(domainProbe(found), resolved, media.Limits{}, 1)
 	require.NoError(t, err)
 	require.NotEmpty(t, planned.Outputs)
 
@@ -139,6 +139,10 @@ func protoOutput(o media.OutputPlan) *tcoderv1.OutputPlan {
 		media.KindHLS: tcoderv1.OutputKind_OUTPUT_KIND_HLS, media.KindMP4: tcoderv1.OutputKind_OUTPUT_KIND_MP4,
 	}
 	output := &tcoderv1.OutputPlan{Name: o.Name, Kind: kinds[o.Kind], SegmentSeconds: o.SegmentSeconds}
+
+	for _, c := range o.Chunks {
+		output.Chunks = append(output.Chunks, &tcoderv1.Chunk{FirstFrame: uint64(c.First), EndFrame: uint64(c.End)})
+	}
 
 	if v := o.Video; v != nil {
 		codecs := map[media.VideoCodec]tcoderv1.VideoCodec{

@@ -1,0 +1,132 @@
+package ffmpeg
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
+)
+
+// A chunk is cut where the whole would have had its frames: timestamps stay
+// those of the whole source, the constant cadence is made from them, and only
+// then the chunk's frames are kept. So no frame is missing or doubled where
+// two chunks meet, and their segments fit one init segment.
+
+// chunkOf is the range of frames that a work is about, nil for the whole.
+func chunkOf(work *tcoderv1.EncodeWork) *tcoderv1.Chunk {
+	if chunks := work.GetOutput().GetChunks(); len(chunks) > 0 {
+		return chunks[0]
+	}
+
+	return nil
+}
+
+func checkChunk(work *tcoderv1.EncodeWork) error {
+	output, chunk := work.GetOutput(), chunkOf(work)
+	if chunk == nil {
+		return nil
+	}
+
+	video := output.GetVideo()
+
+	switch {
+	case len(output.GetChunks()) > 1, output.GetKind() != tcoderv1.OutputKind_OUTPUT_KIND_HLS, video == nil, output.GetAudio() != nil:
+		return fmt.Errorf("%w: a chunk of more than a picture in HLS", errWork)
+	case chunk.GetEndFrame() <= chunk.GetFirstFrame(), chunk.GetEndFrame() > video.GetExpectedFrames():
+		return fmt.Errorf("%w: frames %d to %d of %d", errWork, chunk.GetFirstFrame(), chunk.GetEndFrame(), video.GetExpectedFrames())
+	case chunk.GetFirstFrame()%segmentFrames(output) != 0:
+		return fmt.Errorf("%w: a chunk that doesn't begin with a segment", errWork)
+	}
+
+	return nil
+}
+
+// segmentFrames is the number of frames of a segment, 0 for a segment that
+// isn't a whole number of groups of pictures.
+func segmentFrames(output *tcoderv1.OutputPlan) uint64 {
+	video := output.GetVideo()
+	rate := float64(video.GetFrameRate().GetNum()) / float64(video.GetFrameRate().GetDen())
+
+	return max(1, uint64(math.Round(output.GetSegmentSeconds()*rate)))
+}
+
+// preRoll is how long before a chunk FFmpeg seeks: containers find keyframes by
+// decoding time, which is earlier than the picture's.
+const preRoll = time.Second
+
+// chunkInput seeks to a keyframe before the chunk and keeps the timestamps.
+// What comes before the chunk is decoded and dropped after the cadence: the
+// picture that a slow source still shows when the chunk begins is among it.
+func chunkInput(work *tcoderv1.EncodeWork) []string {
+	chunk := chunkOf(work)
+	if chunk == nil {
+		return nil
+	}
+
+	at := max(0, frameTime(work, chunk.GetFirstFrame())-preRoll)
+
+	return []string{"-copyts", "-start_at_zero", "-noaccurate_seek", "-ss", seconds(at)}
+}
+
+// chunkFilters keep the frames of a chunk, after the cadence.
+func chunkFilters(work *tcoderv1.EncodeWork) string {
+	chunk := chunkOf(work)
+	if chunk == nil {
+		return ""
+	}
+
+	return fmt.Sprintf(",trim=start_pts=%d:end_pts=%d,setpts=PTS-%d", chunk.GetFirstFrame(), chunk.GetEndFrame(), chunk.GetFirstFrame())
+}
+
+// chunkPackaging numbers the segments of a chunk, and puts its timestamps, from
+// 0, back to where they were.
+func chunkPackaging(work *tcoderv1.EncodeWork) []string {
+	chunk := chunkOf(work)
+	if chunk == nil {
+		return nil
+	}
+
+	return []string{
+		"-output_ts_offset", seconds(frameTime(work, chunk.GetFirstFrame())),
+		"-start_number", strconv.Itoa(firstSegment(work)),
+		"-hls_segment_options", "movflags=+frag_discont",
+	}
+}
+
+// firstSegment is the number of a work's first segment.
+func firstSegment(work *tcoderv1.EncodeWork) int {
+	if chunk := chunkOf(work); chunk != nil {
+		return int(chunk.GetFirstFrame() / segmentFrames(work.GetOutput()))
+	}
+
+	return 0
+}
+
+func frameTime(work *tcoderv1.EncodeWork, frame uint64) time.Duration {
+	rate := work.GetOutput().GetVideo().GetFrameRate()
+
+	return time.Duration(math.Round(float64(frame) * float64(rate.GetDen()) / float64(rate.GetNum()) * float64(time.Second)))
+}
+
+// firstTick is where a work's first segment starts, in units of a track.
+func firstTick(work *tcoderv1.EncodeWork, head track) uint64 {
+	chunk := chunkOf(work)
+	if chunk == nil {
+		return 0
+	}
+
+	rate := work.GetOutput().GetVideo().GetFrameRate()
+
+	return uint64(math.Round(float64(chunk.GetFirstFrame()) * float64(rate.GetDen()) / float64(rate.GetNum()) * float64(head.timescale)))
+}
+
+// length is how long a work's result lasts, 0 if that isn't known.
+func length(work *tcoderv1.EncodeWork) time.Duration {
+	if chunk := chunkOf(work); chunk != nil {
+		return frameTime(work, chunk.GetEndFrame()-chunk.GetFirstFrame())
+	}
+
+	return work.GetDuration().AsDuration()
+}
