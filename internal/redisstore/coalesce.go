@@ -165,14 +165,14 @@ func (c *coalescer) call(ctx context.Context, batch []*request) error {
 
 	size := 0
 	for _, r := range batch {
-		size += 2 + len(r.args)
+		size += 1 + len(r.args)
 	}
 
 	args := make([]any, 0, size)
 
 	for _, r := range batch {
 		keys = append(keys, r.keys...)
-		args = append(append(args, len(r.keys), len(r.args)), r.args...)
+		args = append(append(args, len(r.args)), r.args...)
 	}
 
 	replies, err := c.store.run(ctx, c.verb, keys, args)

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/tcoder-dev/tcoder/internal/media"
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 )
@@ -19,24 +21,25 @@ func (s *Store) CreateJob(
 		return pipeline.Job{}, err
 	}
 
-	raw, err := encodeFirst(first)
+	raw, weight, err := encodeFirst(first)
 	if err != nil {
 		return pipeline.Job{}, err
 	}
 
-	k := []string{s.keys.job(j.ID), s.keys.spec(j.ID)}
-	args := []any{j.ID, j.Project, j.Priority, spec, raw, a.WaitingLimit, j.Source.UploadID}
+	job := s.keys.job(j.ID)
+	k := []string{job, s.keys.spec(j.ID), job, job}
 
+	var ttl int64
 	if a.IdempotencyKey != "" {
-		k = append(k, s.keys.idempotency("job", j.Project, a.IdempotencyKey))
-		args = append(args, a.Fingerprint, millis(max(a.KeyTTL, time.Millisecond)))
+		k[2], ttl = s.keys.idempotency("job", j.Project, a.IdempotencyKey), millis(max(a.KeyTTL, time.Millisecond))
 	}
 
 	if j.Source.UploadID != "" {
-		k = append(k, s.keys.upload(j.Source.UploadID))
+		k[3] = s.keys.upload(j.Source.UploadID)
 	}
 
-	reply, err := s.callRows(ctx, 1, "create_job", k, args...)
+	reply, err := s.callRows(ctx, 1, "create_job", k, j.ID, j.Project, j.Priority, spec, a.WaitingLimit,
+		j.Source.UploadID, a.Fingerprint, ttl, raw, weight)
 	if err != nil {
 		return pipeline.Job{}, err
 	}
@@ -55,16 +58,14 @@ func (s *Store) CreateJob(
 
 // GetJob implements [pipeline.JobStore].
 func (s *Store) GetJob(ctx context.Context, id string) (pipeline.Job, error) {
-	k := []string{
-		s.keys.job(id), s.keys.spec(id), s.keys.tasks(id), s.keys.probe(id), s.keys.plan(id), s.keys.outputs(id),
-	}
+	k := []string{s.keys.job(id), s.keys.spec(id), s.keys.probe(id), s.keys.plan(id), s.keys.outputs(id)}
 
 	reply, err := s.callRows(ctx, 8, "get_job", k, id)
 	if err != nil {
 		return pipeline.Job{}, err
 	}
 
-	j, err := decodeJob(id, asString(reply[0]), asString(reply[1]))
+	j, err := decodeJob(id, asList(reply[0]), asString(reply[1]))
 	if err != nil {
 		return pipeline.Job{}, err
 	}
@@ -75,7 +76,7 @@ func (s *Store) GetJob(ctx context.Context, id string) (pipeline.Job, error) {
 
 	raws := asList(reply[5])
 	for i := 0; i+3 < len(raws); i += 4 {
-		t, err := decodeTask(id, i/4, asString(raws[i]), asString(raws[i+1]), asString(raws[i+2]), asString(raws[i+3]))
+		t, err := decodeTask(id, i/4, raws[i:i+3], asString(raws[i+3]))
 		if err != nil {
 			return pipeline.Job{}, err
 		}
@@ -142,33 +143,34 @@ func (s *Store) ListJobs(ctx context.Context, f pipeline.JobFilter) ([]pipeline.
 
 // readJobs reads the jobs of ids without their tasks; those that are gone are left out.
 func (s *Store) readJobs(ctx context.Context, ids []any) ([]pipeline.Job, error) {
-	const parts = 5
+	pipe := s.client.Pipeline()
+	rows := make([]*redis.SliceCmd, len(ids))
+	texts := make([]*redis.SliceCmd, len(ids))
 
-	names := make([]string, 0, parts*len(ids))
-	for _, v := range ids {
+	for i, v := range ids {
 		id := asString(v)
-		names = append(names, s.keys.job(id), s.keys.spec(id), s.keys.probe(id), s.keys.plan(id), s.keys.summary(id))
+		rows[i] = pipe.HMGet(ctx, s.keys.job(id), jobFields()...)
+		texts[i] = pipe.MGet(ctx, s.keys.spec(id), s.keys.probe(id), s.keys.plan(id), s.keys.summary(id))
 	}
 
-	values, err := s.client.MGet(ctx, names...).Result()
-	if err != nil {
+	if _, err := pipe.Exec(ctx); err != nil {
 		return nil, failed("read jobs", err)
 	}
 
 	jobs := make([]pipeline.Job, 0, len(ids))
 
 	for i, v := range ids {
-		at := values[parts*i : parts*i+parts]
-		if at[0] == nil || at[1] == nil {
+		row, text := rows[i].Val(), texts[i].Val()
+		if row[0] == nil {
 			continue
 		}
 
-		j, err := decodeJob(asString(v), asString(at[0]), asString(at[1]))
+		j, err := decodeJob(asString(v), row, asString(text[0]))
 		if err != nil {
 			return nil, err
 		}
 
-		if err := decodeResults(&j, asString(at[2]), asString(at[3]), asString(at[4])); err != nil {
+		if err := decodeResults(&j, asString(text[1]), asString(text[2]), asString(text[3])); err != nil {
 			return nil, err
 		}
 
@@ -180,7 +182,7 @@ func (s *Store) readJobs(ctx context.Context, ids []any) ([]pipeline.Job, error)
 
 // JobEvents implements [pipeline.JobStore].
 func (s *Store) JobEvents(ctx context.Context, id string, after int64) ([]pipeline.Event, error) {
-	reply, err := s.callRows(ctx, 1, "job_events", []string{s.keys.job(id)}, id, after)
+	reply, err := s.callRows(ctx, 1, "job_events", []string{s.keys.job(id)}, after)
 	if err != nil {
 		return nil, err
 	}
@@ -208,12 +210,13 @@ func (s *Store) CancelJob(ctx context.Context, id string) (pipeline.Job, error) 
 func (s *Store) RetryJob(
 	ctx context.Context, id string, expectRun int, first pipeline.NewTask, waitingLimit int,
 ) (pipeline.Job, error) {
-	raw, err := encodeFirst(first)
+	raw, weight, err := encodeFirst(first)
 	if err != nil {
 		return pipeline.Job{}, err
 	}
 
-	if _, err := s.call(ctx, "retry_job", []string{s.keys.job(id)}, id, expectRun, raw, waitingLimit); err != nil {
+	if _, err := s.call(ctx, "retry_job", []string{s.keys.job(id)}, id, expectRun, raw, weight,
+		waitingLimit); err != nil {
 		return pipeline.Job{}, err
 	}
 
@@ -242,7 +245,7 @@ func (s *Store) CompleteJob(ctx context.Context, id string, run int, outputs []m
 		return false, err
 	}
 
-	k := []string{s.keys.job(id), s.keys.outputs(id), s.keys.summary(id)}
+	k := []string{s.keys.outputs(id), s.keys.summary(id)}
 
 	reply, err := s.callRows(ctx, 1, "complete_job", k, id, run, full, summary)
 	if err != nil {

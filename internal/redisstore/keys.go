@@ -32,7 +32,6 @@ func newKeys(tag string) keys {
 
 func (k keys) job(id string) string            { return k.prefix + "j:" + id }
 func (k keys) spec(id string) string           { return k.prefix + "d:" + id }
-func (k keys) tasks(id string) string          { return k.prefix + "t:" + id }
 func (k keys) probe(id string) string          { return k.prefix + "b:" + id }
 func (k keys) plan(id string) string           { return k.prefix + "g:" + id }
 func (k keys) outputs(id string) string        { return k.prefix + "o:" + id }

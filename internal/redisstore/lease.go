@@ -12,7 +12,7 @@ import (
 // ClaimTasks implements [pipeline.LeaseStore].
 func (s *Store) ClaimTasks(ctx context.Context, c pipeline.Claim) (pipeline.Claimed, error) {
 	rows, err := s.callRows(ctx, 2, "claim_tasks", []string{s.keys.worker(c.WorkerID)},
-		c.WorkerID, c.Session, c.Max, millis(c.Lease), oneLine(c.RequestID), c.RunningLimit)
+		c.WorkerID, c.Session, c.Max, millis(c.Lease), c.RequestID, c.RunningLimit)
 	if err != nil {
 		return pipeline.Claimed{}, err
 	}
@@ -37,12 +37,12 @@ func decodeLeases(rows []any) ([]pipeline.Lease, error) {
 
 		job, index, _ := splitTaskID(asString(row[0]))
 
-		t, err := decodeTask(job, index, asString(row[3]), asString(row[4]), asString(row[5]), "")
+		t, err := decodeTask(job, index, row[3:6], "")
 		if err != nil {
 			return nil, err
 		}
 
-		j, err := decodeJob(job, asString(row[6]), asString(row[7]))
+		j, err := decodeJob(job, asList(row[6]), asString(row[7]))
 		if err != nil {
 			return nil, err
 		}
@@ -63,11 +63,12 @@ func decodeLeases(rows []any) ([]pipeline.Lease, error) {
 func (s *Store) RenewLeases(
 	ctx context.Context, workerID string, lease time.Duration, rs []pipeline.Renewal,
 ) (pipeline.Renewed, error) {
-	args := make([]any, 0, 2+4*len(rs))
+	args := make([]any, 0, 2+6*len(rs))
 	args = append(args, workerID, millis(lease))
 
 	for _, r := range rs {
-		args = append(args, memberOf(r.Ref), r.Ref.Attempt, floatText(clamp(r.Fraction)), encodeProgress(finite(r.Progress)))
+		job, index, _ := splitTaskID(r.Ref.TaskID)
+		args = append(args, job, index, memberOf(r.Ref), r.Ref.Attempt, floatText(clamp(r.Fraction)), encodeProgress(finite(r.Progress)))
 	}
 
 	reply, err := s.callRows(ctx, 1, "renew_leases", nil, args...)
@@ -90,7 +91,7 @@ func (s *Store) FinishTask(ctx context.Context, r pipeline.TaskResult) (pipeline
 		return pipeline.VerdictStale, false, nil
 	}
 
-	args := []any{job, index, r.Ref.Attempt, r.WorkerID}
+	args := []any{job, index, member(job, index), r.Ref.Attempt, r.WorkerID}
 
 	for _, encoded := range []func() (string, error){
 		func() (string, error) { return encodeOptional(r.Result) },
@@ -110,7 +111,7 @@ func (s *Store) FinishTask(ctx context.Context, r pipeline.TaskResult) (pipeline
 		return "", false, err
 	}
 
-	reply, err := s.callRows(ctx, 2, "finish_task", []string{s.keys.job(job)}, append(args, tasks...)...)
+	reply, err := s.callRows(ctx, 2, "finish_task", nil, append(args, tasks...)...)
 	if err != nil {
 		return "", false, err
 	}

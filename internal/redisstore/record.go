@@ -31,10 +31,9 @@ type uploadSpec struct {
 
 // task is what a task is; see lua/include/task.lua.
 type task struct {
-	Kind      pipeline.TaskKind `json:"k"`
-	Output    string            `json:"o,omitempty"`
-	Weight    float64           `json:"w,omitempty"`
-	Followers []int             `json:"nx,omitempty"`
+	Kind   pipeline.TaskKind `json:"k"`
+	Output string            `json:"o,omitempty"`
+	Weight float64           `json:"w,omitempty"`
 }
 
 // attempt is an ended attempt as Lua keeps it.
@@ -49,49 +48,45 @@ type attempt struct {
 	Charged  bool             `json:"ch"`
 }
 
-// encodeTasks renders new tasks for Lua: each with the list of those that wait
-// for it, followed by how many it waits for.
+// encodeTasks renders new tasks for Lua: each as what it is, its weight, how
+// many it waits for, and which wait for it.
 func encodeTasks(tasks []pipeline.NewTask) ([]any, error) {
-	records := make([]task, len(tasks))
-	waits := make([]int, len(tasks))
+	followers := make([][]string, len(tasks))
 
 	for i, t := range tasks {
-		records[i].Kind, records[i].Output, records[i].Weight = t.Kind, t.Output, t.Weight
-
 		for _, before := range t.After {
 			if before < 0 || before >= i {
 				return nil, internalError("encode tasks", errors.New("a task can only wait for those before it"))
 			}
 
-			waits[i]++
-			records[before].Followers = append(records[before].Followers, i)
+			followers[before] = append(followers[before], strconv.Itoa(i))
 		}
 	}
 
-	raws := make([]any, 0, 2*len(tasks))
+	values := make([]any, 0, 4*len(tasks))
 
-	for i, r := range records {
-		raw, err := encode(r)
+	for i, t := range tasks {
+		raw, weight, err := encodeFirst(t)
 		if err != nil {
 			return nil, err
 		}
 
-		raws = append(raws, raw, waits[i])
+		values = append(values, raw, weight, len(t.After), strings.Join(followers[i], " "))
 	}
 
-	return raws, nil
+	return values, nil
 }
 
-// encodeFirst renders the first task of a run.
-func encodeFirst(t pipeline.NewTask) (string, error) {
-	return encode(task{Kind: t.Kind, Output: t.Output, Weight: t.Weight})
+// encodeFirst renders a task that waits for no other: what it is, and its weight.
+func encodeFirst(t pipeline.NewTask) (raw, weight string, err error) {
+	weight = floatText(max(0, t.Weight))
+	raw, err = encode(task{Kind: t.Kind, Output: t.Output, Weight: t.Weight})
+
+	return raw, weight, err
 }
 
-// oneLine makes a text fit for a record of lines.
-func oneLine(s string) string { return strings.ReplaceAll(s, "\n", " ") }
-
-// numbers splits a line into n fields; those that are missing are empty.
-func numbers(line string, n int) []string {
+// fields splits a line into n fields; those that are missing are empty.
+func fields(line string, n int) []string {
 	f := strings.SplitN(line, " ", n)
 
 	return append(f, make([]string, n-len(f))...)
@@ -104,7 +99,7 @@ func encodeProgress(p pipeline.Progress) string {
 }
 
 func decodeProgress(raw string) pipeline.Progress {
-	f := numbers(raw, 4)
+	f := fields(raw, 4)
 
 	return pipeline.Progress{
 		MediaTime: time.Duration(asInt(f[0])), Speed: asFloat(f[1]), FPS: asFloat(f[2]), ETA: time.Duration(asInt(f[3])),
@@ -113,20 +108,21 @@ func decodeProgress(raw string) pipeline.Progress {
 
 func floatText(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) }
 
-// decodeTask reads a task from what it is, its state, its ended attempts and its result.
-func decodeTask(jobID string, index int, rawTask, status, rawAttempts, rawResult string) (pipeline.Task, error) {
+// decodeTask reads a task from what it is, its state and its ended attempts
+// (see lua/include/task.lua), and its result.
+func decodeTask(jobID string, index int, parts []any, rawResult string) (pipeline.Task, error) {
 	var (
 		r     task
 		ended []attempt
 	)
 
-	if err := errors.Join(decode(rawTask, &r), decode(rawAttempts, &ended)); err != nil {
+	if err := errors.Join(decode(asString(parts[0]), &r), decode(asString(parts[2]), &ended)); err != nil {
 		return pipeline.Task{}, err
 	}
 
-	f := numbers(status, 13)
+	f := fields(asString(parts[1]), 15)
 	t := pipeline.Task{
-		ID: taskID(jobID, index), JobID: jobID, Run: int(asInt(f[1])), Kind: r.Kind, State: pipeline.TaskState(f[0]),
+		ID: taskID(jobID, index), JobID: jobID, Run: int(asInt(f[3])), Kind: r.Kind, State: pipeline.TaskState(f[0]),
 		Output: r.Output, Weight: r.Weight,
 	}
 
@@ -137,16 +133,16 @@ func decodeTask(jobID string, index int, rawTask, status, rawAttempts, rawResult
 		})
 	}
 
-	newest := pipeline.Attempt{Number: int(asInt(f[2])), WorkerID: f[12], Started: asTime(f[3])}
+	newest := pipeline.Attempt{Number: int(asInt(f[4])), WorkerID: f[14], Started: asTime(f[5])}
 
 	switch t.State {
 	case pipeline.TaskLeased:
 		t.Attempts = append(t.Attempts, newest)
 	case pipeline.TaskDone:
-		newest.Outcome, newest.Ended = pipeline.OutcomeDone, newest.Started.Add(time.Duration(asInt(f[4]))*time.Millisecond)
+		newest.Outcome, newest.Ended = pipeline.OutcomeDone, asTime(f[2])
 		t.Attempts = append(t.Attempts, newest)
 	case pipeline.TaskDelayed:
-		t.NotBefore = asTime(f[3])
+		t.NotBefore = asTime(f[5])
 	case pipeline.TaskBlocked, pipeline.TaskReady, pipeline.TaskDead, pipeline.TaskCanceled:
 	}
 
@@ -168,29 +164,31 @@ func failure(reason pipeline.Reason, message string) *pipeline.Failure {
 	return &pipeline.Failure{Reason: reason, Message: message}
 }
 
-// decodeJob reads a job from its lines (see lua/include/job.lua) and its spec.
-func decodeJob(id, raw, rawSpec string) (pipeline.Job, error) {
-	lines := strings.SplitN(raw, "\n", 6)
-	if len(lines) < 6 {
+// jobFields are the fields of a job row, in the order of job_row in lua/include/job.lua.
+func jobFields() []string { return []string{"h", "p", "ti", "g", "pg", "f", "sr"} }
+
+// decodeJob reads a job from its row and its spec.
+func decodeJob(id string, row []any, rawSpec string) (pipeline.Job, error) {
+	if len(row) < len(jobFields()) {
 		return pipeline.Job{}, internalError("read a job", strconv.ErrRange)
 	}
 
-	f := numbers(lines[0], 19)
+	head, times, gauge := fields(asString(row[0]), 10), fields(asString(row[2]), 6), fields(asString(row[3]), 3)
 	j := pipeline.Job{
-		ID: id, State: pipeline.JobState(f[0]), Project: lines[1], Priority: int(asInt(f[6])),
-		Run: int(asInt(f[1])), Sequence: asInt(f[2]),
+		ID: id, State: pipeline.JobState(head[0]), Project: asString(row[1]), Priority: int(asInt(head[8])),
+		Run: int(asInt(head[1])), Sequence: asInt(head[2]),
 		Times: pipeline.JobTimes{
-			Created: asTime(f[11]), Queued: asTime(f[7]), Started: asTime(f[12]),
-			Planned: asTime(f[13]), Playable: asTime(f[14]), Finished: asTime(f[15]),
+			Created: asTime(times[0]), Queued: asTime(times[1]), Started: asTime(times[2]),
+			Planned: asTime(times[3]), Playable: asTime(times[4]), Finished: asTime(times[5]),
 		},
 	}
 
 	var spec jobSpec
 
 	err := decode(rawSpec, &spec)
-	if lines[4] != "" {
+	if raw := asString(row[5]); raw != "" {
 		j.Failure = new(pipeline.Failure)
-		err = errors.Join(err, decode(lines[4], j.Failure))
+		err = errors.Join(err, decode(raw, j.Failure))
 	}
 
 	if err != nil {
@@ -199,15 +197,14 @@ func decodeJob(id, raw, rawSpec string) (pipeline.Job, error) {
 
 	j.Spec, j.Source, j.Labels = spec.Spec, spec.Source, spec.Labels
 
-	progress, _, _ := strings.Cut(lines[5], "\n")
-	j.Progress = decodeProgress(progress)
-	j.Progress.Percent = asFloat(f[18])
+	j.Progress = decodeProgress(asString(row[4]))
+	j.Progress.Percent = asFloat(gauge[2])
 
 	if j.State.Terminal() {
 		j.Progress.ETA = 0
 	}
 
-	if size, etag, found := strings.Cut(lines[3], " "); found {
+	if size, etag, found := strings.Cut(asString(row[6]), " "); found {
 		j.Source.SizeBytes, j.Source.ETag = asInt(size), etag
 	}
 
@@ -227,9 +224,6 @@ func decodeResults(j *pipeline.Job, probe, plan, outputs string) error {
 	return errors.Join(decode(probe, j.Probe), decode(plan, j.Plan), decode(outputs, &j.Outputs))
 }
 
-// unescape undoes what keeps an event on one line.
-var unescape = strings.NewReplacer(`\\`, `\`, `\n`, "\n") //nolint:gochecknoglobals // it is constant
-
 // decodeEvent reads an event: type, ms, task index, attempt, reason, message, as far as there are.
 func decodeEvent(jobID string, sequence int64, raw string) pipeline.Event {
 	f := strings.SplitN(raw, " ", 6)
@@ -240,7 +234,7 @@ func decodeEvent(jobID string, sequence int64, raw string) pipeline.Event {
 		e.TaskID, e.Attempt = taskID(jobID, int(asInt(f[2]))), int(asInt(f[3]))
 	}
 
-	e.Failure = failure(pipeline.Reason(f[4]), unescape.Replace(f[5]))
+	e.Failure = failure(pipeline.Reason(f[4]), f[5])
 
 	return e
 }

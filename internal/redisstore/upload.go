@@ -48,13 +48,13 @@ func (s *Store) GetUpload(ctx context.Context, id string) (pipeline.Upload, erro
 func (s *Store) CompleteUpload(
 	ctx context.Context, id string, sizeBytes int64, etag string, first pipeline.NewTask,
 ) (pipeline.Upload, error) {
-	raw, err := encodeFirst(first)
+	raw, weight, err := encodeFirst(first)
 	if err != nil {
 		return pipeline.Upload{}, err
 	}
 
 	return s.uploadCall(ctx, "complete_upload", []string{s.keys.upload(id)}, id,
-		strconv.FormatInt(sizeBytes, 10)+" "+oneLine(etag), raw)
+		strconv.FormatInt(sizeBytes, 10)+" "+etag, raw, weight)
 }
 
 // EndUpload implements [pipeline.UploadStore].

@@ -28,7 +28,7 @@ func (s *Store) AttachWorker(
 	}
 
 	args := make([]any, 0, 10+2*len(w.Held))
-	args = append(args, w.ID, oneLine(w.MachineID), oneLine(w.Version), w.Slots, w.CPUs, encoders, digit(w.Draining), millis(lease),
+	args = append(args, w.ID, w.MachineID, w.Version, w.Slots, w.CPUs, encoders, digit(w.Draining), millis(lease),
 		string(pipeline.ReasonWorkerLost), "The worker doesn't hold the task that it was given.")
 
 	for _, ref := range w.Held {
@@ -96,18 +96,22 @@ func (s *Store) readWorkers(ctx context.Context, id string) ([]pipeline.Worker, 
 
 	for _, v := range reply {
 		row := asList(v)
-		if len(row) < 3 {
+		if len(row) < 4 {
 			return nil, internalError("read workers", strconv.ErrRange)
 		}
 
-		w, err := decodeWorker(asString(row[1]))
-		if err != nil {
+		r := asList(row[2])
+		w := pipeline.Worker{
+			ID: asString(row[0]), LastSeen: asTime(row[1]), MachineID: asString(r[0]), Version: asString(r[1]),
+			Slots: int(asInt(r[2])), CPUs: int(asInt(r[3])), Draining: asString(r[5]) == "1", Session: asInt(r[6]),
+			Attached: asString(r[7]) == "1", FirstSeen: asTime(r[8]),
+		}
+
+		if err := decode(asString(r[4]), &w.Encoders); err != nil {
 			return nil, err
 		}
 
-		w.LastSeen = asTime(row[0])
-
-		held := asList(row[2])
+		held := asList(row[3])
 		for i := 0; i+1 < len(held); i += 2 {
 			job, index, _ := splitTaskID(asString(held[i]))
 			w.Held = append(w.Held, pipeline.LeaseRef{TaskID: taskID(job, index), Attempt: int(asInt(held[i+1]))})
@@ -119,22 +123,6 @@ func (s *Store) readWorkers(ctx context.Context, id string) ([]pipeline.Worker, 
 	slices.SortFunc(workers, func(a, b pipeline.Worker) int { return strings.Compare(a.ID, b.ID) })
 
 	return workers, nil
-}
-
-// decodeWorker reads a worker: its id, then the lines of lua/include/worker.lua.
-func decodeWorker(raw string) (pipeline.Worker, error) {
-	lines := strings.SplitN(raw, "\n", 6)
-	if len(lines) < 5 {
-		return pipeline.Worker{}, internalError("read workers", strconv.ErrRange)
-	}
-
-	f := numbers(lines[1], 6)
-	w := pipeline.Worker{
-		ID: lines[0], MachineID: lines[2], Version: lines[3], Session: asInt(f[0]), Draining: f[1] == "1", Attached: f[2] == "1",
-		FirstSeen: asTime(f[3]), Slots: int(asInt(f[4])), CPUs: int(asInt(f[5])),
-	}
-
-	return w, decode(lines[4], &w.Encoders)
 }
 
 func digit(b bool) string {

@@ -7,19 +7,15 @@
 -- Returns  {'', session, lease row (see task.lua), ...}
 -- Replay   the next session; the same leases.
 -- $include(task.lua)
--- $include(worker.lua)
 -- $include(machine.lua)
-local id, machine = ARGV[2], ARGV[3]
-local before = load_worker(id)
+local worker, machine = ARGV[2], ARGV[3]
 local session = redis.call('INCR', KEYS[15])
-save_worker({
-  id = id, session = session, draining = (before and before.draining == '1' or ARGV[8] == '1') and 1 or 0, attached = 1,
-  seen = before and before.seen or STAMP, slots = ARGV[5], cpus = ARGV[6], machine = machine, version = ARGV[4],
-  encoders = ARGV[7], answers = before and before.answers or '',
-})
-zadd(WORKERS, STAMP, id)
+local draining, first_seen = unpack(redis.call('HMGET', KEYS[14], 'dr', 'fs'))
+redis.call('HSET', KEYS[14], 'mid', machine, 'ver', ARGV[4], 'sl', ARGV[5], 'cpu', ARGV[6], 'enc', ARGV[7],
+  'dr', (draining == '1' or ARGV[8] == '1') and '1' or '0', 'se', session, 'at', '1', 'fs', first_seen or STAMP)
+zadd(WORKERS, STAMP, worker)
 if KEYS[17] then
-  redis.call('SADD', KEYS[17], id)
+  redis.call('SADD', KEYS[17], worker)
   local m = load_machine(KEYS[16], machine)
   if m then
     -- The worker may be here before the provider's answer to the create.
@@ -32,20 +28,19 @@ local holds = {}
 for i = 12, #ARGV, 2 do holds[ARGV[i]] = tonumber(ARGV[i + 1]) end
 local deadline = score_text(NOW + tonumber(ARGV[9]))
 local kept = {}
-for _, m in ipairs(held_by(id)) do
+for _, m in ipairs(held_by(worker)) do
   local job, index, t = leased_task(m)
   if not job then
-    zrem(HELD, held_member(id, m))
+    zrem(HELD, worker .. ' ' .. m)
   elseif holds[m] == t.n then
     zadd(LEASES, deadline, m)
-    kept[#kept + 1] = { m, deadline }
+    append(kept, m, t.n)
   else
     return_task(job, index, t, 'release', 'RELEASED', ARGV[10], ARGV[11])
   end
 end
 flush()
 
-local out = lease_rows(kept)
-table.insert(out, 1, session)
-table.insert(out, 1, '')
+local out = { '', session }
+for i = 1, #kept, 2 do out[#out + 1] = lease_row(kept[i], kept[i + 1], deadline) end
 return out

@@ -5,60 +5,67 @@
 --       Of different limits in one call the last holds.
 -- Returns  {answer, ...}: {'', 1 if tasks that a claim could get are still ready else 0, 1 if the worker is refused
 --          else 0, lease row (see task.lua), ...}; refused is one that is unknown, detached, draining or in a newer session
--- Replay   the leases of the first answer that are still held, as long as the request is among the newest 4 that
+-- Replay   the leases of the first answer that are still held, as long as the request is one of the newest two that
 --          gave the worker any. An empty answer isn't kept.
 -- $include(task.lua)
 -- $include(serve.lua)
--- $include(worker.lua)
 -- $include(request.lua)
-local requests = read_requests()
-local keys, workers, answers, rows, replays = {}, {}, {}, {}, {}
-for i, r in ipairs(requests) do keys[i] = r.k[1] end
-for i, raw in ipairs(read(keys)) do
-  local id = requests[i][1]
-  if raw and not workers[id] then workers[id] = parse_worker(id, raw) end
-end
+local requests = read_requests(1)
+local TO = next_state('task', 'READY', 'lease')
+local workers, answers, rows = {}, {}, {}
 
 local wanted, limit = 0
 for _, r in ipairs(requests) do
-  local w = workers[r[1]]
-  r.answer = w and answer_of(w, r[5])
-  if not r.answer and w and w.session == r[2] and w.draining ~= '1' and w.attached == '1' then
-    r.max, limit = tonumber(r[3]), tonumber(r[6])
+  local id = r[1]
+  local w = workers[id] or redis.call('HMGET', KEYS[r.k], 'se', 'dr', 'at', 'rq', 'rp')
+  workers[id] = w
+  r.worker = w
+  local start = r[5] .. ' '
+  for i = 4, 5 do
+    if w[i] and string.sub(w[i], 1, #start) == start then r.replay = string.sub(w[i], #start) end
+  end
+  if not r.replay and w[1] == r[2] and w[2] ~= '1' and w[3] == '1' then
+    r.max, limit = r[3] + 0, r[6] + 0
     wanted = wanted + r.max
   end
 end
 if limit then set_limit(limit) end
 
 local chosen, touched = serve(wanted)
-local ids, tasks = {}, {}
-for i, m in ipairs(chosen) do
-  local id, index = parse_member(m)
-  ids[i], tasks[i] = id, { m, id, index }
-end
-load_jobs(ids)
-
 local next_task = 0
--- take returns the next task that was chosen and is ready as it should be.
-local function take()
+
+-- take leases the next task that was chosen, and returns what became of it; nil if there is none.
+local function take(worker, lease_ms)
   while chosen[next_task + 1] do
     next_task = next_task + 1
-    local m, id, index = unpack(tasks[next_task])
-    local job = load_job(id)
-    local t = job and load_task(job, index)
-    local to = t and next_state('task', t.s, 'lease')
-    if to then return m, job, index, t, to end
+    local m = chosen[next_task]
+    local id, index = parse_member(m)
+    local job, status = load_job(id, 's' .. index)
+    local run, n, rest = string.match(status or '', '^READY 0 0 (%S+) (%S+) 0 (.*)$')
+    if run then
+      n = n + 1
+      put(job, 's' .. index, TO .. ' 0 0 ' .. run .. ' ' .. n .. ' ' .. STAMP .. ' ' .. rest .. worker)
+      if job.state == 'PENDING' then
+        move_job(job, 'start')
+        set_time(job, STARTED, STAMP)
+        add_event(job, 'STARTED')
+      end
+      if lease_ms > job.lease_ms then job.lease_ms = lease_ms end
+      add_event(job, 'TASK_LEASED', index, n)
+      count_leases(job.project, 1)
+      return m, n
+    end
     for _, e in ipairs(touched) do e.full = false end -- it doesn't run after all
   end
 end
 
 local function claim(r)
-  local answer, given = { '', 0, 0 }, {}
-  if r.answer then
-    for m, attempt in string.gmatch(r.answer, '(%S+) (%d+)') do
-      local _, _, t = leased_task(m)
-      if t and t.by == r[1] and t.n == tonumber(attempt) then
-        rows[#rows + 1] = { m, redis.call('ZSCORE', LEASES, m), answer }
+  local answer = { '', 0, 0 }
+  if r.replay then
+    for m, attempt in string.gmatch(r.replay, '(%S+) (%d+)') do
+      local job, _, t = leased_task(m)
+      if job and t.by == r[1] and t.n == attempt + 0 then
+        rows[#rows + 1] = { answer, m, t.n, redis.call('ZSCORE', LEASES, m) }
       end
     end
     return answer
@@ -68,28 +75,21 @@ local function claim(r)
     return answer
   end
 
-  local lease_ms = tonumber(r[4])
+  local lease_ms = r[4] + 0
   local deadline = score_text(NOW + lease_ms)
+  local given
   for _ = 1, r.max do
-    local m, job, index, t, to = take()
+    local m, n = take(r[1], lease_ms)
     if not m then break end
-    t.s, t.n, t.by, t.at = to, t.n + 1, r[1], STAMP
-    save_task(job, index, t)
-    if move_job(job, 'start') then
-      job.started = STAMP
-      add_event(job, 'STARTED')
-    end
-    if lease_ms > tonumber(job.lease_ms) then job.lease_ms = lease_ms end
-    add_event(job, 'TASK_LEASED', index, t.n)
-    count_leases(job.project, 1)
     zadd(LEASES, deadline, m)
-    zadd(HELD, 0, held_member(r[1], m))
-    append(given, m, t.n)
-    rows[#rows + 1] = { m, deadline, answer }
+    zadd(HELD, 0, r[1] .. ' ' .. m)
+    given = (given or r[5]) .. ' ' .. m .. ' ' .. n
+    rows[#rows + 1] = { answer, m, n, deadline }
   end
-  if #given > 0 then
-    keep_answer(workers[r[1]], r[5], given)
-    workers[r[1]].changed = true
+  if given then
+    local w = r.worker
+    w[4], w[5] = given, w[4] or ''
+    w.key = KEYS[r.k]
     -- While there are leases, the sweeper comes at least that often.
     due(NOW + math.floor(lease_ms / 3))
   end
@@ -98,14 +98,14 @@ end
 
 for i, r in ipairs(requests) do answers[i] = claim(r) end
 for _, w in pairs(workers) do
-  if w.changed then save_worker(w) end
+  if w.key then redis.call('HSET', w.key, 'rq', w[4], 'rp', w[5]) end
 end
 settle_served(touched)
 flush()
 local more = redis.call('EXISTS', RING)
 for _, answer in ipairs(answers) do answer[2] = more end
-for i, row in ipairs(lease_rows(rows)) do
-  local answer = rows[i][3]
-  answer[#answer + 1] = row
+for _, l in ipairs(rows) do
+  local answer = l[1]
+  answer[#answer + 1] = lease_row(l[2], l[3], l[4])
 end
 return answers

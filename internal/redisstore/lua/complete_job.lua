@@ -1,25 +1,24 @@
 -- Moves jobs whose tasks of the run are all done to COMPLETED with their outputs.
--- KEYS  common; of each request: job, outputs, outputs without objects
+-- KEYS  common; of each request: outputs, outputs without objects. Derived: the job and its indexes.
 -- ARGV  prefix; requests (see request.lua) of: job id, run, outputs JSON, outputs JSON without objects
 -- Returns  {answer, ...}: {'', 1 if it is COMPLETED in that run, else 0}
 -- Replay   1
 -- $include(job.lua)
 -- $include(request.lua)
-local requests = read_requests()
-local ids = {}
-for i, r in ipairs(requests) do ids[i] = r[1] end
-load_jobs(ids)
+local requests = read_requests(2)
 
 local function complete(r)
   local job = load_job(r[1])
-  if not job or tonumber(job.run) ~= tonumber(r[2]) then return { '', 0 } end
+  if not job or job.run ~= r[2] then return { '', 0 } end
   if job.state == 'COMPLETED' then return { '', 1 } end
   if job.open > 0 or not move_job(job, 'complete') then return { '', 0 } end
-  set(r.k[2], r[3])
-  set(r.k[3], r[4])
-  job.percent, job.playable = 100, STAMP
+  set(KEYS[r.k], r[3])
+  set(KEYS[r.k + 1], r[4])
+  local weight, done = gauge_of(job)
+  set_gauge(job, weight, done, 100)
+  times_of(job)[PLAYABLE] = STAMP
   end_job(job, 'COMPLETED')
-  if tonumber(job.left) == 1 then clean_later(job) end
+  if job.left ~= '0' then clean_later(job) end
   return { '', 1 }
 end
 

@@ -1,6 +1,6 @@
 -- Moves an open upload to COMPLETED and its job to PENDING with its first task ready.
 -- KEYS  common; 14 upload. Derived: the upload's job, its index and its project's queue.
--- ARGV  prefix, upload id, size and etag, first task JSON
+-- ARGV  prefix, upload id, size and etag, first task JSON, its weight
 -- Returns  {'', upload id, upload row} | {'UPLOAD_NOT_FOUND' | 'UPLOAD_EXPIRED' | 'UPLOAD_ABORTED' | 'UPLOAD_SIZE_MISMATCH'}
 -- Replay   a COMPLETED upload is returned as it is.
 -- $include(upload.lua)
@@ -13,7 +13,7 @@ if not move_upload(id, state, 'complete') then return { ENDED_UPLOAD[state] } en
 
 local job = load_job(job_id)
 move_job(job, 'uploaded')
-job.source = ARGV[3]
-start_run(job, ARGV[4])
+put(job, 'sr', ARGV[3])
+start_run(job, { ARGV[4], ARGV[5], '0', '' }, 1)
 flush()
 return { '', id, upload_row(id) }

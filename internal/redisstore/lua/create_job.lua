@@ -1,57 +1,67 @@
 -- Writes jobs in PENDING with their first task ready.
--- KEYS  common; of each request: job, spec, then its idempotency key and the upload of its source, where given
--- ARGV  prefix; requests (see request.lua) of: job id, project, priority, spec JSON, first task JSON, waiting limit,
---       upload id (or nothing), fingerprint and ttl ms of its idempotency key (left out if there is none)
+-- KEYS  common; of each request: job, spec, its idempotency key, the upload of its source (the job again for either
+--       that it doesn't have)
+-- ARGV  prefix; requests (see request.lua) of: job id, project, priority, spec JSON, waiting limit, upload id (or
+--       nothing), fingerprint (or nothing) and ttl ms of its idempotency key (0: none), first task JSON, its weight
 -- Returns  {answer, ...}: {'', job id, when it was created; left out if the job was there}
 --          | {'IDEMPOTENCY_KEY_REUSED' | 'OBJECT_NOT_FOUND' | 'QUEUE_FULL'}
 -- Replay   the same id, or the same idempotency key, gives the first job.
 --          A key whose job was deleted makes a new one.
--- $include(task.lua)
+-- $include(turn.lua)
 -- $include(request.lua)
 -- $include(idempotency.lua)
 -- $include(admit.lua)
-local requests = read_requests()
-local keys, ids = {}, {}
-for i, r in ipairs(requests) do
-  ids[i] = r[1]
-  if r[8] then keys[#keys + 1] = r.k[3] end
-end
-load_jobs(ids)
-local known = {}
-for i, raw in ipairs(read(keys)) do known[keys[i]] = raw end
+local requests = read_requests(4)
+local known, uploads, made = {}, {}, {}
 
-local uploads, remembered = {}, {}
--- has_upload reports whether the object of an upload is there.
-local function has_upload(key)
-  if uploads[key] == nil then uploads[key] = redis.call('HGET', key, 's') or '' end
-  return uploads[key] == 'COMPLETED'
-end
+local function exists(key) return made[key] or redis.call('EXISTS', key) == 1 end
 
-local function create(r)
-  local id, project, upload = r[1], r[2], r[7]
-  if r[8] then
-    local first, other = known_id(known[r.k[3]], r[8])
+-- decide returns the answer to a request, and whether its job is to be written.
+local function decide(r)
+  local k, id = r.k, r[1]
+  if r[8] ~= '0' then
+    local key = KEYS[k + 2]
+    local first, other = known_id(known[key] or redis.call('GET', key), r[7])
     if other then return { 'IDEMPOTENCY_KEY_REUSED' } end
-    if first and load_job(first) then return { '', first } end
+    if first and exists(job_key(first)) then return { '', first } end
   end
-  if load_job(id) then return { '', id } end
-  if upload ~= '' and not has_upload(r.k[#r.k]) then return { 'OBJECT_NOT_FOUND' } end
-  if not admit(project, tonumber(r[6])) then return { 'QUEUE_FULL' } end
-
-  local job = new_job(id, 'PENDING', project, r[3], upload)
-  add_event(job, 'CREATED')
-  start_run(job, r[5])
-  set(r.k[2], r[4])
-  if upload ~= '' then remembered[#remembered + 1] = { 'HINCRBY', r.k[#r.k], 'n', 1 } end
-  if r[8] then
-    known[r.k[3]] = key_value(r[8], id, tonumber(r[9]))
-    remembered[#remembered + 1] = { 'SET', r.k[3], known[r.k[3]], 'PX', r[9] }
+  if exists(KEYS[k]) then return { '', id } end
+  if r[6] ~= '' then
+    local key = KEYS[k + 3]
+    uploads[key] = uploads[key] or redis.call('HGET', key, 's') or ''
+    if uploads[key] ~= 'COMPLETED' then return { 'OBJECT_NOT_FOUND' } end
   end
-  return { '', id, STAMP }
+  if not admit(r[2], r[5] + 0) then return { 'QUEUE_FULL' } end
+  made[KEYS[k]] = true
+  if r[8] ~= '0' then known[KEYS[k + 2]] = key_value(r[7], id, r[8]) end
+  return { '', id, STAMP }, true
 end
 
-local answers = {}
-for i, r in ipairs(requests) do answers[i] = create(r) end
-for _, command in ipairs(remembered) do redis.call(unpack(command)) end
-flush()
+local CREATED, QUEUED, TIMES = 'CREATED ' .. STAMP, 'QUEUED ' .. STAMP, STAMP .. ' ' .. STAMP .. ' 0 0 0 0'
+
+local function write(r)
+  local k, id, project = r.k, r[1], r[2]
+  redis.call('HSET', KEYS[k], 'h', 'PENDING 1 2 1 0 0 1 0 ' .. r[3] .. (r[6] == '' and ' 0' or ' 1'), 'p', project,
+    's0', 'READY 0 0 1 0 0 0 0 0 0 ' .. r[10] .. ' 0 0 0 ', 'ti', TIMES, 'g', r[10] .. ' 0 0', 'd0', r[9],
+    'e1', CREATED, 'e2', QUEUED)
+  if r[6] ~= '' then
+    redis.call('HSET', KEYS[k], 'up', r[6])
+    redis.call('HINCRBY', KEYS[k + 3], 'n', 1)
+  end
+  append(SETS, KEYS[k + 1], r[4])
+  if r[8] ~= '0' then redis.call('SET', KEYS[k + 2], known[KEYS[k + 2]], 'PX', r[8]) end
+  zadd(index_key(project, 'PENDING'), 0, id)
+  queue_add(project, r[3] + 0, NOW, id .. '-00000')
+end
+
+local answers, writes = {}, {}
+for i, r in ipairs(requests) do
+  local answer, new = decide(r)
+  answers[i] = answer
+  if new then writes[#writes + 1] = r end
+end
+for _, r in ipairs(writes) do write(r) end
+settle_projects()
+write_all()
+publish_wakes()
 return answers

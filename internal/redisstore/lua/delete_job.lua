@@ -10,7 +10,7 @@ if not job then
   if redis.call('HEXISTS', KEYS[15], ARGV[2]) == 1 then return { '' } end
   return { 'JOB_NOT_FOUND' }
 end
-if tonumber(job.finished) == 0 then return { 'JOB_NOT_TERMINAL' } end
+if job.state ~= 'COMPLETED' and job.state ~= 'FAILED' and job.state ~= 'CANCELED' then return { 'JOB_NOT_TERMINAL' } end
 delete_job(job, KEYS[15])
 flush()
 return { '' }

@@ -3,15 +3,14 @@
 -- ARGV  prefix, worker id, session, gone (0, 1)
 -- Returns  {''}; another session than the worker's changes nothing
 -- Replay   the same.
--- $include(task.lua)
+-- $include(held.lua)
 -- $include(worker.lua)
-local w = load_worker(ARGV[2])
-if not w or w.session ~= ARGV[3] then return { '' } end
-if ARGV[4] == '1' and #held_by(w.id) == 0 then
-  forget_worker(w.id, w.machine)
+local session, machine = unpack(redis.call('HMGET', KEYS[14], 'se', 'mid'))
+if session ~= ARGV[3] then return { '' } end
+if ARGV[4] == '1' and #held_by(ARGV[2]) == 0 then
+  forget_worker(ARGV[2], machine)
+  write_all()
 else
-  w.attached = 0
-  save_worker(w)
+  redis.call('HSET', KEYS[14], 'at', '0')
 end
-flush()
 return { '' }

@@ -3,14 +3,11 @@
 -- ARGV  prefix, worker id
 -- Returns  {''} | {'WORKER_NOT_FOUND'}
 -- Replay   the same, without a wake-up.
--- $include(worker.lua)
 -- $include(wake.lua)
-local w = load_worker(ARGV[2])
-if not w then return { 'WORKER_NOT_FOUND' } end
-if w.draining ~= '1' then
-  w.draining = 1
-  save_worker(w)
-  write_all()
+local draining = redis.call('HGET', KEYS[14], 'dr')
+if not draining then return { 'WORKER_NOT_FOUND' } end
+if draining ~= '1' then
+  redis.call('HSET', KEYS[14], 'dr', '1')
   WAKES.WORKER = true
   publish_wakes()
 end

@@ -1,32 +1,30 @@
 -- Reads a job with its tasks, and for what it waits. Changes nothing.
--- KEYS  common; 14 job, 15 spec, 16 tasks, 17 probe, 18 plan, 19 outputs. Derived: results, the queues in turn.
+-- KEYS  common; 14 job, 15 spec, 16 probe, 17 plan, 18 outputs. Derived: results, the queues in turn.
 -- ARGV  prefix, job id
--- Returns  {'', job, spec JSON, probe JSON, plan JSON, outputs JSON, {definition, state, attempts JSON, result JSON
+-- Returns  {'', job row, spec JSON, probe JSON, plan JSON, outputs JSON, {definition, state, attempts JSON, result JSON
 --          of each task}, wait reason, position} | {'JOB_NOT_FOUND'}
 -- $include(task.lua)
 local WORKER_SEEN = 60000
 local MOST_PROJECTS = 200
 
-local raw = redis.call('GET', KEYS[14])
-if not raw then return { 'JOB_NOT_FOUND' } end
-local job = parse_job(ARGV[2], raw)
-local count, first = tonumber(job.count), tonumber(job.first)
+local job = load_job(ARGV[2])
+if not job then return { 'JOB_NOT_FOUND' } end
 
-local tasks, results = {}, {}
-for from = 0, count - 1, 600 do
-  local fields = {}
-  for index = from, math.min(from + 599, count - 1) do
+local list = {}
+for from = 0, job.count - 1, 500 do
+  local to = math.min(from + 499, job.count - 1)
+  local fields, results = {}, {}
+  for index = from, to do
     append(fields, 'd' .. index, 's' .. index)
     fields[#fields + 1] = 'a' .. index
     results[#results + 1] = result_key(job.id, index)
   end
-  for _, v in ipairs(redis.call('HMGET', KEYS[16], unpack(fields))) do tasks[#tasks + 1] = v or '' end
-end
-if count > 0 then tasks[1], tasks[2] = job.definition, job.status end
-local list = {}
-for i, result in ipairs(read(results)) do
-  append(list, tasks[3 * i - 2], tasks[3 * i - 1])
-  append(list, tasks[3 * i], result or '')
+  local values = redis.call('HMGET', KEYS[14], unpack(fields))
+  results = redis.call('MGET', unpack(results))
+  for i = 0, to - from do
+    for j = 1, 3 do list[#list + 1] = values[3 * i + j] or '' end
+    list[#list + 1] = results[i + 1] or ''
+  end
 end
 
 local function tasks_in(queue, from, to)
@@ -42,7 +40,7 @@ local function position_of(m, parked)
   local queue = queue_key(job.project)
   local before = redis.call('ZRANK', queue, m) or 0
   if parked then return before end
-  local band = band_of(tonumber(job.priority))
+  local band = band_of(job.priority + 0)
   local same = before - tasks_in(queue, 0, band * BAND)
   local at = tonumber(redis.call('ZSCORE', RING, job.project) or 0)
   local tag = math.floor(at / TAG) == band and at - band * TAG or join_band(job.project, band)
@@ -72,7 +70,7 @@ if job.state == 'UPLOADING' then
   reason = 'UPLOAD'
 elseif job.state == 'PENDING' or job.state == 'RUNNING' then
   local ready, leased, delayed
-  for index = first, count - 1 do
+  for index = job.first + 0, job.count - 1 do
     local state = string.match(list[4 * index + 2], '^%S+')
     if state == 'LEASED' then leased = true end
     if state == 'DELAYED' then delayed = true end
@@ -93,6 +91,6 @@ elseif job.state == 'PENDING' or job.state == 'RUNNING' then
   end
 end
 
-local values = redis.call('MGET', KEYS[15], KEYS[17], KEYS[18], KEYS[19])
+local values = redis.call('MGET', KEYS[15], KEYS[16], KEYS[17], KEYS[18])
 for i = 1, 4 do values[i] = values[i] or '' end
-return { '', raw, values[1], values[2], values[3], values[4], list, reason, position }
+return { '', job_row(KEYS[14]), values[1], values[2], values[3], values[4], list, reason, position }

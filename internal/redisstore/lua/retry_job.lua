@@ -1,6 +1,6 @@
 -- Starts the next run of a FAILED or CANCELED job with its first task ready.
 -- KEYS  common; 14 job. Derived: its indexes, its project's queue, its results.
--- ARGV  prefix, job id, the run that ended, first task JSON, waiting limit
+-- ARGV  prefix, job id, the run that ended, first task JSON, its weight, waiting limit
 -- Returns  {''} | {'JOB_NOT_FOUND' | 'JOB_NOT_TERMINAL' | 'JOB_TERMINAL' (it completed) | 'INPUT_MISSING' | 'QUEUE_FULL'}
 -- Replay   a job that is one run further is left as it is.
 -- $include(task.lua)
@@ -12,8 +12,8 @@ if now == run + 1 then return { '' } end
 if now ~= run then return { 'JOB_NOT_TERMINAL' } end
 if job.state == 'COMPLETED' then return { 'JOB_TERMINAL' } end
 if not next_state('job', job.state, 'retry') then return { 'JOB_NOT_TERMINAL' } end
-if tonumber(job.queued) == 0 then return { 'INPUT_MISSING' } end
-if not admit(job.project, tonumber(ARGV[5])) then return { 'QUEUE_FULL' } end
+if times_of(job)[QUEUED] == '0' then return { 'INPUT_MISSING' } end
+if not admit(job.project, tonumber(ARGV[6])) then return { 'QUEUE_FULL' } end
 
 move_job(job, 'retry')
 drop_duties(job)
@@ -21,11 +21,12 @@ zrem(ENDED, job.id)
 del(probe_key(job.id))
 del(plan_key(job.id))
 for index = 0, job.count - 1 do del(result_key(job.id, index)) end
+redis.call('HDEL', job.key, 'pg', 'f')
+for which = STARTED, FINISHED do set_time(job, which, 0) end
+set_gauge(job, 0, 0, 0)
 job.run, job.first, job.open = run + 1, job.count, 0
-job.started, job.planned, job.playable, job.finished = 0, 0, 0, 0
-job.weight, job.done, job.percent, job.progress, job.failure = 0, 0, 0, '', ''
 job.left = 1 -- what the ended run wrote is cleaned up after this one
 add_event(job, 'RETRIED')
-start_run(job, ARGV[4])
+start_run(job, { ARGV[4], ARGV[5], '0', '' }, 1)
 flush()
 return { '' }

@@ -104,7 +104,7 @@ end
 
 -- Workers that vanished without a word; whatever they held ran out long ago.
 for _, worker in ipairs(redis.call('ZRANGEBYSCORE', WORKERS, '-inf', NOW - FORGET_AFTER, 'LIMIT', 0, MOST)) do
-  if #held_by(worker) == 0 then forget_worker(worker, (load_worker(worker) or {}).machine) end
+  if #held_by(worker) == 0 then forget_worker(worker, redis.call('HGET', worker_key(worker), 'mid')) end
 end
 
 local wait = ttl

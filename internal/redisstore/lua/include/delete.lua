@@ -8,11 +8,12 @@
 local function delete_job(job, purges)
   local id = job.id
   local purge = redis.call('GET', spec_key(id)) or '{}'
-  if job.upload ~= '' then
-    if redis.call('HINCRBY', upload_key(job.upload), 'n', -1) > 0 then
+  if job.uploaded ~= '0' then
+    local upload = upload_key(redis.call('HGET', job.key, 'up'))
+    if redis.call('HINCRBY', upload, 'n', -1) > 0 then
       purge = '{"p":' .. cjson.encode(job.project) .. '}'
     else
-      del(upload_key(job.upload))
+      del(upload)
     end
   end
   redis.call('HSET', purges, id, purge)
@@ -25,9 +26,9 @@ local function delete_job(job, purges)
   zrem(index_key(job.project, job.state), id)
   zrem(ENDED, id)
   for _, key in ipairs({
-    job_key(id), spec_key(id), tasks_key(id), events_key(id), probe_key(id), plan_key(id), outputs_key(id), summary_key(id),
+    job.key, spec_key(id), probe_key(id), plan_key(id), outputs_key(id), summary_key(id),
   }) do del(key) end
   for index = 0, job.count - 1 do del(result_key(id, index)) end
   -- Whoever watches it reads again, and finds it gone.
-  NOTICES[#NOTICES + 1] = job
+  redis.call('PUBLISH', job_channel(id), 'q ' .. job.sequence)
 end

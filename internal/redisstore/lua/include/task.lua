@@ -1,80 +1,65 @@
--- Tasks. The first of a job is in the job itself, the others in a hash of the
--- job: d<index> is what a task is, JSON and never changed, s<index> its state,
--- a line, a<index> its attempts that ended without a result, JSON. In the
--- queues a task is named by member(): its index is padded, so that equal
--- scores sort by it.
+-- Tasks live in their job's hash: s<i> is a task's state, a line; d<i> what it
+-- is, JSON; f<i> the indexes of the tasks that wait for it, if any; a<i> its
+-- attempts that ended without a result, JSON. In the queues a task is named by
+-- member(): its index is padded, so that equal scores sort by it.
 -- $include(job.lua)
+-- $include(held.lua)
 local MAX_ATTEMPTS_KEPT = 16
 -- A task that spoils every machine, or finds none that works, would go round for ever.
 local MAX_MACHINE_FAULTS = 10
-local STATUS = '^' .. string.rep('(%S+) ', 12) .. '(.*)$'
+local STATUS = '^' .. string.rep('(%S+) ', 14) .. '(.*)$'
+-- LEASED matches the state of a leased task: all before the progress, attempt, weight; fraction, when that was stored,
+-- whether others wait for it, worker.
+local LEASED = '^(LEASED 0 0 %S+ (%S+) %S+ %S+ %S+ %S+ %S+ (%S+)) (%S+) (%S+) (%S+) (.*)$'
 
 local function member(id, index) return string.format('%s-%05d', id, index) end
 
 local function parse_member(m)
-  local id, index = string.match(m, '^(.*)%-(%d+)$')
+  local n = #m
+  if string.sub(m, n - 5, n - 5) == '-' then return string.sub(m, 1, n - 6), string.sub(m, n - 4) + 0 end
+  local id, index = string.match(m, '^(.*)%-(%d+)$') -- 100,000 or more
   return id, tonumber(index)
 end
 
-local function parse_status(raw, definition)
-  local t = { def = definition }
-  t.s, t.run,
-    t.n,            -- newest attempt
-    t.at,           -- when it began; of a DELAYED task, when it wakes
-    t.took,         -- ms until it was done
+local function parse_task(raw)
+  local t = {}
+  t.s,
     t.last,         -- 1: it was the last of its run
+    t.ended,        -- when it was done
+    t.run,
+    t.n,            -- newest attempt
+    t.at,           -- when that began; of a DELAYED task, when it wakes
     t.charged, t.losses,
     t.spoilt,       -- attempts in a row that a machine spoilt
-    t.waits,        -- tasks that it waits for
+    t.waits,        -- for tasks
+    t.weight,       -- its share of the job's progress
     t.told, t.kept, -- fraction of the attempt, and when that was stored
+    t.follow,       -- 1: f<i> is there
     t.by = string.match(raw, STATUS)
-  t.n = tonumber(t.n)
+  t.n = t.n + 0
   return t
-end
-
-local function status_text(t)
-  return t.s .. ' ' .. t.run .. ' ' .. t.n .. ' ' .. t.at .. ' ' .. t.took .. ' ' .. t.last .. ' '
-    .. t.charged .. ' ' .. t.losses .. ' ' .. t.spoilt .. ' ' .. t.waits .. ' ' .. t.told .. ' ' .. t.kept .. ' ' .. t.by
-end
-
-local function new_task(run, definition, waits)
-  return {
-    s = waits and 'BLOCKED' or 'READY', run = run, n = 0, at = 0, took = 0, last = 0, charged = 0, losses = 0, spoilt = 0,
-    waits = waits or 0, told = 0, kept = 0, by = '', def = definition,
-  }
 end
 
 local function load_task(job, index)
   local t = job.tasks[index]
-  if t then return t end
-  local status, definition = job.status, job.definition
-  if index ~= 0 then status, definition = unpack(redis.call('HMGET', tasks_key(job.id), 's' .. index, 'd' .. index)) end
-  if not status or status == '' then return nil end
-  t = parse_status(status, definition)
-  job.tasks[index] = t
+  if not t then
+    local raw = redis.call('HGET', job.key, 's' .. index)
+    if not raw then return nil end
+    t = parse_task(raw)
+    job.tasks[index] = t
+  end
   return t
 end
 
 local function save_task(job, index, t)
-  job.tasks[index], job.changed = t, true
-  if index == 0 then
-    job.status, job.definition = status_text(t), t.def
-  else
-    append(job.fields, 's' .. index, status_text(t))
-  end
-end
-
--- weight_of is a task's share of its job's progress.
-local function weight_of(t) return tonumber(string.match(t.def, '"w":([%d.eE+-]+)')) or 0 end
-
--- followers_of are the indexes of the tasks that wait for this one.
-local function followers_of(t)
-  if not string.find(t.def, '"nx":', 1, true) then return {} end
-  return cjson.decode(t.def).nx
+  job.tasks[index] = t
+  put(job, 's' .. index, t.s .. ' ' .. t.last .. ' ' .. t.ended .. ' ' .. t.run .. ' ' .. t.n .. ' ' .. t.at .. ' '
+    .. t.charged .. ' ' .. t.losses .. ' ' .. t.spoilt .. ' ' .. t.waits .. ' ' .. t.weight .. ' '
+    .. t.told .. ' ' .. t.kept .. ' ' .. t.follow .. ' ' .. t.by)
 end
 
 local function enqueue(job, index)
-  queue_add(job.project, tonumber(job.priority), tonumber(job.queued), member(job.id, index))
+  queue_add(job.project, job.priority + 0, times_of(job)[QUEUED] + 0, member(job.id, index))
 end
 
 -- make_ready moves a task to READY by a transition; false if the table forbids it.
@@ -87,65 +72,48 @@ local function make_ready(job, index, t, by)
   return true
 end
 
--- add_tasks appends tasks, given as JSON, in which the tasks that wait are
--- told relative to the first, each followed by how many it waits for.
-local function add_tasks(job, list)
-  local base = tonumber(job.count)
-  local weight = tonumber(job.weight)
-  for i = 1, #list, 2 do
-    local definition, waits = list[i], tonumber(list[i + 1])
-    local index = base + (i - 1) / 2
-    if base > 0 and string.find(definition, '"nx":', 1, true) then
-      local d = cjson.decode(definition)
-      for j, follower in ipairs(d.nx) do d.nx[j] = base + follower end
-      definition = cjson.encode(d)
+-- add_tasks appends tasks, each four values from one on: JSON, weight, how
+-- many it waits for, and which wait for it, all relative to the first.
+local function add_tasks(job, list, from)
+  local base = job.count + 0
+  local index = base
+  local added = 0
+  for i = from, #list, 4 do
+    local weight, waits, followers = list[i + 1], list[i + 2], list[i + 3]
+    added = added + weight
+    put(job, 's' .. index, (waits == '0' and 'READY' or 'BLOCKED') .. ' 0 0 ' .. job.run .. ' 0 0 0 0 0 ' .. waits .. ' '
+      .. weight .. ' 0 0 ' .. (followers == '' and '0 ' or '1 '))
+    put(job, 'd' .. index, list[i])
+    if followers ~= '' then
+      put(job, 'f' .. index, (string.gsub(followers, '%d+', function(n) return string.format('%d', base + n) end)))
     end
-    local t = new_task(job.run, definition, waits > 0 and waits or nil)
-    if index > 0 then append(job.fields, 'd' .. index, definition) end
-    save_task(job, index, t)
-    if t.s == 'READY' then enqueue(job, index) end
-    weight = weight + weight_of(t)
+    if waits == '0' then enqueue(job, index) end
+    index = index + 1
   end
-  local added = #list / 2
-  job.count, job.open = base + added, job.open + added
-  if weight > 0 then job.weight = string.format('%.17g', weight) end
+  job.count, job.open = index, job.open + index - base
+  if added > 0 then
+    local weight, done, percent = gauge_of(job)
+    set_gauge(job, weight + added, done, percent)
+  end
 end
 
--- start_run puts a job's first task into the queue, in the state PENDING.
-local function start_run(job, definition)
-  job.queued = STAMP
+-- start_run puts a job's first task, as for add_tasks, into the queue.
+local function start_run(job, list, from)
+  set_time(job, QUEUED, STAMP)
   add_event(job, 'QUEUED')
-  add_tasks(job, { definition, 0 })
-end
-
-local function held_member(worker, m) return worker .. ' ' .. m end
-
--- held_by lists what a worker holds.
-local function held_by(worker)
-  local list = {}
-  local from = worker .. ' '
-  for _, held in ipairs(redis.call('ZRANGEBYLEX', HELD, '[' .. from, '(' .. from .. '\255')) do
-    local m = string.sub(held, #from + 1)
-    -- Another worker's id may begin like this one's.
-    if not string.find(m, ' ', 1, true) then list[#list + 1] = m end
-  end
-  return list
+  add_tasks(job, list, from)
 end
 
 local function attempts_of(job, index)
-  local raw = redis.call('HGET', tasks_key(job.id), 'a' .. index)
+  local raw = redis.call('HGET', job.key, 'a' .. index)
   return raw and cjson.decode(raw) or {}
 end
 
--- end_lease takes the lease of a task away, and what of its progress isn't done.
-local function end_lease(job, index, t, share)
-  local m = member(job.id, index)
+-- drop_lease takes a lease off all lists.
+local function drop_lease(job, m, worker)
   zrem(LEASES, m)
-  zrem(HELD, held_member(t.by, m))
+  zrem(HELD, worker .. ' ' .. m)
   count_leases(job.project, -1)
-  local weight = weight_of(t)
-  if weight > 0 then job.done = string.format('%.17g', job.done + weight * (share - t.told)) end
-  t.told, t.kept = 0, 0
 end
 
 -- end_attempt takes the lease away and writes down how an attempt without a result ended.
@@ -155,9 +123,14 @@ local function end_attempt(job, index, t, outcome, reason, message, charged)
     n = t.n, by = t.by, at = tonumber(t.at), to = NOW, oc = outcome, rs = reason, ms = message, ch = charged or nil,
   }
   while #list > MAX_ATTEMPTS_KEPT do table.remove(list, 1) end
-  append(job.fields, 'a' .. index, cjson.encode(list))
-  end_lease(job, index, t, 0)
-  job.left, job.changed = 1, true
+  put(job, 'a' .. index, cjson.encode(list))
+  drop_lease(job, member(job.id, index), t.by)
+  if t.told + 0 ~= 0 then
+    local weight, done, percent = gauge_of(job)
+    set_gauge(job, weight, done - t.weight * t.told, percent)
+  end
+  t.by, t.told, t.kept = '', 0, 0
+  job.left = 1
 end
 
 -- ended_as reports whether a worker's attempt ended that way before: the call is a replay.
@@ -170,7 +143,7 @@ end
 
 -- cancel_tasks ends every task of the run that hasn't ended.
 local function cancel_tasks(job)
-  for index = tonumber(job.first), job.count - 1 do
+  for index = job.first + 0, job.count - 1 do
     local t = load_task(job, index)
     local to = next_state('task', t.s, 'cancel')
     if to then
@@ -182,7 +155,7 @@ local function cancel_tasks(job)
         end_attempt(job, index, t, 'CANCELED')
         WAKES.WORKER = true
       end
-      t.s, t.by, t.at = to, '', 0
+      t.s, t.at = to, 0
       save_task(job, index, t)
     end
   end
@@ -227,22 +200,22 @@ local function leased_task(m)
   if t and t.s == 'LEASED' then return job, index, t end
 end
 
--- lease_rows are leases as a reader needs them, from a list of {member,
--- deadline}; call it after flush: {member, attempt, deadline, definition,
--- status, attempts JSON, job, spec JSON, probe JSON, plan JSON}.
-local function lease_rows(leases)
-  local keys, rows = {}, {}
-  for i, l in ipairs(leases) do
-    local id, index = parse_member(l[1])
-    local job = load_job(id)
-    local t = load_task(job, index)
-    local attempts = t.n > 1 and redis.call('HGET', tasks_key(id), 'a' .. index) or ''
-    rows[i] = { l[1], t.n, l[2], t.def, status_text(t), attempts, job.text or job_text(job), '', '', '' }
-    keys[3 * i - 2], keys[3 * i - 1], keys[3 * i] = spec_key(id), probe_key(id), plan_key(id)
+-- lease_row is a lease as a reader needs it: {member, attempt, deadline,
+-- definition, state, attempts JSON, job row, spec JSON, probe JSON, plan JSON};
+-- call it after flush.
+local function lease_row(m, attempt, deadline)
+  local id, index = parse_member(m)
+  local job, status, definition = load_job(id, 's' .. index, 'd' .. index)
+  local row = {
+    m, attempt, deadline, definition, status, '',
+    { head_text(job), job.project, job.times_text, job.gauge_text, '', '', '' }, redis.call('GET', spec_key(id)), '', '',
+  }
+  -- Of a job that starts there is no more to read, unless its source was uploaded.
+  if index > 0 or attempt > 1 or job.uploaded ~= '0' then
+    local v = redis.call('HMGET', job.key, 'a' .. index, 'pg', 'sr')
+    row[6], row[7][5], row[7][7] = v[1] or '', v[2] or '', v[3] or ''
+    v = redis.call('MGET', probe_key(id), plan_key(id))
+    row[9], row[10] = v[1] or '', v[2] or ''
   end
-  local values = read(keys)
-  for i, row in ipairs(rows) do
-    row[8], row[9], row[10] = values[3 * i - 2] or '', values[3 * i - 1] or '', values[3 * i] or ''
-  end
-  return rows
+  return row
 end

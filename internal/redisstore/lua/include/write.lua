@@ -1,6 +1,6 @@
--- A script reads and decides first and writes last, all records in one MSET
--- and each sorted set in one ZADD: however many requests one call has, it
--- costs few commands; and a script that fails in between changed nothing.
+-- A script reads and decides first and writes last, each sorted set in one
+-- command, however many requests the call has; and a script that fails in
+-- between changed nothing.
 -- $include(clock.lua)
 local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
 
@@ -25,12 +25,16 @@ local function zrem(key, member) append(list_of(ZREMS, key), member) end
 
 -- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
 local function in_chunks(list, ...)
-  local command = { ... }
-  local n = #command
+  local a, b, c = ...
   for from = 1, #list, 2000 do
-    for i = n + 1, #command do command[i] = nil end
-    for i = from, math.min(from + 1999, #list) do command[#command + 1] = list[i] end
-    redis.call(unpack(command))
+    local to = math.min(from + 1999, #list)
+    if c then
+      redis.call(a, b, c, unpack(list, from, to))
+    elseif b then
+      redis.call(a, b, unpack(list, from, to))
+    else
+      redis.call(a, unpack(list, from, to))
+    end
   end
 end
 

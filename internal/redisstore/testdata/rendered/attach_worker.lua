@@ -6,21 +6,23 @@
 --       reason and message for what is given back, then for each lease it holds: member, attempt
 -- Returns  {'', session, lease row (see task.lua), ...}
 -- Replay   the next session; the same leases.
--- Tasks. The first of a job is in the job itself, the others in a hash of the
--- job: d<index> is what a task is, JSON and never changed, s<index> its state,
--- a line, a<index> its attempts that ended without a result, JSON. In the
--- queues a task is named by member(): its index is padded, so that equal
--- scores sort by it.
--- Jobs: one string each, which changes as a whole: a line of numbers, a line
--- each of project, upload, source, failure and progress, two of the first
--- task, then the newest events. Jobs are loaded once per script, changed in
--- memory and written back by flush: however many changes, one value and one notice.
+-- Tasks live in their job's hash: s<i> is a task's state, a line; d<i> what it
+-- is, JSON; f<i> the indexes of the tasks that wait for it, if any; a<i> its
+-- attempts that ended without a result, JSON. In the queues a task is named by
+-- member(): its index is padded, so that equal scores sort by it.
+-- Jobs: a hash each. Redis searches a small hash from its beginning, so the
+-- fields that most scripts need come first and hold many values each:
+-- h state, run, sequence, open, lease ms, left, count, first, priority,
+-- uploaded; p project; s0 its first task; ti when it was created, queued,
+-- started, planned, playable, finished; g weight, done, percent. Then what
+-- fewer need: tasks (see task.lua), e<n> its newest 1,000 events, pg progress,
+-- f failure JSON, up its upload, sr size and etag of its source.
 --
--- What isn't changed stays the text that it was read as: numbers that are
--- reckoned with are passed through tonumber where they are.
--- A script reads and decides first and writes last, all records in one MSET
--- and each sorted set in one ZADD: however many requests one call has, it
--- costs few commands; and a script that fails in between changed nothing.
+-- A job is loaded once per script, changed in memory and written back by
+-- flush: however many changes, one HSET and one notice.
+-- A script reads and decides first and writes last, each sorted set in one
+-- command, however many requests the call has; and a script that fails in
+-- between changed nothing.
 -- NOW is the time of this script in milliseconds: Redis's clock, and what
 -- tests moved it by. STAMP is NOW as text.
 -- Every script gets these keys first, and the deployment's prefix (its hash
@@ -31,10 +33,8 @@ local CLOCK, SWEEP, LEASES, DELAYED, DUTIES, UPLOADS, WORKERS = unpack(KEYS, 1, 
 local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
 local PREFIX = ARGV[1]
 
-local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a job
+local function job_key(id) return PREFIX .. 'j:' .. id end -- hash: what changes of a job, its tasks and events
 local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
-local function tasks_key(id) return PREFIX .. 't:' .. id end -- hash: its tasks but the first, attempts that failed
-local function events_key(id) return PREFIX .. 'e:' .. id end -- list: its older events
 local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
 local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
 local function result_key(id, index) return PREFIX .. 'r:' .. id .. '-' .. index end -- JSON, of a task
@@ -76,12 +76,16 @@ local function zrem(key, member) append(list_of(ZREMS, key), member) end
 
 -- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
 local function in_chunks(list, ...)
-  local command = { ... }
-  local n = #command
+  local a, b, c = ...
   for from = 1, #list, 2000 do
-    for i = n + 1, #command do command[i] = nil end
-    for i = from, math.min(from + 1999, #list) do command[#command + 1] = list[i] end
-    redis.call(unpack(command))
+    local to = math.min(from + 1999, #list)
+    if c then
+      redis.call(a, b, c, unpack(list, from, to))
+    elseif b then
+      redis.call(a, b, unpack(list, from, to))
+    else
+      redis.call(a, unpack(list, from, to))
+    end
   end
 end
 
@@ -281,148 +285,127 @@ local function next_state(machine, from, by)
   return row and row[by]
 end
 local MAX_EVENTS = 1000
-local INLINE_EVENTS = 24 -- that a job keeps itself; more than these move to its list
 -- Later than any URL that was signed for a lease: they live 5 minutes longer than it.
 local CLEAN_AFTER = 6 * 60 * 1000
-local LINES = '^([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n(.*)$'
-local HEAD = '^' .. string.rep('(%S+) ', 18) .. '(%S+)$'
-local JOBS, JOB_ORDER, NOTICES = {}, {}, {}
+local JOBS, JOB_ORDER = {}, {}
 
-local function remember(job)
-  JOBS[job.id] = job
+local function put(job, field, value)
+  local list = job.put
+  local n = #list
+  list[n + 1], list[n + 2] = field, value
+end
+
+local HEAD = '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$'
+
+-- load_job returns a job, nil if there is none; and up to two other fields of
+-- it, if it wasn't loaded before.
+local function load_job(id, field, other)
+  local job = JOBS[id]
+  if job then
+    if not field then return job end
+    local v = redis.call('HMGET', job.key, field, other or field)
+    return job, v[1], v[2]
+  end
+  local key = job_key(id)
+  local v
+  if field then
+    v = redis.call('HMGET', key, 'h', 'p', 'ti', 'g', field, other or field)
+  else
+    v = redis.call('HMGET', key, 'h', 'p', 'ti', 'g')
+  end
+  if not v[1] then return nil end
+  local state, run, sequence, open, lease_ms, left, count, first, priority, uploaded = string.match(v[1], HEAD)
+  sequence = sequence + 0
+  job = {
+    id = id, key = key, project = v[2], state = state, was = state, run = run, sequence = sequence, told = sequence,
+    open = open + 0,         -- tasks of the run that aren't done
+    lease_ms = lease_ms + 0, -- the longest that was given
+    left = left,             -- 1: an attempt that wasn't accepted may have left objects
+    count = count,           -- of tasks over all runs
+    first = first,           -- index of the run's first task
+    priority = priority,
+    uploaded = uploaded,     -- 1: up names its upload
+    times_text = v[3], gauge_text = v[4], put = {}, tasks = {},
+  }
+  JOBS[id] = job
   JOB_ORDER[#JOB_ORDER + 1] = job
-  return job
+  return job, v[5], v[6]
 end
 
-local function parse_job(id, raw)
-  local j = { id = id, tasks = {}, fields = {} }
-  local head
-  head, j.project, j.upload, j.source, j.failure, j.progress, j.status, j.definition, j.events = string.match(raw, LINES)
-  j.state, j.run, j.sequence,
-    j.count, j.first, j.open,          -- tasks over all runs; the run's first; those of it that aren't done
-    j.priority, j.queued,              -- when; 0 if its source never came
-    j.lease_ms, j.left,                -- the longest lease; 1 if an attempt that wasn't accepted may have left objects
-    j.base,                            -- events that the list has, or had
-    j.created, j.started, j.planned, j.playable, j.finished,
-    j.weight, j.done, j.percent = string.match(head, HEAD) -- of the run: of all tasks, what of that is done
-  j.sequence, j.open = tonumber(j.sequence), tonumber(j.open)
-  j.was, j.told = j.state, j.sequence
-  return remember(j)
+local function head_text(j)
+  return j.state .. ' ' .. j.run .. ' ' .. j.sequence .. ' ' .. j.open .. ' ' .. j.lease_ms .. ' ' .. j.left .. ' '
+    .. j.count .. ' ' .. j.first .. ' ' .. j.priority .. ' ' .. j.uploaded
 end
 
-local function new_job(id, state, project, priority, upload)
-  return remember({
-    id = id, state = state, run = 1, sequence = 0, count = 0, first = 0, open = 0, priority = priority, queued = 0,
-    lease_ms = 0, left = 0, base = 0, created = STAMP, started = 0, planned = 0, playable = 0, finished = 0,
-    weight = 0, done = 0, percent = 0, project = project, upload = upload, source = '', failure = '', progress = '',
-    status = '', definition = '', events = '', tasks = {}, fields = {}, told = 0,
-  })
+-- The places in the times of a job.
+local QUEUED, STARTED, PLANNED, PLAYABLE, FINISHED = 2, 3, 4, 5, 6
+
+local function times_of(job)
+  if not job.times then job.times = { string.match(job.times_text, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$') } end
+  return job.times
 end
 
--- load_jobs reads jobs at once, so that load_job finds them.
-local function load_jobs(ids)
-  local missing, keys = {}, {}
-  for _, id in ipairs(ids) do
-    if JOBS[id] == nil then
-      JOBS[id] = false
-      missing[#missing + 1] = id
-      keys[#keys + 1] = job_key(id)
-    end
-  end
-  for i, raw in ipairs(read(keys)) do
-    if raw then parse_job(missing[i], raw) end
-  end
+local function set_time(job, which, at)
+  times_of(job)[which] = at
+  job.times_text = table.concat(job.times, ' ')
+  put(job, 'ti', job.times_text)
 end
 
-local function load_job(id)
-  if JOBS[id] == nil then load_jobs({ id }) end
-  return JOBS[id] or nil
+-- gauge_of returns the weight of all tasks of a run, what of that is done, in part or whole, and the percent.
+local function gauge_of(job)
+  local weight, done, percent = string.match(job.gauge_text, '^(%S+) (%S+) (%S+)$')
+  return weight + 0, done + 0, percent + 0
 end
 
-local function job_text(j)
-  return j.state .. ' ' .. j.run .. ' ' .. j.sequence .. ' ' .. j.count .. ' ' .. j.first .. ' ' .. j.open .. ' '
-    .. j.priority .. ' ' .. j.queued .. ' ' .. j.lease_ms .. ' ' .. j.left .. ' ' .. j.base .. ' '
-    .. j.created .. ' ' .. j.started .. ' ' .. j.planned .. ' ' .. j.playable .. ' ' .. j.finished .. ' '
-    .. j.weight .. ' ' .. j.done .. ' ' .. j.percent .. '\n'
-    .. j.project .. '\n' .. j.upload .. '\n' .. j.source .. '\n' .. j.failure .. '\n' .. j.progress .. '\n'
-    .. j.status .. '\n' .. j.definition .. '\n' .. j.events
+local function set_gauge(job, weight, done, percent)
+  job.gauge_text = weight .. ' ' .. done .. ' ' .. percent
+  put(job, 'g', job.gauge_text)
 end
 
 -- add_event adds an event: type, ms, task index, attempt, reason, message, as far as there are.
 local function add_event(job, kind, index, attempt, reason, message)
-  job.sequence, job.changed = job.sequence + 1, true
+  job.sequence = job.sequence + 1
   local e = kind .. ' ' .. STAMP
-  if index or reason then
-    e = e .. ' ' .. (index or '-') .. ' ' .. (attempt or '-')
-    if reason then e = e .. ' ' .. reason .. ' ' .. string.gsub(string.gsub(message, '\\', '\\\\'), '\n', '\\n') end
+  if index then
+    e = e .. ' ' .. index .. ' ' .. attempt
+  elseif reason then
+    e = e .. ' - -'
   end
-  job.events = job.events == '' and e or job.events .. '\n' .. e
-end
-
--- move_events moves a job's events to its list.
-local function move_events(job)
-  local list = {}
-  for e in string.gmatch(job.events, '[^\n]+') do list[#list + 1] = e end
-  in_chunks(list, 'RPUSH', events_key(job.id))
-  redis.call('LTRIM', events_key(job.id), -MAX_EVENTS, -1)
-  job.base, job.events = job.sequence, ''
+  if reason then e = e .. ' ' .. reason .. ' ' .. message end
+  put(job, 'e' .. job.sequence, e)
+  if job.sequence > MAX_EVENTS then
+    job.drop = job.drop or {}
+    job.drop[#job.drop + 1] = 'e' .. job.sequence - MAX_EVENTS
+  end
 end
 
 local function flush_job(job)
+  local changed = job.sequence ~= job.told
   if job.state ~= job.was then
     if job.was then zrem(index_key(job.project, job.was), job.id) end
     zadd(index_key(job.project, job.state), 0, job.id)
     job.was = job.state
   end
-  if #job.fields > 0 then
-    in_chunks(job.fields, 'HSET', tasks_key(job.id))
-    job.fields = {}
+  if changed then put(job, 'h', head_text(job)) end
+  if #job.put > 0 then
+    in_chunks(job.put, 'HSET', job.key)
+    job.put = {}
   end
-  if job.sequence - job.base > INLINE_EVENTS then move_events(job) end
-  job.text, job.changed = job_text(job), false
-  set(job_key(job.id), job.text)
-  if job.sequence ~= job.told then
+  if job.drop then
+    in_chunks(job.drop, 'HDEL', job.key)
+    job.drop = nil
+  end
+  if changed then
     -- Nobody can watch a job that is new.
-    if job.told > 0 then NOTICES[#NOTICES + 1] = job end
+    if job.told > 0 then redis.call('PUBLISH', job_channel(job.id), 'q ' .. job.sequence) end
     job.told = job.sequence
   end
 end
 
--- subscribed reports of each channel whether somebody listens, as far as this
--- server knows; nil where it doesn't tell.
-local function subscribed(channels)
-  local watched = {}
-  if #channels == 0 then return watched end
-  local counts = redis.pcall('PUBSUB', 'NUMSUB', unpack(channels))
-  if counts.err then return nil end
-  for i = 1, #counts, 2 do watched[counts[i]] = tonumber(counts[i + 1]) > 0 end
-  return watched
-end
-
--- publish_notices tells of the jobs that changed: of an end always, of other
--- changes where somebody listens.
-local function publish_notices()
-  for from = 1, #NOTICES, 1000 do
-    local channels = {}
-    for i = from, math.min(from + 999, #NOTICES) do channels[#channels + 1] = job_channel(NOTICES[i].id) end
-    local watched = subscribed(channels)
-    for i, channel in ipairs(channels) do
-      local job = NOTICES[from + i - 1]
-      if not watched or watched[channel] or job.finished ~= '0' and job.finished ~= 0 then
-        redis.call('PUBLISH', channel, 'q ' .. job.sequence)
-      end
-    end
-  end
-  NOTICES = {}
-end
-
 local function flush()
-  for _, job in ipairs(JOB_ORDER) do
-    if job.changed then flush_job(job) end
-  end
+  for _, job in ipairs(JOB_ORDER) do flush_job(job) end
   settle_projects()
   write_all()
-  publish_notices()
   publish_wakes()
 end
 
@@ -430,146 +413,36 @@ end
 local function move_job(job, by)
   local to = next_state('job', job.state, by)
   if not to then return false end
-  job.state, job.changed = to, true
+  job.state = to
   return true
 end
 
 -- drop_duties ends the duties that only hold for the state a job leaves.
 local function drop_duties(job)
-  zrem(DUTIES, 'PUBLISH|' .. job.id)
-  zrem(DUTIES, 'CLEAN|' .. job.id)
+  append(list_of(ZREMS, DUTIES), 'PUBLISH|' .. job.id, 'CLEAN|' .. job.id)
 end
 
 -- clean_later leaves the duty to remove what no output names.
 local function clean_later(job)
-  local at = NOW + tonumber(job.lease_ms) + CLEAN_AFTER
+  local at = NOW + job.lease_ms + CLEAN_AFTER
   zadd(DUTIES, at, 'CLEAN|' .. job.id)
   due(at)
 end
 
 -- end_job notes how a job ended, once it has moved there.
 local function end_job(job, event, reason, message)
-  job.finished = STAMP
+  set_time(job, FINISHED, STAMP)
   zadd(ENDED, STAMP, job.id)
-  if reason then job.failure = cjson.encode({ reason = reason, message = message }) end
+  if reason then put(job, 'f', cjson.encode({ reason = reason, message = message })) end
   add_event(job, event, nil, nil, reason, message)
   drop_duties(job)
 end
-local MAX_ATTEMPTS_KEPT = 16
--- A task that spoils every machine, or finds none that works, would go round for ever.
-local MAX_MACHINE_FAULTS = 10
-local STATUS = '^' .. string.rep('(%S+) ', 12) .. '(.*)$'
 
-local function member(id, index) return string.format('%s-%05d', id, index) end
-
-local function parse_member(m)
-  local id, index = string.match(m, '^(.*)%-(%d+)$')
-  return id, tonumber(index)
+-- job_row is what a reader needs of a job's changing half.
+local function job_row(key)
+  return redis.call('HMGET', key, 'h', 'p', 'ti', 'g', 'pg', 'f', 'sr')
 end
-
-local function parse_status(raw, definition)
-  local t = { def = definition }
-  t.s, t.run,
-    t.n,            -- newest attempt
-    t.at,           -- when it began; of a DELAYED task, when it wakes
-    t.took,         -- ms until it was done
-    t.last,         -- 1: it was the last of its run
-    t.charged, t.losses,
-    t.spoilt,       -- attempts in a row that a machine spoilt
-    t.waits,        -- tasks that it waits for
-    t.told, t.kept, -- fraction of the attempt, and when that was stored
-    t.by = string.match(raw, STATUS)
-  t.n = tonumber(t.n)
-  return t
-end
-
-local function status_text(t)
-  return t.s .. ' ' .. t.run .. ' ' .. t.n .. ' ' .. t.at .. ' ' .. t.took .. ' ' .. t.last .. ' '
-    .. t.charged .. ' ' .. t.losses .. ' ' .. t.spoilt .. ' ' .. t.waits .. ' ' .. t.told .. ' ' .. t.kept .. ' ' .. t.by
-end
-
-local function new_task(run, definition, waits)
-  return {
-    s = waits and 'BLOCKED' or 'READY', run = run, n = 0, at = 0, took = 0, last = 0, charged = 0, losses = 0, spoilt = 0,
-    waits = waits or 0, told = 0, kept = 0, by = '', def = definition,
-  }
-end
-
-local function load_task(job, index)
-  local t = job.tasks[index]
-  if t then return t end
-  local status, definition = job.status, job.definition
-  if index ~= 0 then status, definition = unpack(redis.call('HMGET', tasks_key(job.id), 's' .. index, 'd' .. index)) end
-  if not status or status == '' then return nil end
-  t = parse_status(status, definition)
-  job.tasks[index] = t
-  return t
-end
-
-local function save_task(job, index, t)
-  job.tasks[index], job.changed = t, true
-  if index == 0 then
-    job.status, job.definition = status_text(t), t.def
-  else
-    append(job.fields, 's' .. index, status_text(t))
-  end
-end
-
--- weight_of is a task's share of its job's progress.
-local function weight_of(t) return tonumber(string.match(t.def, '"w":([%d.eE+-]+)')) or 0 end
-
--- followers_of are the indexes of the tasks that wait for this one.
-local function followers_of(t)
-  if not string.find(t.def, '"nx":', 1, true) then return {} end
-  return cjson.decode(t.def).nx
-end
-
-local function enqueue(job, index)
-  queue_add(job.project, tonumber(job.priority), tonumber(job.queued), member(job.id, index))
-end
-
--- make_ready moves a task to READY by a transition; false if the table forbids it.
-local function make_ready(job, index, t, by)
-  local to = next_state('task', t.s, by)
-  if not to then return false end
-  t.s, t.by, t.at = to, '', 0
-  save_task(job, index, t)
-  enqueue(job, index)
-  return true
-end
-
--- add_tasks appends tasks, given as JSON, in which the tasks that wait are
--- told relative to the first, each followed by how many it waits for.
-local function add_tasks(job, list)
-  local base = tonumber(job.count)
-  local weight = tonumber(job.weight)
-  for i = 1, #list, 2 do
-    local definition, waits = list[i], tonumber(list[i + 1])
-    local index = base + (i - 1) / 2
-    if base > 0 and string.find(definition, '"nx":', 1, true) then
-      local d = cjson.decode(definition)
-      for j, follower in ipairs(d.nx) do d.nx[j] = base + follower end
-      definition = cjson.encode(d)
-    end
-    local t = new_task(job.run, definition, waits > 0 and waits or nil)
-    if index > 0 then append(job.fields, 'd' .. index, definition) end
-    save_task(job, index, t)
-    if t.s == 'READY' then enqueue(job, index) end
-    weight = weight + weight_of(t)
-  end
-  local added = #list / 2
-  job.count, job.open = base + added, job.open + added
-  if weight > 0 then job.weight = string.format('%.17g', weight) end
-end
-
--- start_run puts a job's first task into the queue, in the state PENDING.
-local function start_run(job, definition)
-  job.queued = STAMP
-  add_event(job, 'QUEUED')
-  add_tasks(job, { definition, 0 })
-end
-
-local function held_member(worker, m) return worker .. ' ' .. m end
+-- HELD: what each worker holds, as "<worker> <member>", in the order of these.
 
 -- held_by lists what a worker holds.
 local function held_by(worker)
@@ -582,21 +455,116 @@ local function held_by(worker)
   end
   return list
 end
+local MAX_ATTEMPTS_KEPT = 16
+-- A task that spoils every machine, or finds none that works, would go round for ever.
+local MAX_MACHINE_FAULTS = 10
+local STATUS = '^' .. string.rep('(%S+) ', 14) .. '(.*)$'
+-- LEASED matches the state of a leased task: all before the progress, attempt, weight; fraction, when that was stored,
+-- whether others wait for it, worker.
+local LEASED = '^(LEASED 0 0 %S+ (%S+) %S+ %S+ %S+ %S+ %S+ (%S+)) (%S+) (%S+) (%S+) (.*)$'
+
+local function member(id, index) return string.format('%s-%05d', id, index) end
+
+local function parse_member(m)
+  local n = #m
+  if string.sub(m, n - 5, n - 5) == '-' then return string.sub(m, 1, n - 6), string.sub(m, n - 4) + 0 end
+  local id, index = string.match(m, '^(.*)%-(%d+)$') -- 100,000 or more
+  return id, tonumber(index)
+end
+
+local function parse_task(raw)
+  local t = {}
+  t.s,
+    t.last,         -- 1: it was the last of its run
+    t.ended,        -- when it was done
+    t.run,
+    t.n,            -- newest attempt
+    t.at,           -- when that began; of a DELAYED task, when it wakes
+    t.charged, t.losses,
+    t.spoilt,       -- attempts in a row that a machine spoilt
+    t.waits,        -- for tasks
+    t.weight,       -- its share of the job's progress
+    t.told, t.kept, -- fraction of the attempt, and when that was stored
+    t.follow,       -- 1: f<i> is there
+    t.by = string.match(raw, STATUS)
+  t.n = t.n + 0
+  return t
+end
+
+local function load_task(job, index)
+  local t = job.tasks[index]
+  if not t then
+    local raw = redis.call('HGET', job.key, 's' .. index)
+    if not raw then return nil end
+    t = parse_task(raw)
+    job.tasks[index] = t
+  end
+  return t
+end
+
+local function save_task(job, index, t)
+  job.tasks[index] = t
+  put(job, 's' .. index, t.s .. ' ' .. t.last .. ' ' .. t.ended .. ' ' .. t.run .. ' ' .. t.n .. ' ' .. t.at .. ' '
+    .. t.charged .. ' ' .. t.losses .. ' ' .. t.spoilt .. ' ' .. t.waits .. ' ' .. t.weight .. ' '
+    .. t.told .. ' ' .. t.kept .. ' ' .. t.follow .. ' ' .. t.by)
+end
+
+local function enqueue(job, index)
+  queue_add(job.project, job.priority + 0, times_of(job)[QUEUED] + 0, member(job.id, index))
+end
+
+-- make_ready moves a task to READY by a transition; false if the table forbids it.
+local function make_ready(job, index, t, by)
+  local to = next_state('task', t.s, by)
+  if not to then return false end
+  t.s, t.by, t.at = to, '', 0
+  save_task(job, index, t)
+  enqueue(job, index)
+  return true
+end
+
+-- add_tasks appends tasks, each four values from one on: JSON, weight, how
+-- many it waits for, and which wait for it, all relative to the first.
+local function add_tasks(job, list, from)
+  local base = job.count + 0
+  local index = base
+  local added = 0
+  for i = from, #list, 4 do
+    local weight, waits, followers = list[i + 1], list[i + 2], list[i + 3]
+    added = added + weight
+    put(job, 's' .. index, (waits == '0' and 'READY' or 'BLOCKED') .. ' 0 0 ' .. job.run .. ' 0 0 0 0 0 ' .. waits .. ' '
+      .. weight .. ' 0 0 ' .. (followers == '' and '0 ' or '1 '))
+    put(job, 'd' .. index, list[i])
+    if followers ~= '' then
+      put(job, 'f' .. index, (string.gsub(followers, '%d+', function(n) return string.format('%d', base + n) end)))
+    end
+    if waits == '0' then enqueue(job, index) end
+    index = index + 1
+  end
+  job.count, job.open = index, job.open + index - base
+  if added > 0 then
+    local weight, done, percent = gauge_of(job)
+    set_gauge(job, weight + added, done, percent)
+  end
+end
+
+-- start_run puts a job's first task, as for add_tasks, into the queue.
+local function start_run(job, list, from)
+  set_time(job, QUEUED, STAMP)
+  add_event(job, 'QUEUED')
+  add_tasks(job, list, from)
+end
 
 local function attempts_of(job, index)
-  local raw = redis.call('HGET', tasks_key(job.id), 'a' .. index)
+  local raw = redis.call('HGET', job.key, 'a' .. index)
   return raw and cjson.decode(raw) or {}
 end
 
--- end_lease takes the lease of a task away, and what of its progress isn't done.
-local function end_lease(job, index, t, share)
-  local m = member(job.id, index)
+-- drop_lease takes a lease off all lists.
+local function drop_lease(job, m, worker)
   zrem(LEASES, m)
-  zrem(HELD, held_member(t.by, m))
+  zrem(HELD, worker .. ' ' .. m)
   count_leases(job.project, -1)
-  local weight = weight_of(t)
-  if weight > 0 then job.done = string.format('%.17g', job.done + weight * (share - t.told)) end
-  t.told, t.kept = 0, 0
 end
 
 -- end_attempt takes the lease away and writes down how an attempt without a result ended.
@@ -606,9 +574,14 @@ local function end_attempt(job, index, t, outcome, reason, message, charged)
     n = t.n, by = t.by, at = tonumber(t.at), to = NOW, oc = outcome, rs = reason, ms = message, ch = charged or nil,
   }
   while #list > MAX_ATTEMPTS_KEPT do table.remove(list, 1) end
-  append(job.fields, 'a' .. index, cjson.encode(list))
-  end_lease(job, index, t, 0)
-  job.left, job.changed = 1, true
+  put(job, 'a' .. index, cjson.encode(list))
+  drop_lease(job, member(job.id, index), t.by)
+  if t.told + 0 ~= 0 then
+    local weight, done, percent = gauge_of(job)
+    set_gauge(job, weight, done - t.weight * t.told, percent)
+  end
+  t.by, t.told, t.kept = '', 0, 0
+  job.left = 1
 end
 
 -- ended_as reports whether a worker's attempt ended that way before: the call is a replay.
@@ -621,7 +594,7 @@ end
 
 -- cancel_tasks ends every task of the run that hasn't ended.
 local function cancel_tasks(job)
-  for index = tonumber(job.first), job.count - 1 do
+  for index = job.first + 0, job.count - 1 do
     local t = load_task(job, index)
     local to = next_state('task', t.s, 'cancel')
     if to then
@@ -633,7 +606,7 @@ local function cancel_tasks(job)
         end_attempt(job, index, t, 'CANCELED')
         WAKES.WORKER = true
       end
-      t.s, t.by, t.at = to, '', 0
+      t.s, t.at = to, 0
       save_task(job, index, t)
     end
   end
@@ -678,70 +651,24 @@ local function leased_task(m)
   if t and t.s == 'LEASED' then return job, index, t end
 end
 
--- lease_rows are leases as a reader needs them, from a list of {member,
--- deadline}; call it after flush: {member, attempt, deadline, definition,
--- status, attempts JSON, job, spec JSON, probe JSON, plan JSON}.
-local function lease_rows(leases)
-  local keys, rows = {}, {}
-  for i, l in ipairs(leases) do
-    local id, index = parse_member(l[1])
-    local job = load_job(id)
-    local t = load_task(job, index)
-    local attempts = t.n > 1 and redis.call('HGET', tasks_key(id), 'a' .. index) or ''
-    rows[i] = { l[1], t.n, l[2], t.def, status_text(t), attempts, job.text or job_text(job), '', '', '' }
-    keys[3 * i - 2], keys[3 * i - 1], keys[3 * i] = spec_key(id), probe_key(id), plan_key(id)
+-- lease_row is a lease as a reader needs it: {member, attempt, deadline,
+-- definition, state, attempts JSON, job row, spec JSON, probe JSON, plan JSON};
+-- call it after flush.
+local function lease_row(m, attempt, deadline)
+  local id, index = parse_member(m)
+  local job, status, definition = load_job(id, 's' .. index, 'd' .. index)
+  local row = {
+    m, attempt, deadline, definition, status, '',
+    { head_text(job), job.project, job.times_text, job.gauge_text, '', '', '' }, redis.call('GET', spec_key(id)), '', '',
+  }
+  -- Of a job that starts there is no more to read, unless its source was uploaded.
+  if index > 0 or attempt > 1 or job.uploaded ~= '0' then
+    local v = redis.call('HMGET', job.key, 'a' .. index, 'pg', 'sr')
+    row[6], row[7][5], row[7][7] = v[1] or '', v[2] or '', v[3] or ''
+    v = redis.call('MGET', probe_key(id), plan_key(id))
+    row[9], row[10] = v[1] or '', v[2] or ''
   end
-  local values = read(keys)
-  for i, row in ipairs(rows) do
-    row[8], row[9], row[10] = values[3 * i - 2] or '', values[3 * i - 1] or '', values[3 * i] or ''
-  end
-  return rows
-end
--- Workers: one string each, and their place in WORKERS by when they were last
--- seen. Lines: numbers; machine, version and encoders; then the answers to its
--- newest claims that gave it tasks, each the request and the leases.
-local ANSWERS_KEPT = 4
-
-local function parse_worker(id, raw)
-  local w = { id = id, answers = '' }
-  local head
-  head, w.machine, w.version, w.encoders, w.answers = string.match(raw, '^([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n(.*)$')
-  w.session, w.draining, w.attached, w.seen, w.slots, w.cpus =
-    string.match(head, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
-  return w
-end
-
-local function load_worker(id)
-  local raw = redis.call('GET', worker_key(id))
-  return raw and parse_worker(id, raw) or nil
-end
-
-local function save_worker(w)
-  set(worker_key(w.id), w.session .. ' ' .. w.draining .. ' ' .. w.attached .. ' ' .. w.seen .. ' ' .. w.slots .. ' '
-    .. w.cpus .. '\n' .. w.machine .. '\n' .. w.version .. '\n' .. w.encoders .. '\n' .. w.answers)
-end
-
--- keep_answer keeps what a claim gave, as {member, attempt, ...}, in place of the oldest that is kept.
-local function keep_answer(w, request, leases)
-  local kept, n = request .. ' ' .. table.concat(leases, ' ') .. '\n', 1
-  for line in string.gmatch(w.answers, '[^\n]+\n') do
-    if n == ANSWERS_KEPT then break end
-    kept, n = kept .. line, n + 1
-  end
-  w.answers = kept
-end
-
--- answer_of returns what a claim gave, nil if that isn't kept.
-local function answer_of(w, request)
-  local from, to = string.find('\n' .. w.answers, '\n' .. request .. ' ', 1, true)
-  return from and string.match(w.answers, '^[^\n]*', to)
-end
-
--- forget_worker removes a worker that holds nothing.
-local function forget_worker(id, machine)
-  del(worker_key(id))
-  zrem(WORKERS, id)
-  if machine and machine ~= '' then redis.call('SREM', machine_workers_key(machine), id) end
+  return row
 end
 -- Machines: JSON by id in one hash; there are few, and their limit is over all.
 
@@ -761,17 +688,14 @@ end
 local function save_machine(key, m)
   redis.call('HSET', key, m.id, cjson.encode(m))
 end
-local id, machine = ARGV[2], ARGV[3]
-local before = load_worker(id)
+local worker, machine = ARGV[2], ARGV[3]
 local session = redis.call('INCR', KEYS[15])
-save_worker({
-  id = id, session = session, draining = (before and before.draining == '1' or ARGV[8] == '1') and 1 or 0, attached = 1,
-  seen = before and before.seen or STAMP, slots = ARGV[5], cpus = ARGV[6], machine = machine, version = ARGV[4],
-  encoders = ARGV[7], answers = before and before.answers or '',
-})
-zadd(WORKERS, STAMP, id)
+local draining, first_seen = unpack(redis.call('HMGET', KEYS[14], 'dr', 'fs'))
+redis.call('HSET', KEYS[14], 'mid', machine, 'ver', ARGV[4], 'sl', ARGV[5], 'cpu', ARGV[6], 'enc', ARGV[7],
+  'dr', (draining == '1' or ARGV[8] == '1') and '1' or '0', 'se', session, 'at', '1', 'fs', first_seen or STAMP)
+zadd(WORKERS, STAMP, worker)
 if KEYS[17] then
-  redis.call('SADD', KEYS[17], id)
+  redis.call('SADD', KEYS[17], worker)
   local m = load_machine(KEYS[16], machine)
   if m then
     -- The worker may be here before the provider's answer to the create.
@@ -784,20 +708,19 @@ local holds = {}
 for i = 12, #ARGV, 2 do holds[ARGV[i]] = tonumber(ARGV[i + 1]) end
 local deadline = score_text(NOW + tonumber(ARGV[9]))
 local kept = {}
-for _, m in ipairs(held_by(id)) do
+for _, m in ipairs(held_by(worker)) do
   local job, index, t = leased_task(m)
   if not job then
-    zrem(HELD, held_member(id, m))
+    zrem(HELD, worker .. ' ' .. m)
   elseif holds[m] == t.n then
     zadd(LEASES, deadline, m)
-    kept[#kept + 1] = { m, deadline }
+    append(kept, m, t.n)
   else
     return_task(job, index, t, 'release', 'RELEASED', ARGV[10], ARGV[11])
   end
 end
 flush()
 
-local out = lease_rows(kept)
-table.insert(out, 1, session)
-table.insert(out, 1, '')
+local out = { '', session }
+for i = 1, #kept, 2 do out[#out + 1] = lease_row(kept[i], kept[i + 1], deadline) end
 return out

@@ -3,12 +3,7 @@
 -- ARGV  prefix, worker id
 -- Returns  {''} | {'WORKER_NOT_FOUND'}
 -- Replay   the same, without a wake-up.
--- Workers: one string each, and their place in WORKERS by when they were last
--- seen. Lines: numbers; machine, version and encoders; then the answers to its
--- newest claims that gave it tasks, each the request and the leases.
--- A script reads and decides first and writes last, all records in one MSET
--- and each sorted set in one ZADD: however many requests one call has, it
--- costs few commands; and a script that fails in between changed nothing.
+-- Wake-ups are collected and published once, at the end of a script.
 -- NOW is the time of this script in milliseconds: Redis's clock, and what
 -- tests moved it by. STAMP is NOW as text.
 -- Every script gets these keys first, and the deployment's prefix (its hash
@@ -19,10 +14,8 @@ local CLOCK, SWEEP, LEASES, DELAYED, DUTIES, UPLOADS, WORKERS = unpack(KEYS, 1, 
 local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
 local PREFIX = ARGV[1]
 
-local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a job
+local function job_key(id) return PREFIX .. 'j:' .. id end -- hash: what changes of a job, its tasks and events
 local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
-local function tasks_key(id) return PREFIX .. 't:' .. id end -- hash: its tasks but the first, attempts that failed
-local function events_key(id) return PREFIX .. 'e:' .. id end -- list: its older events
 local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
 local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
 local function result_key(id, index) return PREFIX .. 'r:' .. id .. '-' .. index end -- JSON, of a task
@@ -41,100 +34,6 @@ local function read_clock()
 end
 local NOW = read_clock()
 local STAMP = string.format('%.0f', NOW)
-local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
-
-local function append(list, a, b)
-  local n = #list
-  list[n + 1], list[n + 2] = a, b
-end
-
-local function list_of(lists, key)
-  local list = lists[key]
-  if not list then
-    list = {}
-    lists[key] = list
-  end
-  return list
-end
-
-local function set(key, value) append(SETS, key, value) end
-local function del(key) append(DELS, key) end
-local function zadd(key, score, member) append(list_of(ZADDS, key), score, member) end
-local function zrem(key, member) append(list_of(ZREMS, key), member) end
-
--- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
-local function in_chunks(list, ...)
-  local command = { ... }
-  local n = #command
-  for from = 1, #list, 2000 do
-    for i = n + 1, #command do command[i] = nil end
-    for i = from, math.min(from + 1999, #list) do command[#command + 1] = list[i] end
-    redis.call(unpack(command))
-  end
-end
-
--- read is MGET of any number of keys.
-local function read(keys)
-  local values = {}
-  for from = 1, #keys, 2000 do
-    local some = redis.call('MGET', unpack(keys, from, math.min(from + 1999, #keys)))
-    for i = 1, #some do values[from + i - 1] = some[i] end
-  end
-  return values
-end
-
--- write_all writes what was noted. What is removed from a sorted set and added to it stays.
-local function write_all()
-  in_chunks(DELS, 'DEL')
-  in_chunks(SETS, 'MSET')
-  for key, list in pairs(ZREMS) do in_chunks(list, 'ZREM', key) end
-  for key, list in pairs(ZADDS) do in_chunks(list, 'ZADD', key) end
-  SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
-end
-local ANSWERS_KEPT = 4
-
-local function parse_worker(id, raw)
-  local w = { id = id, answers = '' }
-  local head
-  head, w.machine, w.version, w.encoders, w.answers = string.match(raw, '^([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n(.*)$')
-  w.session, w.draining, w.attached, w.seen, w.slots, w.cpus =
-    string.match(head, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
-  return w
-end
-
-local function load_worker(id)
-  local raw = redis.call('GET', worker_key(id))
-  return raw and parse_worker(id, raw) or nil
-end
-
-local function save_worker(w)
-  set(worker_key(w.id), w.session .. ' ' .. w.draining .. ' ' .. w.attached .. ' ' .. w.seen .. ' ' .. w.slots .. ' '
-    .. w.cpus .. '\n' .. w.machine .. '\n' .. w.version .. '\n' .. w.encoders .. '\n' .. w.answers)
-end
-
--- keep_answer keeps what a claim gave, as {member, attempt, ...}, in place of the oldest that is kept.
-local function keep_answer(w, request, leases)
-  local kept, n = request .. ' ' .. table.concat(leases, ' ') .. '\n', 1
-  for line in string.gmatch(w.answers, '[^\n]+\n') do
-    if n == ANSWERS_KEPT then break end
-    kept, n = kept .. line, n + 1
-  end
-  w.answers = kept
-end
-
--- answer_of returns what a claim gave, nil if that isn't kept.
-local function answer_of(w, request)
-  local from, to = string.find('\n' .. w.answers, '\n' .. request .. ' ', 1, true)
-  return from and string.match(w.answers, '^[^\n]*', to)
-end
-
--- forget_worker removes a worker that holds nothing.
-local function forget_worker(id, machine)
-  del(worker_key(id))
-  zrem(WORKERS, id)
-  if machine and machine ~= '' then redis.call('SREM', machine_workers_key(machine), id) end
-end
--- Wake-ups are collected and published once, at the end of a script.
 local WAKES = {}
 local EARLIEST -- the earliest deadline that this script set
 
@@ -153,12 +52,10 @@ local function publish_wakes()
   for wake in pairs(WAKES) do redis.call('PUBLISH', WAKE_CHANNEL, wake) end
   WAKES, EARLIEST = {}, nil
 end
-local w = load_worker(ARGV[2])
-if not w then return { 'WORKER_NOT_FOUND' } end
-if w.draining ~= '1' then
-  w.draining = 1
-  save_worker(w)
-  write_all()
+local draining = redis.call('HGET', KEYS[14], 'dr')
+if not draining then return { 'WORKER_NOT_FOUND' } end
+if draining ~= '1' then
+  redis.call('HSET', KEYS[14], 'dr', '1')
   WAKES.WORKER = true
   publish_wakes()
 end

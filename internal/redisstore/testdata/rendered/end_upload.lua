@@ -5,16 +5,19 @@
 --          'UPLOAD_ABORTED' | 'UPLOAD_SIZE_MISMATCH'}
 -- Replay   an upload that ended the same way is returned as it is.
 -- Uploads: one hash each.
--- Jobs: one string each, which changes as a whole: a line of numbers, a line
--- each of project, upload, source, failure and progress, two of the first
--- task, then the newest events. Jobs are loaded once per script, changed in
--- memory and written back by flush: however many changes, one value and one notice.
+-- Jobs: a hash each. Redis searches a small hash from its beginning, so the
+-- fields that most scripts need come first and hold many values each:
+-- h state, run, sequence, open, lease ms, left, count, first, priority,
+-- uploaded; p project; s0 its first task; ti when it was created, queued,
+-- started, planned, playable, finished; g weight, done, percent. Then what
+-- fewer need: tasks (see task.lua), e<n> its newest 1,000 events, pg progress,
+-- f failure JSON, up its upload, sr size and etag of its source.
 --
--- What isn't changed stays the text that it was read as: numbers that are
--- reckoned with are passed through tonumber where they are.
--- A script reads and decides first and writes last, all records in one MSET
--- and each sorted set in one ZADD: however many requests one call has, it
--- costs few commands; and a script that fails in between changed nothing.
+-- A job is loaded once per script, changed in memory and written back by
+-- flush: however many changes, one HSET and one notice.
+-- A script reads and decides first and writes last, each sorted set in one
+-- command, however many requests the call has; and a script that fails in
+-- between changed nothing.
 -- NOW is the time of this script in milliseconds: Redis's clock, and what
 -- tests moved it by. STAMP is NOW as text.
 -- Every script gets these keys first, and the deployment's prefix (its hash
@@ -25,10 +28,8 @@ local CLOCK, SWEEP, LEASES, DELAYED, DUTIES, UPLOADS, WORKERS = unpack(KEYS, 1, 
 local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
 local PREFIX = ARGV[1]
 
-local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a job
+local function job_key(id) return PREFIX .. 'j:' .. id end -- hash: what changes of a job, its tasks and events
 local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
-local function tasks_key(id) return PREFIX .. 't:' .. id end -- hash: its tasks but the first, attempts that failed
-local function events_key(id) return PREFIX .. 'e:' .. id end -- list: its older events
 local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
 local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
 local function result_key(id, index) return PREFIX .. 'r:' .. id .. '-' .. index end -- JSON, of a task
@@ -70,12 +71,16 @@ local function zrem(key, member) append(list_of(ZREMS, key), member) end
 
 -- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
 local function in_chunks(list, ...)
-  local command = { ... }
-  local n = #command
+  local a, b, c = ...
   for from = 1, #list, 2000 do
-    for i = n + 1, #command do command[i] = nil end
-    for i = from, math.min(from + 1999, #list) do command[#command + 1] = list[i] end
-    redis.call(unpack(command))
+    local to = math.min(from + 1999, #list)
+    if c then
+      redis.call(a, b, c, unpack(list, from, to))
+    elseif b then
+      redis.call(a, b, unpack(list, from, to))
+    else
+      redis.call(a, unpack(list, from, to))
+    end
   end
 end
 
@@ -275,148 +280,127 @@ local function next_state(machine, from, by)
   return row and row[by]
 end
 local MAX_EVENTS = 1000
-local INLINE_EVENTS = 24 -- that a job keeps itself; more than these move to its list
 -- Later than any URL that was signed for a lease: they live 5 minutes longer than it.
 local CLEAN_AFTER = 6 * 60 * 1000
-local LINES = '^([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n([^\n]*)\n(.*)$'
-local HEAD = '^' .. string.rep('(%S+) ', 18) .. '(%S+)$'
-local JOBS, JOB_ORDER, NOTICES = {}, {}, {}
+local JOBS, JOB_ORDER = {}, {}
 
-local function remember(job)
-  JOBS[job.id] = job
+local function put(job, field, value)
+  local list = job.put
+  local n = #list
+  list[n + 1], list[n + 2] = field, value
+end
+
+local HEAD = '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$'
+
+-- load_job returns a job, nil if there is none; and up to two other fields of
+-- it, if it wasn't loaded before.
+local function load_job(id, field, other)
+  local job = JOBS[id]
+  if job then
+    if not field then return job end
+    local v = redis.call('HMGET', job.key, field, other or field)
+    return job, v[1], v[2]
+  end
+  local key = job_key(id)
+  local v
+  if field then
+    v = redis.call('HMGET', key, 'h', 'p', 'ti', 'g', field, other or field)
+  else
+    v = redis.call('HMGET', key, 'h', 'p', 'ti', 'g')
+  end
+  if not v[1] then return nil end
+  local state, run, sequence, open, lease_ms, left, count, first, priority, uploaded = string.match(v[1], HEAD)
+  sequence = sequence + 0
+  job = {
+    id = id, key = key, project = v[2], state = state, was = state, run = run, sequence = sequence, told = sequence,
+    open = open + 0,         -- tasks of the run that aren't done
+    lease_ms = lease_ms + 0, -- the longest that was given
+    left = left,             -- 1: an attempt that wasn't accepted may have left objects
+    count = count,           -- of tasks over all runs
+    first = first,           -- index of the run's first task
+    priority = priority,
+    uploaded = uploaded,     -- 1: up names its upload
+    times_text = v[3], gauge_text = v[4], put = {}, tasks = {},
+  }
+  JOBS[id] = job
   JOB_ORDER[#JOB_ORDER + 1] = job
-  return job
+  return job, v[5], v[6]
 end
 
-local function parse_job(id, raw)
-  local j = { id = id, tasks = {}, fields = {} }
-  local head
-  head, j.project, j.upload, j.source, j.failure, j.progress, j.status, j.definition, j.events = string.match(raw, LINES)
-  j.state, j.run, j.sequence,
-    j.count, j.first, j.open,          -- tasks over all runs; the run's first; those of it that aren't done
-    j.priority, j.queued,              -- when; 0 if its source never came
-    j.lease_ms, j.left,                -- the longest lease; 1 if an attempt that wasn't accepted may have left objects
-    j.base,                            -- events that the list has, or had
-    j.created, j.started, j.planned, j.playable, j.finished,
-    j.weight, j.done, j.percent = string.match(head, HEAD) -- of the run: of all tasks, what of that is done
-  j.sequence, j.open = tonumber(j.sequence), tonumber(j.open)
-  j.was, j.told = j.state, j.sequence
-  return remember(j)
+local function head_text(j)
+  return j.state .. ' ' .. j.run .. ' ' .. j.sequence .. ' ' .. j.open .. ' ' .. j.lease_ms .. ' ' .. j.left .. ' '
+    .. j.count .. ' ' .. j.first .. ' ' .. j.priority .. ' ' .. j.uploaded
 end
 
-local function new_job(id, state, project, priority, upload)
-  return remember({
-    id = id, state = state, run = 1, sequence = 0, count = 0, first = 0, open = 0, priority = priority, queued = 0,
-    lease_ms = 0, left = 0, base = 0, created = STAMP, started = 0, planned = 0, playable = 0, finished = 0,
-    weight = 0, done = 0, percent = 0, project = project, upload = upload, source = '', failure = '', progress = '',
-    status = '', definition = '', events = '', tasks = {}, fields = {}, told = 0,
-  })
+-- The places in the times of a job.
+local QUEUED, STARTED, PLANNED, PLAYABLE, FINISHED = 2, 3, 4, 5, 6
+
+local function times_of(job)
+  if not job.times then job.times = { string.match(job.times_text, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$') } end
+  return job.times
 end
 
--- load_jobs reads jobs at once, so that load_job finds them.
-local function load_jobs(ids)
-  local missing, keys = {}, {}
-  for _, id in ipairs(ids) do
-    if JOBS[id] == nil then
-      JOBS[id] = false
-      missing[#missing + 1] = id
-      keys[#keys + 1] = job_key(id)
-    end
-  end
-  for i, raw in ipairs(read(keys)) do
-    if raw then parse_job(missing[i], raw) end
-  end
+local function set_time(job, which, at)
+  times_of(job)[which] = at
+  job.times_text = table.concat(job.times, ' ')
+  put(job, 'ti', job.times_text)
 end
 
-local function load_job(id)
-  if JOBS[id] == nil then load_jobs({ id }) end
-  return JOBS[id] or nil
+-- gauge_of returns the weight of all tasks of a run, what of that is done, in part or whole, and the percent.
+local function gauge_of(job)
+  local weight, done, percent = string.match(job.gauge_text, '^(%S+) (%S+) (%S+)$')
+  return weight + 0, done + 0, percent + 0
 end
 
-local function job_text(j)
-  return j.state .. ' ' .. j.run .. ' ' .. j.sequence .. ' ' .. j.count .. ' ' .. j.first .. ' ' .. j.open .. ' '
-    .. j.priority .. ' ' .. j.queued .. ' ' .. j.lease_ms .. ' ' .. j.left .. ' ' .. j.base .. ' '
-    .. j.created .. ' ' .. j.started .. ' ' .. j.planned .. ' ' .. j.playable .. ' ' .. j.finished .. ' '
-    .. j.weight .. ' ' .. j.done .. ' ' .. j.percent .. '\n'
-    .. j.project .. '\n' .. j.upload .. '\n' .. j.source .. '\n' .. j.failure .. '\n' .. j.progress .. '\n'
-    .. j.status .. '\n' .. j.definition .. '\n' .. j.events
+local function set_gauge(job, weight, done, percent)
+  job.gauge_text = weight .. ' ' .. done .. ' ' .. percent
+  put(job, 'g', job.gauge_text)
 end
 
 -- add_event adds an event: type, ms, task index, attempt, reason, message, as far as there are.
 local function add_event(job, kind, index, attempt, reason, message)
-  job.sequence, job.changed = job.sequence + 1, true
+  job.sequence = job.sequence + 1
   local e = kind .. ' ' .. STAMP
-  if index or reason then
-    e = e .. ' ' .. (index or '-') .. ' ' .. (attempt or '-')
-    if reason then e = e .. ' ' .. reason .. ' ' .. string.gsub(string.gsub(message, '\\', '\\\\'), '\n', '\\n') end
+  if index then
+    e = e .. ' ' .. index .. ' ' .. attempt
+  elseif reason then
+    e = e .. ' - -'
   end
-  job.events = job.events == '' and e or job.events .. '\n' .. e
-end
-
--- move_events moves a job's events to its list.
-local function move_events(job)
-  local list = {}
-  for e in string.gmatch(job.events, '[^\n]+') do list[#list + 1] = e end
-  in_chunks(list, 'RPUSH', events_key(job.id))
-  redis.call('LTRIM', events_key(job.id), -MAX_EVENTS, -1)
-  job.base, job.events = job.sequence, ''
+  if reason then e = e .. ' ' .. reason .. ' ' .. message end
+  put(job, 'e' .. job.sequence, e)
+  if job.sequence > MAX_EVENTS then
+    job.drop = job.drop or {}
+    job.drop[#job.drop + 1] = 'e' .. job.sequence - MAX_EVENTS
+  end
 end
 
 local function flush_job(job)
+  local changed = job.sequence ~= job.told
   if job.state ~= job.was then
     if job.was then zrem(index_key(job.project, job.was), job.id) end
     zadd(index_key(job.project, job.state), 0, job.id)
     job.was = job.state
   end
-  if #job.fields > 0 then
-    in_chunks(job.fields, 'HSET', tasks_key(job.id))
-    job.fields = {}
+  if changed then put(job, 'h', head_text(job)) end
+  if #job.put > 0 then
+    in_chunks(job.put, 'HSET', job.key)
+    job.put = {}
   end
-  if job.sequence - job.base > INLINE_EVENTS then move_events(job) end
-  job.text, job.changed = job_text(job), false
-  set(job_key(job.id), job.text)
-  if job.sequence ~= job.told then
+  if job.drop then
+    in_chunks(job.drop, 'HDEL', job.key)
+    job.drop = nil
+  end
+  if changed then
     -- Nobody can watch a job that is new.
-    if job.told > 0 then NOTICES[#NOTICES + 1] = job end
+    if job.told > 0 then redis.call('PUBLISH', job_channel(job.id), 'q ' .. job.sequence) end
     job.told = job.sequence
   end
 end
 
--- subscribed reports of each channel whether somebody listens, as far as this
--- server knows; nil where it doesn't tell.
-local function subscribed(channels)
-  local watched = {}
-  if #channels == 0 then return watched end
-  local counts = redis.pcall('PUBSUB', 'NUMSUB', unpack(channels))
-  if counts.err then return nil end
-  for i = 1, #counts, 2 do watched[counts[i]] = tonumber(counts[i + 1]) > 0 end
-  return watched
-end
-
--- publish_notices tells of the jobs that changed: of an end always, of other
--- changes where somebody listens.
-local function publish_notices()
-  for from = 1, #NOTICES, 1000 do
-    local channels = {}
-    for i = from, math.min(from + 999, #NOTICES) do channels[#channels + 1] = job_channel(NOTICES[i].id) end
-    local watched = subscribed(channels)
-    for i, channel in ipairs(channels) do
-      local job = NOTICES[from + i - 1]
-      if not watched or watched[channel] or job.finished ~= '0' and job.finished ~= 0 then
-        redis.call('PUBLISH', channel, 'q ' .. job.sequence)
-      end
-    end
-  end
-  NOTICES = {}
-end
-
 local function flush()
-  for _, job in ipairs(JOB_ORDER) do
-    if job.changed then flush_job(job) end
-  end
+  for _, job in ipairs(JOB_ORDER) do flush_job(job) end
   settle_projects()
   write_all()
-  publish_notices()
   publish_wakes()
 end
 
@@ -424,30 +408,34 @@ end
 local function move_job(job, by)
   local to = next_state('job', job.state, by)
   if not to then return false end
-  job.state, job.changed = to, true
+  job.state = to
   return true
 end
 
 -- drop_duties ends the duties that only hold for the state a job leaves.
 local function drop_duties(job)
-  zrem(DUTIES, 'PUBLISH|' .. job.id)
-  zrem(DUTIES, 'CLEAN|' .. job.id)
+  append(list_of(ZREMS, DUTIES), 'PUBLISH|' .. job.id, 'CLEAN|' .. job.id)
 end
 
 -- clean_later leaves the duty to remove what no output names.
 local function clean_later(job)
-  local at = NOW + tonumber(job.lease_ms) + CLEAN_AFTER
+  local at = NOW + job.lease_ms + CLEAN_AFTER
   zadd(DUTIES, at, 'CLEAN|' .. job.id)
   due(at)
 end
 
 -- end_job notes how a job ended, once it has moved there.
 local function end_job(job, event, reason, message)
-  job.finished = STAMP
+  set_time(job, FINISHED, STAMP)
   zadd(ENDED, STAMP, job.id)
-  if reason then job.failure = cjson.encode({ reason = reason, message = message }) end
+  if reason then put(job, 'f', cjson.encode({ reason = reason, message = message })) end
   add_event(job, event, nil, nil, reason, message)
   drop_duties(job)
+end
+
+-- job_row is what a reader needs of a job's changing half.
+local function job_row(key)
+  return redis.call('HMGET', key, 'h', 'p', 'ti', 'g', 'pg', 'f', 'sr')
 end
 
 -- upload_row is what a reader needs: state, job, project, JSON, created, expires.

@@ -16,9 +16,9 @@
 -- until one of them ends. TURNS has the limit that the last claim told, the
 -- number of leases of each project (r<project>), and the tag that was served
 -- last at each priority (v<band>).
--- A script reads and decides first and writes last, all records in one MSET
--- and each sorted set in one ZADD: however many requests one call has, it
--- costs few commands; and a script that fails in between changed nothing.
+-- A script reads and decides first and writes last, each sorted set in one
+-- command, however many requests the call has; and a script that fails in
+-- between changed nothing.
 -- NOW is the time of this script in milliseconds: Redis's clock, and what
 -- tests moved it by. STAMP is NOW as text.
 -- Every script gets these keys first, and the deployment's prefix (its hash
@@ -29,10 +29,8 @@ local CLOCK, SWEEP, LEASES, DELAYED, DUTIES, UPLOADS, WORKERS = unpack(KEYS, 1, 
 local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
 local PREFIX = ARGV[1]
 
-local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a job
+local function job_key(id) return PREFIX .. 'j:' .. id end -- hash: what changes of a job, its tasks and events
 local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
-local function tasks_key(id) return PREFIX .. 't:' .. id end -- hash: its tasks but the first, attempts that failed
-local function events_key(id) return PREFIX .. 'e:' .. id end -- list: its older events
 local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
 local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
 local function result_key(id, index) return PREFIX .. 'r:' .. id .. '-' .. index end -- JSON, of a task
@@ -74,12 +72,16 @@ local function zrem(key, member) append(list_of(ZREMS, key), member) end
 
 -- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
 local function in_chunks(list, ...)
-  local command = { ... }
-  local n = #command
+  local a, b, c = ...
   for from = 1, #list, 2000 do
-    for i = n + 1, #command do command[i] = nil end
-    for i = from, math.min(from + 1999, #list) do command[#command + 1] = list[i] end
-    redis.call(unpack(command))
+    local to = math.min(from + 1999, #list)
+    if c then
+      redis.call(a, b, c, unpack(list, from, to))
+    elseif b then
+      redis.call(a, b, unpack(list, from, to))
+    else
+      redis.call(a, unpack(list, from, to))
+    end
   end
 end
 

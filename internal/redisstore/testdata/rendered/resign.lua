@@ -14,10 +14,8 @@ local CLOCK, SWEEP, LEASES, DELAYED, DUTIES, UPLOADS, WORKERS = unpack(KEYS, 1, 
 local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
 local PREFIX = ARGV[1]
 
-local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a job
+local function job_key(id) return PREFIX .. 'j:' .. id end -- hash: what changes of a job, its tasks and events
 local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
-local function tasks_key(id) return PREFIX .. 't:' .. id end -- hash: its tasks but the first, attempts that failed
-local function events_key(id) return PREFIX .. 'e:' .. id end -- list: its older events
 local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
 local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
 local function result_key(id, index) return PREFIX .. 'r:' .. id .. '-' .. index end -- JSON, of a task
