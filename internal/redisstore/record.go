@@ -173,14 +173,13 @@ func decodeJob(id string, row []any, rawSpec string) (pipeline.Job, error) {
 		return pipeline.Job{}, internalError("read a job", strconv.ErrRange)
 	}
 
-	head, times, gauge := fields(asString(row[0]), 10), fields(asString(row[2]), 6), fields(asString(row[3]), 3)
+	head, gauge := fields(asString(row[0]), 10), fields(asString(row[3]), 3)
 	j := pipeline.Job{
 		ID: id, State: pipeline.JobState(head[0]), Project: asString(row[1]), Priority: int(asInt(head[8])),
-		Run: int(asInt(head[1])), Sequence: asInt(head[2]),
-		Times: pipeline.JobTimes{
-			Created: asTime(times[0]), Queued: asTime(times[1]), Started: asTime(times[2]),
-			Planned: asTime(times[3]), Playable: asTime(times[4]), Finished: asTime(times[5]),
-		},
+		Run: int(asInt(head[1])), Sequence: asInt(head[2]), Times: decodeTimes(asString(row[2])),
+	}
+	if j.State == pipeline.JobCompleted {
+		j.Times.Playable = j.Times.Finished
 	}
 
 	var spec jobSpec
@@ -199,6 +198,9 @@ func decodeJob(id string, row []any, rawSpec string) (pipeline.Job, error) {
 
 	j.Progress = decodeProgress(asString(row[4]))
 	j.Progress.Percent = asFloat(gauge[2])
+	if j.State == pipeline.JobCompleted {
+		j.Progress.Percent = 100
+	}
 
 	if j.State.Terminal() {
 		j.Progress.ETA = 0
@@ -209,6 +211,30 @@ func decodeJob(id string, row []any, rawSpec string) (pipeline.Job, error) {
 	}
 
 	return j, nil
+}
+
+// decodeTimes reads the times of a job: a letter and milliseconds each.
+func decodeTimes(raw string) pipeline.JobTimes {
+	var t pipeline.JobTimes
+
+	for f := range strings.FieldsSeq(raw) {
+		at := asTime(f[1:])
+
+		switch f[0] {
+		case 'c':
+			t.Created = at
+		case 'q':
+			t.Queued = at
+		case 's':
+			t.Started = at
+		case 'p':
+			t.Planned = at
+		case 'f':
+			t.Finished = at
+		}
+	}
+
+	return t
 }
 
 // decodeResults adds probe and plan to a job, and outputs from one of their two forms.

@@ -101,10 +101,11 @@ func (s *Store) readWorkers(ctx context.Context, id string) ([]pipeline.Worker, 
 		}
 
 		r := asList(row[2])
+		state := fields(asString(r[6]), 3)
 		w := pipeline.Worker{
 			ID: asString(row[0]), LastSeen: asTime(row[1]), MachineID: asString(r[0]), Version: asString(r[1]),
-			Slots: int(asInt(r[2])), CPUs: int(asInt(r[3])), Draining: asString(r[5]) == "1", Session: asInt(r[6]),
-			Attached: asString(r[7]) == "1", FirstSeen: asTime(r[8]),
+			Slots: int(asInt(r[2])), CPUs: int(asInt(r[3])), FirstSeen: asTime(r[5]),
+			Session: asInt(state[0]), Draining: state[1] == "1", Attached: state[2] == "1",
 		}
 
 		if err := decode(asString(r[4]), &w.Encoders); err != nil {

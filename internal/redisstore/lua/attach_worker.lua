@@ -7,12 +7,14 @@
 -- Returns  {'', session, lease row (see task.lua), ...}
 -- Replay   the next session; the same leases.
 -- $include(task.lua)
+-- $include(worker.lua)
 -- $include(machine.lua)
 local worker, machine = ARGV[2], ARGV[3]
 local session = redis.call('INCR', KEYS[15])
-local draining, first_seen = unpack(redis.call('HMGET', KEYS[14], 'dr', 'fs'))
-redis.call('HSET', KEYS[14], 'mid', machine, 'ver', ARGV[4], 'sl', ARGV[5], 'cpu', ARGV[6], 'enc', ARGV[7],
-  'dr', (draining == '1' or ARGV[8] == '1') and '1' or '0', 'se', session, 'at', '1', 'fs', first_seen or STAMP)
+local state, first_seen = unpack(redis.call('HMGET', KEYS[14], 'v', 'fs'))
+local draining = ARGV[8] == '1' or state and select(2, parse_worker(state)) == '1'
+redis.call('HSET', KEYS[14], 'v', worker_state(session, draining and 1 or 0, 1), 'mid', machine, 'ver', ARGV[4], 'sl', ARGV[5], 'cpu', ARGV[6], 'enc', ARGV[7],
+  'fs', first_seen or STAMP)
 zadd(WORKERS, STAMP, worker)
 if KEYS[17] then
   redis.call('SADD', KEYS[17], worker)

@@ -14,17 +14,23 @@ local requests = read_requests(1)
 local TO = next_state('task', 'READY', 'lease')
 local workers, answers, rows = {}, {}, {}
 
+-- worker_of returns a worker's state, and its answers to the newest two claims that gave it tasks.
+local function worker_of(key)
+  local v = redis.call('HMGET', key, 'v', 'rq')
+  local newest, older = string.match(v[2] or '', '^([^\n]*)\n(.*)$')
+  return { key = key, state = v[1], newest = newest or '', older = older or '' }
+end
+
 local wanted, limit = 0
 for _, r in ipairs(requests) do
   local id = r[1]
-  local w = workers[id] or redis.call('HMGET', KEYS[r.k], 'se', 'dr', 'at', 'rq', 'rp')
+  local w = workers[id] or worker_of(KEYS[r.k])
   workers[id] = w
   r.worker = w
   local start = r[5] .. ' '
-  for i = 4, 5 do
-    if w[i] and string.sub(w[i], 1, #start) == start then r.replay = string.sub(w[i], #start) end
-  end
-  if not r.replay and w[1] == r[2] and w[2] ~= '1' and w[3] == '1' then
+  if string.sub(w.newest, 1, #start) == start then r.replay = w.newest end
+  if string.sub(w.older, 1, #start) == start then r.replay = w.older end
+  if not r.replay and w.state == r[2] .. ' 0 1' then
     r.max, limit = r[3] + 0, r[6] + 0
     wanted = wanted + r.max
   end
@@ -40,20 +46,21 @@ local function take(worker, lease_ms)
     next_task = next_task + 1
     local m = chosen[next_task]
     local id, index = parse_member(m)
-    local job, status = load_job(id, 's' .. index)
+    local job, status, definition = load_job(id, 's' .. index, 'd' .. index)
     local run, n, rest = string.match(status or '', '^READY 0 0 (%S+) (%S+) 0 (.*)$')
     if run then
       n = n + 1
-      put(job, 's' .. index, TO .. ' 0 0 ' .. run .. ' ' .. n .. ' ' .. STAMP .. ' ' .. rest .. worker)
+      status = TO .. ' 0 0 ' .. run .. ' ' .. n .. ' ' .. STAMP .. ' ' .. rest .. worker
+      put(job, 's' .. index, status)
       if job.state == 'PENDING' then
         move_job(job, 'start')
-        set_time(job, STARTED, STAMP)
+        add_time(job, 's')
         add_event(job, 'STARTED')
       end
       if lease_ms > job.lease_ms then job.lease_ms = lease_ms end
       add_event(job, 'TASK_LEASED', index, n)
       count_leases(job.project, 1)
-      return m, n
+      return m, n, status, definition
     end
     for _, e in ipairs(touched) do e.full = false end -- it doesn't run after all
   end
@@ -62,7 +69,7 @@ end
 local function claim(r)
   local answer = { '', 0, 0 }
   if r.replay then
-    for m, attempt in string.gmatch(r.replay, '(%S+) (%d+)') do
+    for m, attempt in string.gmatch(string.sub(r.replay, #r[5] + 1), '(%S+) (%d+)') do
       local job, _, t = leased_task(m)
       if job and t.by == r[1] and t.n == attempt + 0 then
         rows[#rows + 1] = { answer, m, t.n, redis.call('ZSCORE', LEASES, m) }
@@ -79,17 +86,16 @@ local function claim(r)
   local deadline = score_text(NOW + lease_ms)
   local given
   for _ = 1, r.max do
-    local m, n = take(r[1], lease_ms)
+    local m, n, status, definition = take(r[1], lease_ms)
     if not m then break end
     zadd(LEASES, deadline, m)
     zadd(HELD, 0, r[1] .. ' ' .. m)
     given = (given or r[5]) .. ' ' .. m .. ' ' .. n
-    rows[#rows + 1] = { answer, m, n, deadline }
+    rows[#rows + 1] = { answer, m, n, deadline, status, definition }
   end
   if given then
     local w = r.worker
-    w[4], w[5] = given, w[4] or ''
-    w.key = KEYS[r.k]
+    w.newest, w.older, w.changed = given, w.newest, true
     -- While there are leases, the sweeper comes at least that often.
     due(NOW + math.floor(lease_ms / 3))
   end
@@ -98,7 +104,7 @@ end
 
 for i, r in ipairs(requests) do answers[i] = claim(r) end
 for _, w in pairs(workers) do
-  if w.key then redis.call('HSET', w.key, 'rq', w[4], 'rp', w[5]) end
+  if w.changed then redis.call('HSET', w.key, 'rq', w.newest .. '\n' .. w.older) end
 end
 settle_served(touched)
 flush()
@@ -106,6 +112,6 @@ local more = redis.call('EXISTS', RING)
 for _, answer in ipairs(answers) do answer[2] = more end
 for _, l in ipairs(rows) do
   local answer = l[1]
-  answer[#answer + 1] = lease_row(l[2], l[3], l[4])
+  answer[#answer + 1] = lease_row(l[2], l[3], l[4], l[5], l[6])
 end
 return answers

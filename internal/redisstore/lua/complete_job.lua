@@ -14,9 +14,6 @@ local function complete(r)
   if job.open > 0 or not move_job(job, 'complete') then return { '', 0 } end
   set(KEYS[r.k], r[3])
   set(KEYS[r.k + 1], r[4])
-  local weight, done = gauge_of(job)
-  set_gauge(job, weight, done, 100)
-  times_of(job)[PLAYABLE] = STAMP
   end_job(job, 'COMPLETED')
   if job.left ~= '0' then clean_later(job) end
   return { '', 1 }

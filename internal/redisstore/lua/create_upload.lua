@@ -22,7 +22,7 @@ redis.call('HSET', KEYS[14], 's', 'OPEN', 'j', job_id, 'p', project, 'd', ARGV[6
 zadd(UPLOADS, expires, id)
 due(expires)
 redis.call('HSET', KEYS[15], 'h', 'UPLOADING 1 1 0 0 0 0 0 ' .. ARGV[5] .. ' 1', 'p', project,
-  'ti', STAMP .. ' 0 0 0 0 0', 'g', '0 0 0', 'up', id, 'e1', 'CREATED ' .. STAMP)
+  'ti', 'c' .. STAMP, 'g', '0 0 0', 'up', id, 'e1', 'CREATED ' .. STAMP)
 zadd(index_key(project, 'UPLOADING'), 0, job_id)
 set(KEYS[16], ARGV[7])
 if KEYS[17] then redis.call('SET', KEYS[17], key_value(ARGV[10], id, tonumber(ARGV[11])), 'PX', ARGV[11]) end

@@ -5,12 +5,13 @@
 -- Replay   the same.
 -- $include(held.lua)
 -- $include(worker.lua)
-local session, machine = unpack(redis.call('HMGET', KEYS[14], 'se', 'mid'))
+local state, machine = unpack(redis.call('HMGET', KEYS[14], 'v', 'mid'))
+local session, draining = parse_worker(state or '')
 if session ~= ARGV[3] then return { '' } end
 if ARGV[4] == '1' and #held_by(ARGV[2]) == 0 then
   forget_worker(ARGV[2], machine)
   write_all()
 else
-  redis.call('HSET', KEYS[14], 'at', '0')
+  redis.call('HSET', KEYS[14], 'v', worker_state(session, draining, 0))
 end
 return { '' }

@@ -4,10 +4,11 @@
 -- Returns  {''} | {'WORKER_NOT_FOUND'}
 -- Replay   the same, without a wake-up.
 -- $include(wake.lua)
-local draining = redis.call('HGET', KEYS[14], 'dr')
-if not draining then return { 'WORKER_NOT_FOUND' } end
+-- $include(worker.lua)
+local session, draining, attached = parse_worker(redis.call('HGET', KEYS[14], 'v') or '')
+if not session then return { 'WORKER_NOT_FOUND' } end
 if draining ~= '1' then
-  redis.call('HSET', KEYS[14], 'dr', '1')
+  redis.call('HSET', KEYS[14], 'v', worker_state(session, 1, attached))
   WAKES.WORKER = true
   publish_wakes()
 end

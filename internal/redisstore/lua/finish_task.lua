@@ -25,17 +25,17 @@ local function finish(r)
   if attempt ~= n or by ~= worker then return { '', 'STALE', 0 } end
 
   drop_lease(job, m, worker)
-  if weight ~= '0' then
+  job.open = job.open - 1
+  if weight ~= '0' and job.open > 0 then
     local all, done, percent = gauge_of(job)
     set_gauge(job, all, done + weight * (1 - told), percent)
   end
-  job.open = job.open - 1
   add_event(job, 'TASK_DONE', index, n)
   if r[6] ~= '' then set(result_key(id, index), r[6]) end
   if r[7] ~= '' then set(probe_key(id), r[7]) end
   if r[8] ~= '' then
     set(plan_key(id), r[8])
-    set_time(job, PLANNED, STAMP)
+    add_time(job, 'p')
     add_event(job, 'PLANNED')
   end
   if r[9] then add_tasks(job, r, 9) end

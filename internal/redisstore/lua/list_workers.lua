@@ -1,7 +1,7 @@
 -- Reads the workers that were seen within a time, or one. Changes nothing.
 -- KEYS  common
 -- ARGV  prefix, ms, worker id (or nothing: all)
--- Returns  {'', {id, last seen, {machine, version, slots, CPUs, encoders, draining, session, attached, first seen},
+-- Returns  {'', {id, last seen, {machine, version, slots, CPUs, encoders, first seen, session with draining and attached},
 --          {member, attempt, ...}}, ...}
 -- $include(task.lua)
 local list
@@ -12,7 +12,7 @@ else
 end
 local out = { '' }
 for i = 1, #list, 2 do
-  local record = redis.call('HMGET', worker_key(list[i]), 'mid', 'ver', 'sl', 'cpu', 'enc', 'dr', 'se', 'at', 'fs')
+  local record = redis.call('HMGET', worker_key(list[i]), 'mid', 'ver', 'sl', 'cpu', 'enc', 'fs', 'v')
   if record[7] then
     local held = {}
     for _, m in ipairs(held_by(list[i])) do

@@ -12,7 +12,7 @@ if now == run + 1 then return { '' } end
 if now ~= run then return { 'JOB_NOT_TERMINAL' } end
 if job.state == 'COMPLETED' then return { 'JOB_TERMINAL' } end
 if not next_state('job', job.state, 'retry') then return { 'JOB_NOT_TERMINAL' } end
-if times_of(job)[QUEUED] == '0' then return { 'INPUT_MISSING' } end
+if not queued_at(job) then return { 'INPUT_MISSING' } end
 if not admit(job.project, tonumber(ARGV[6])) then return { 'QUEUE_FULL' } end
 
 move_job(job, 'retry')
@@ -22,7 +22,7 @@ del(probe_key(job.id))
 del(plan_key(job.id))
 for index = 0, job.count - 1 do del(result_key(job.id, index)) end
 redis.call('HDEL', job.key, 'pg', 'f')
-for which = STARTED, FINISHED do set_time(job, which, 0) end
+job.times_text = string.match(job.times_text, '^%S+') -- when it was created
 set_gauge(job, 0, 0, 0)
 job.run, job.first, job.open = run + 1, job.count, 0
 job.left = 1 -- what the ended run wrote is cleaned up after this one

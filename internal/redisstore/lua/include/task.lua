@@ -59,7 +59,7 @@ local function save_task(job, index, t)
 end
 
 local function enqueue(job, index)
-  queue_add(job.project, job.priority + 0, times_of(job)[QUEUED] + 0, member(job.id, index))
+  queue_add(job.project, job.priority + 0, queued_at(job) + 0, member(job.id, index))
 end
 
 -- make_ready moves a task to READY by a transition; false if the table forbids it.
@@ -99,7 +99,7 @@ end
 
 -- start_run puts a job's first task, as for add_tasks, into the queue.
 local function start_run(job, list, from)
-  set_time(job, QUEUED, STAMP)
+  add_time(job, 'q')
   add_event(job, 'QUEUED')
   add_tasks(job, list, from)
 end
@@ -202,10 +202,11 @@ end
 
 -- lease_row is a lease as a reader needs it: {member, attempt, deadline,
 -- definition, state, attempts JSON, job row, spec JSON, probe JSON, plan JSON};
--- call it after flush.
-local function lease_row(m, attempt, deadline)
+-- call it after flush. State and definition are read if they aren't given.
+local function lease_row(m, attempt, deadline, status, definition)
   local id, index = parse_member(m)
-  local job, status, definition = load_job(id, 's' .. index, 'd' .. index)
+  local job = load_job(id)
+  if not definition then status, definition = unpack(redis.call('HMGET', job.key, 's' .. index, 'd' .. index)) end
   local row = {
     m, attempt, deadline, definition, status, '',
     { head_text(job), job.project, job.times_text, job.gauge_text, '', '', '' }, redis.call('GET', spec_key(id)), '', '',

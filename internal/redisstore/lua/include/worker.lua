@@ -1,7 +1,12 @@
 -- Workers: one hash each, and their place in WORKERS by when they were last
--- seen. rq and rp are the answers to the two newest claims that gave it tasks:
--- the request and the leases.
+-- seen. v is what claims ask for: session, draining, attached; rq the answers
+-- to the two newest claims that gave it tasks, a line each.
 -- $include(write.lua)
+
+-- parse_worker returns session, draining and attached.
+local function parse_worker(state) return string.match(state, '^(%S+) (%S+) (%S+)$') end
+
+local function worker_state(session, draining, attached) return session .. ' ' .. draining .. ' ' .. attached end
 
 -- forget_worker removes a worker that holds nothing.
 local function forget_worker(id, machine)

@@ -14,8 +14,8 @@
 -- Jobs: a hash each. Redis searches a small hash from its beginning, so the
 -- fields that most scripts need come first and hold many values each:
 -- h state, run, sequence, open, lease ms, left, count, first, priority,
--- uploaded; p project; s0 its first task; ti when it was created, queued,
--- started, planned, playable, finished; g weight, done, percent. Then what
+-- uploaded; p project; s0 its first task; ti its times, each a letter and ms:
+-- created, queued, started, planned, finished; g weight, done, percent. Then what
 -- fewer need: tasks (see task.lua), e<n> its newest 1,000 events, pg progress,
 -- f failure JSON, up its upload, sr size and etag of its source.
 --
@@ -338,19 +338,13 @@ local function head_text(j)
     .. j.count .. ' ' .. j.first .. ' ' .. j.priority .. ' ' .. j.uploaded
 end
 
--- The places in the times of a job.
-local QUEUED, STARTED, PLANNED, PLAYABLE, FINISHED = 2, 3, 4, 5, 6
-
-local function times_of(job)
-  if not job.times then job.times = { string.match(job.times_text, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$') } end
-  return job.times
-end
-
-local function set_time(job, which, at)
-  times_of(job)[which] = at
-  job.times_text = table.concat(job.times, ' ')
+-- add_time notes when a job came to a stage, by the stage's first letter.
+local function add_time(job, letter)
+  job.times_text = job.times_text .. ' ' .. letter .. STAMP
   put(job, 'ti', job.times_text)
 end
+
+local function queued_at(job) return string.match(job.times_text, 'q(%d+)') end
 
 -- gauge_of returns the weight of all tasks of a run, what of that is done, in part or whole, and the percent.
 local function gauge_of(job)
@@ -380,11 +374,20 @@ local function add_event(job, kind, index, attempt, reason, message)
   end
 end
 
+local INDEXES = {} -- keys by state, by project
+
+local function index_of(project, state)
+  local keys = list_of(INDEXES, project)
+  local key = keys[state] or index_key(project, state)
+  keys[state] = key
+  return key
+end
+
 local function flush_job(job)
   local changed = job.sequence ~= job.told
   if job.state ~= job.was then
-    if job.was then zrem(index_key(job.project, job.was), job.id) end
-    zadd(index_key(job.project, job.state), 0, job.id)
+    zrem(index_of(job.project, job.was), job.id)
+    zadd(index_of(job.project, job.state), 0, job.id)
     job.was = job.state
   end
   if changed then put(job, 'h', head_text(job)) end
@@ -397,8 +400,7 @@ local function flush_job(job)
     job.drop = nil
   end
   if changed then
-    -- Nobody can watch a job that is new.
-    if job.told > 0 then redis.call('PUBLISH', job_channel(job.id), 'q ' .. job.sequence) end
+    redis.call('PUBLISH', job_channel(job.id), 'q ' .. job.sequence)
     job.told = job.sequence
   end
 end
@@ -432,7 +434,7 @@ end
 
 -- end_job notes how a job ended, once it has moved there.
 local function end_job(job, event, reason, message)
-  set_time(job, FINISHED, STAMP)
+  add_time(job, 'f')
   zadd(ENDED, STAMP, job.id)
   if reason then put(job, 'f', cjson.encode({ reason = reason, message = message })) end
   add_event(job, event, nil, nil, reason, message)
@@ -511,7 +513,7 @@ local function save_task(job, index, t)
 end
 
 local function enqueue(job, index)
-  queue_add(job.project, job.priority + 0, times_of(job)[QUEUED] + 0, member(job.id, index))
+  queue_add(job.project, job.priority + 0, queued_at(job) + 0, member(job.id, index))
 end
 
 -- make_ready moves a task to READY by a transition; false if the table forbids it.
@@ -551,7 +553,7 @@ end
 
 -- start_run puts a job's first task, as for add_tasks, into the queue.
 local function start_run(job, list, from)
-  set_time(job, QUEUED, STAMP)
+  add_time(job, 'q')
   add_event(job, 'QUEUED')
   add_tasks(job, list, from)
 end
@@ -654,10 +656,11 @@ end
 
 -- lease_row is a lease as a reader needs it: {member, attempt, deadline,
 -- definition, state, attempts JSON, job row, spec JSON, probe JSON, plan JSON};
--- call it after flush.
-local function lease_row(m, attempt, deadline)
+-- call it after flush. State and definition are read if they aren't given.
+local function lease_row(m, attempt, deadline, status, definition)
   local id, index = parse_member(m)
-  local job, status, definition = load_job(id, 's' .. index, 'd' .. index)
+  local job = load_job(id)
+  if not definition then status, definition = unpack(redis.call('HMGET', job.key, 's' .. index, 'd' .. index)) end
   local row = {
     m, attempt, deadline, definition, status, '',
     { head_text(job), job.project, job.times_text, job.gauge_text, '', '', '' }, redis.call('GET', spec_key(id)), '', '',
@@ -808,17 +811,23 @@ local requests = read_requests(1)
 local TO = next_state('task', 'READY', 'lease')
 local workers, answers, rows = {}, {}, {}
 
+-- worker_of returns a worker's state, and its answers to the newest two claims that gave it tasks.
+local function worker_of(key)
+  local v = redis.call('HMGET', key, 'v', 'rq')
+  local newest, older = string.match(v[2] or '', '^([^\n]*)\n(.*)$')
+  return { key = key, state = v[1], newest = newest or '', older = older or '' }
+end
+
 local wanted, limit = 0
 for _, r in ipairs(requests) do
   local id = r[1]
-  local w = workers[id] or redis.call('HMGET', KEYS[r.k], 'se', 'dr', 'at', 'rq', 'rp')
+  local w = workers[id] or worker_of(KEYS[r.k])
   workers[id] = w
   r.worker = w
   local start = r[5] .. ' '
-  for i = 4, 5 do
-    if w[i] and string.sub(w[i], 1, #start) == start then r.replay = string.sub(w[i], #start) end
-  end
-  if not r.replay and w[1] == r[2] and w[2] ~= '1' and w[3] == '1' then
+  if string.sub(w.newest, 1, #start) == start then r.replay = w.newest end
+  if string.sub(w.older, 1, #start) == start then r.replay = w.older end
+  if not r.replay and w.state == r[2] .. ' 0 1' then
     r.max, limit = r[3] + 0, r[6] + 0
     wanted = wanted + r.max
   end
@@ -834,20 +843,21 @@ local function take(worker, lease_ms)
     next_task = next_task + 1
     local m = chosen[next_task]
     local id, index = parse_member(m)
-    local job, status = load_job(id, 's' .. index)
+    local job, status, definition = load_job(id, 's' .. index, 'd' .. index)
     local run, n, rest = string.match(status or '', '^READY 0 0 (%S+) (%S+) 0 (.*)$')
     if run then
       n = n + 1
-      put(job, 's' .. index, TO .. ' 0 0 ' .. run .. ' ' .. n .. ' ' .. STAMP .. ' ' .. rest .. worker)
+      status = TO .. ' 0 0 ' .. run .. ' ' .. n .. ' ' .. STAMP .. ' ' .. rest .. worker
+      put(job, 's' .. index, status)
       if job.state == 'PENDING' then
         move_job(job, 'start')
-        set_time(job, STARTED, STAMP)
+        add_time(job, 's')
         add_event(job, 'STARTED')
       end
       if lease_ms > job.lease_ms then job.lease_ms = lease_ms end
       add_event(job, 'TASK_LEASED', index, n)
       count_leases(job.project, 1)
-      return m, n
+      return m, n, status, definition
     end
     for _, e in ipairs(touched) do e.full = false end -- it doesn't run after all
   end
@@ -856,7 +866,7 @@ end
 local function claim(r)
   local answer = { '', 0, 0 }
   if r.replay then
-    for m, attempt in string.gmatch(r.replay, '(%S+) (%d+)') do
+    for m, attempt in string.gmatch(string.sub(r.replay, #r[5] + 1), '(%S+) (%d+)') do
       local job, _, t = leased_task(m)
       if job and t.by == r[1] and t.n == attempt + 0 then
         rows[#rows + 1] = { answer, m, t.n, redis.call('ZSCORE', LEASES, m) }
@@ -873,17 +883,16 @@ local function claim(r)
   local deadline = score_text(NOW + lease_ms)
   local given
   for _ = 1, r.max do
-    local m, n = take(r[1], lease_ms)
+    local m, n, status, definition = take(r[1], lease_ms)
     if not m then break end
     zadd(LEASES, deadline, m)
     zadd(HELD, 0, r[1] .. ' ' .. m)
     given = (given or r[5]) .. ' ' .. m .. ' ' .. n
-    rows[#rows + 1] = { answer, m, n, deadline }
+    rows[#rows + 1] = { answer, m, n, deadline, status, definition }
   end
   if given then
     local w = r.worker
-    w[4], w[5] = given, w[4] or ''
-    w.key = KEYS[r.k]
+    w.newest, w.older, w.changed = given, w.newest, true
     -- While there are leases, the sweeper comes at least that often.
     due(NOW + math.floor(lease_ms / 3))
   end
@@ -892,7 +901,7 @@ end
 
 for i, r in ipairs(requests) do answers[i] = claim(r) end
 for _, w in pairs(workers) do
-  if w.key then redis.call('HSET', w.key, 'rq', w[4], 'rp', w[5]) end
+  if w.changed then redis.call('HSET', w.key, 'rq', w.newest .. '\n' .. w.older) end
 end
 settle_served(touched)
 flush()
@@ -900,6 +909,6 @@ local more = redis.call('EXISTS', RING)
 for _, answer in ipairs(answers) do answer[2] = more end
 for _, l in ipairs(rows) do
   local answer = l[1]
-  answer[#answer + 1] = lease_row(l[2], l[3], l[4])
+  answer[#answer + 1] = lease_row(l[2], l[3], l[4], l[5], l[6])
 end
 return answers

@@ -307,7 +307,7 @@ local function decide(r)
   return { '', id, STAMP }, true
 end
 
-local CREATED, QUEUED, TIMES = 'CREATED ' .. STAMP, 'QUEUED ' .. STAMP, STAMP .. ' ' .. STAMP .. ' 0 0 0 0'
+local CREATED, QUEUED, TIMES = 'CREATED ' .. STAMP, 'QUEUED ' .. STAMP, 'c' .. STAMP .. ' q' .. STAMP
 
 local function write(r)
   local k, id, project = r.k, r[1], r[2]

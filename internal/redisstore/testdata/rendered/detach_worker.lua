@@ -39,8 +39,8 @@ local function held_by(worker)
   return list
 end
 -- Workers: one hash each, and their place in WORKERS by when they were last
--- seen. rq and rp are the answers to the two newest claims that gave it tasks:
--- the request and the leases.
+-- seen. v is what claims ask for: session, draining, attached; rq the answers
+-- to the two newest claims that gave it tasks, a line each.
 -- A script reads and decides first and writes last, each sorted set in one
 -- command, however many requests the call has; and a script that fails in
 -- between changed nothing.
@@ -107,18 +107,24 @@ local function write_all()
   SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
 end
 
+-- parse_worker returns session, draining and attached.
+local function parse_worker(state) return string.match(state, '^(%S+) (%S+) (%S+)$') end
+
+local function worker_state(session, draining, attached) return session .. ' ' .. draining .. ' ' .. attached end
+
 -- forget_worker removes a worker that holds nothing.
 local function forget_worker(id, machine)
   del(worker_key(id))
   zrem(WORKERS, id)
   if machine and machine ~= '' then redis.call('SREM', machine_workers_key(machine), id) end
 end
-local session, machine = unpack(redis.call('HMGET', KEYS[14], 'se', 'mid'))
+local state, machine = unpack(redis.call('HMGET', KEYS[14], 'v', 'mid'))
+local session, draining = parse_worker(state or '')
 if session ~= ARGV[3] then return { '' } end
 if ARGV[4] == '1' and #held_by(ARGV[2]) == 0 then
   forget_worker(ARGV[2], machine)
   write_all()
 else
-  redis.call('HSET', KEYS[14], 'at', '0')
+  redis.call('HSET', KEYS[14], 'v', worker_state(session, draining, 0))
 end
 return { '' }

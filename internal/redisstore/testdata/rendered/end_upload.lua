@@ -8,8 +8,8 @@
 -- Jobs: a hash each. Redis searches a small hash from its beginning, so the
 -- fields that most scripts need come first and hold many values each:
 -- h state, run, sequence, open, lease ms, left, count, first, priority,
--- uploaded; p project; s0 its first task; ti when it was created, queued,
--- started, planned, playable, finished; g weight, done, percent. Then what
+-- uploaded; p project; s0 its first task; ti its times, each a letter and ms:
+-- created, queued, started, planned, finished; g weight, done, percent. Then what
 -- fewer need: tasks (see task.lua), e<n> its newest 1,000 events, pg progress,
 -- f failure JSON, up its upload, sr size and etag of its source.
 --
@@ -332,19 +332,13 @@ local function head_text(j)
     .. j.count .. ' ' .. j.first .. ' ' .. j.priority .. ' ' .. j.uploaded
 end
 
--- The places in the times of a job.
-local QUEUED, STARTED, PLANNED, PLAYABLE, FINISHED = 2, 3, 4, 5, 6
-
-local function times_of(job)
-  if not job.times then job.times = { string.match(job.times_text, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$') } end
-  return job.times
-end
-
-local function set_time(job, which, at)
-  times_of(job)[which] = at
-  job.times_text = table.concat(job.times, ' ')
+-- add_time notes when a job came to a stage, by the stage's first letter.
+local function add_time(job, letter)
+  job.times_text = job.times_text .. ' ' .. letter .. STAMP
   put(job, 'ti', job.times_text)
 end
+
+local function queued_at(job) return string.match(job.times_text, 'q(%d+)') end
 
 -- gauge_of returns the weight of all tasks of a run, what of that is done, in part or whole, and the percent.
 local function gauge_of(job)
@@ -374,11 +368,20 @@ local function add_event(job, kind, index, attempt, reason, message)
   end
 end
 
+local INDEXES = {} -- keys by state, by project
+
+local function index_of(project, state)
+  local keys = list_of(INDEXES, project)
+  local key = keys[state] or index_key(project, state)
+  keys[state] = key
+  return key
+end
+
 local function flush_job(job)
   local changed = job.sequence ~= job.told
   if job.state ~= job.was then
-    if job.was then zrem(index_key(job.project, job.was), job.id) end
-    zadd(index_key(job.project, job.state), 0, job.id)
+    zrem(index_of(job.project, job.was), job.id)
+    zadd(index_of(job.project, job.state), 0, job.id)
     job.was = job.state
   end
   if changed then put(job, 'h', head_text(job)) end
@@ -391,8 +394,7 @@ local function flush_job(job)
     job.drop = nil
   end
   if changed then
-    -- Nobody can watch a job that is new.
-    if job.told > 0 then redis.call('PUBLISH', job_channel(job.id), 'q ' .. job.sequence) end
+    redis.call('PUBLISH', job_channel(job.id), 'q ' .. job.sequence)
     job.told = job.sequence
   end
 end
@@ -426,7 +428,7 @@ end
 
 -- end_job notes how a job ended, once it has moved there.
 local function end_job(job, event, reason, message)
-  set_time(job, FINISHED, STAMP)
+  add_time(job, 'f')
   zadd(ENDED, STAMP, job.id)
   if reason then put(job, 'f', cjson.encode({ reason = reason, message = message })) end
   add_event(job, event, nil, nil, reason, message)

@@ -11,8 +11,8 @@
 -- Jobs: a hash each. Redis searches a small hash from its beginning, so the
 -- fields that most scripts need come first and hold many values each:
 -- h state, run, sequence, open, lease ms, left, count, first, priority,
--- uploaded; p project; s0 its first task; ti when it was created, queued,
--- started, planned, playable, finished; g weight, done, percent. Then what
+-- uploaded; p project; s0 its first task; ti its times, each a letter and ms:
+-- created, queued, started, planned, finished; g weight, done, percent. Then what
 -- fewer need: tasks (see task.lua), e<n> its newest 1,000 events, pg progress,
 -- f failure JSON, up its upload, sr size and etag of its source.
 --
@@ -335,19 +335,13 @@ local function head_text(j)
     .. j.count .. ' ' .. j.first .. ' ' .. j.priority .. ' ' .. j.uploaded
 end
 
--- The places in the times of a job.
-local QUEUED, STARTED, PLANNED, PLAYABLE, FINISHED = 2, 3, 4, 5, 6
-
-local function times_of(job)
-  if not job.times then job.times = { string.match(job.times_text, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$') } end
-  return job.times
-end
-
-local function set_time(job, which, at)
-  times_of(job)[which] = at
-  job.times_text = table.concat(job.times, ' ')
+-- add_time notes when a job came to a stage, by the stage's first letter.
+local function add_time(job, letter)
+  job.times_text = job.times_text .. ' ' .. letter .. STAMP
   put(job, 'ti', job.times_text)
 end
+
+local function queued_at(job) return string.match(job.times_text, 'q(%d+)') end
 
 -- gauge_of returns the weight of all tasks of a run, what of that is done, in part or whole, and the percent.
 local function gauge_of(job)
@@ -377,11 +371,20 @@ local function add_event(job, kind, index, attempt, reason, message)
   end
 end
 
+local INDEXES = {} -- keys by state, by project
+
+local function index_of(project, state)
+  local keys = list_of(INDEXES, project)
+  local key = keys[state] or index_key(project, state)
+  keys[state] = key
+  return key
+end
+
 local function flush_job(job)
   local changed = job.sequence ~= job.told
   if job.state ~= job.was then
-    if job.was then zrem(index_key(job.project, job.was), job.id) end
-    zadd(index_key(job.project, job.state), 0, job.id)
+    zrem(index_of(job.project, job.was), job.id)
+    zadd(index_of(job.project, job.state), 0, job.id)
     job.was = job.state
   end
   if changed then put(job, 'h', head_text(job)) end
@@ -394,8 +397,7 @@ local function flush_job(job)
     job.drop = nil
   end
   if changed then
-    -- Nobody can watch a job that is new.
-    if job.told > 0 then redis.call('PUBLISH', job_channel(job.id), 'q ' .. job.sequence) end
+    redis.call('PUBLISH', job_channel(job.id), 'q ' .. job.sequence)
     job.told = job.sequence
   end
 end
@@ -429,7 +431,7 @@ end
 
 -- end_job notes how a job ended, once it has moved there.
 local function end_job(job, event, reason, message)
-  set_time(job, FINISHED, STAMP)
+  add_time(job, 'f')
   zadd(ENDED, STAMP, job.id)
   if reason then put(job, 'f', cjson.encode({ reason = reason, message = message })) end
   add_event(job, event, nil, nil, reason, message)
@@ -508,7 +510,7 @@ local function save_task(job, index, t)
 end
 
 local function enqueue(job, index)
-  queue_add(job.project, job.priority + 0, times_of(job)[QUEUED] + 0, member(job.id, index))
+  queue_add(job.project, job.priority + 0, queued_at(job) + 0, member(job.id, index))
 end
 
 -- make_ready moves a task to READY by a transition; false if the table forbids it.
@@ -548,7 +550,7 @@ end
 
 -- start_run puts a job's first task, as for add_tasks, into the queue.
 local function start_run(job, list, from)
-  set_time(job, QUEUED, STAMP)
+  add_time(job, 'q')
   add_event(job, 'QUEUED')
   add_tasks(job, list, from)
 end
@@ -651,10 +653,11 @@ end
 
 -- lease_row is a lease as a reader needs it: {member, attempt, deadline,
 -- definition, state, attempts JSON, job row, spec JSON, probe JSON, plan JSON};
--- call it after flush.
-local function lease_row(m, attempt, deadline)
+-- call it after flush. State and definition are read if they aren't given.
+local function lease_row(m, attempt, deadline, status, definition)
   local id, index = parse_member(m)
-  local job, status, definition = load_job(id, 's' .. index, 'd' .. index)
+  local job = load_job(id)
+  if not definition then status, definition = unpack(redis.call('HMGET', job.key, 's' .. index, 'd' .. index)) end
   local row = {
     m, attempt, deadline, definition, status, '',
     { head_text(job), job.project, job.times_text, job.gauge_text, '', '', '' }, redis.call('GET', spec_key(id)), '', '',
@@ -706,17 +709,17 @@ local function finish(r)
   if attempt ~= n or by ~= worker then return { '', 'STALE', 0 } end
 
   drop_lease(job, m, worker)
-  if weight ~= '0' then
+  job.open = job.open - 1
+  if weight ~= '0' and job.open > 0 then
     local all, done, percent = gauge_of(job)
     set_gauge(job, all, done + weight * (1 - told), percent)
   end
-  job.open = job.open - 1
   add_event(job, 'TASK_DONE', index, n)
   if r[6] ~= '' then set(result_key(id, index), r[6]) end
   if r[7] ~= '' then set(probe_key(id), r[7]) end
   if r[8] ~= '' then
     set(plan_key(id), r[8])
-    set_time(job, PLANNED, STAMP)
+    add_time(job, 'p')
     add_event(job, 'PLANNED')
   end
   if r[9] then add_tasks(job, r, 9) end

@@ -38,8 +38,88 @@ local function held_by(worker)
   end
   return list
 end
-local session = redis.call('HGET', KEYS[14], 'se')
+-- Workers: one hash each, and their place in WORKERS by when they were last
+-- seen. v is what claims ask for: session, draining, attached; rq the answers
+-- to the two newest claims that gave it tasks, a line each.
+-- A script reads and decides first and writes last, each sorted set in one
+-- command, however many requests the call has; and a script that fails in
+-- between changed nothing.
+-- NOW is the time of this script in milliseconds: Redis's clock, and what
+-- tests moved it by. STAMP is NOW as text.
+local function read_clock()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000) + (tonumber(redis.call('GET', CLOCK)) or 0)
+end
+local NOW = read_clock()
+local STAMP = string.format('%.0f', NOW)
+local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
+
+local function append(list, a, b)
+  local n = #list
+  list[n + 1], list[n + 2] = a, b
+end
+
+local function list_of(lists, key)
+  local list = lists[key]
+  if not list then
+    list = {}
+    lists[key] = list
+  end
+  return list
+end
+
+local function set(key, value) append(SETS, key, value) end
+local function del(key) append(DELS, key) end
+local function zadd(key, score, member) append(list_of(ZADDS, key), score, member) end
+local function zrem(key, member) append(list_of(ZREMS, key), member) end
+
+-- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
+local function in_chunks(list, ...)
+  local a, b, c = ...
+  for from = 1, #list, 2000 do
+    local to = math.min(from + 1999, #list)
+    if c then
+      redis.call(a, b, c, unpack(list, from, to))
+    elseif b then
+      redis.call(a, b, unpack(list, from, to))
+    else
+      redis.call(a, unpack(list, from, to))
+    end
+  end
+end
+
+-- read is MGET of any number of keys.
+local function read(keys)
+  local values = {}
+  for from = 1, #keys, 2000 do
+    local some = redis.call('MGET', unpack(keys, from, math.min(from + 1999, #keys)))
+    for i = 1, #some do values[from + i - 1] = some[i] end
+  end
+  return values
+end
+
+-- write_all writes what was noted. What is removed from a sorted set and added to it stays.
+local function write_all()
+  in_chunks(DELS, 'DEL')
+  in_chunks(SETS, 'MSET')
+  for key, list in pairs(ZREMS) do in_chunks(list, 'ZREM', key) end
+  for key, list in pairs(ZADDS) do in_chunks(list, 'ZADD', key) end
+  SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
+end
+
+-- parse_worker returns session, draining and attached.
+local function parse_worker(state) return string.match(state, '^(%S+) (%S+) (%S+)$') end
+
+local function worker_state(session, draining, attached) return session .. ' ' .. draining .. ' ' .. attached end
+
+-- forget_worker removes a worker that holds nothing.
+local function forget_worker(id, machine)
+  del(worker_key(id))
+  zrem(WORKERS, id)
+  if machine and machine ~= '' then redis.call('SREM', machine_workers_key(machine), id) end
+end
+local session, _, attached = parse_worker(redis.call('HGET', KEYS[14], 'v') or '')
 if not session then return { '', 1 } end
 if session ~= ARGV[3] or #held_by(ARGV[2]) > 0 then return { '', 0 } end
-redis.call('HSET', KEYS[14], 'dr', '1')
+redis.call('HSET', KEYS[14], 'v', worker_state(session, 1, attached))
 return { '', 1 }
