@@ -32,7 +32,7 @@ func (s *Service) CreateJob(ctx context.Context, req *tcoderv1.CreateJobRequest)
 	if _, err := media.Resolve(spec); err != nil {
 		return nil, err
 	}
-	idem, err := s.idempotency(req)
+	terms, err := s.admission(req)
 	if err != nil {
 		return nil, err
 	}
@@ -44,9 +44,10 @@ func (s *Service) CreateJob(ctx context.Context, req *tcoderv1.CreateJobRequest)
 		ID: ulid.Make().String(), Project: project, State: pipeline.JobPending, Spec: spec,
 		Source: pipeline.Source{
 			ObjectKey: req.GetObjectKey(), SizeBytes: object.SizeBytes, ETag: object.ETag, Filename: path.Base(req.GetObjectKey()),
+			UploadID: uploadOf(project, req.GetObjectKey()),
 		},
 		Priority: int(req.GetPriority()), Labels: req.GetLabels(),
-	}, firstTask(), idem)
+	}, firstTask(), terms)
 	if err != nil {
 		return nil, err
 	}
@@ -54,21 +55,32 @@ func (s *Service) CreateJob(ctx context.Context, req *tcoderv1.CreateJobRequest)
 	return &tcoderv1.CreateJobResponse{Job: mapper.JobToProto(j)}, nil
 }
 
-func (s *Service) idempotency(req *tcoderv1.CreateJobRequest) (pipeline.Admission, error) {
+func (s *Service) admission(req *tcoderv1.CreateJobRequest) (pipeline.Admission, error) {
+	terms := pipeline.Admission{WaitingLimit: s.cfg.WaitingLimit}
 	if req.GetIdempotencyKey() == "" {
-		return pipeline.Admission{}, nil
+		return terms, nil
 	}
 	bare := proto.CloneOf(req)
 	bare.IdempotencyKey = ""
 	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(bare)
 	if err != nil {
-		return pipeline.Admission{}, fmt.Errorf("fingerprint: %w", err)
+		return terms, fmt.Errorf("fingerprint: %w", err)
 	}
 	sum := sha256.Sum256(raw)
+	terms.IdempotencyKey, terms.Fingerprint, terms.KeyTTL = req.GetIdempotencyKey(), hex.EncodeToString(sum[:]), s.cfg.IdempotencyTTL
 
-	return pipeline.Admission{
-		IdempotencyKey: req.GetIdempotencyKey(), Fingerprint: hex.EncodeToString(sum[:]), KeyTTL: s.cfg.IdempotencyTTL,
-	}, nil
+	return terms, nil
+}
+
+// uploadOf is the upload that an object came by, empty if it didn't: the source
+// of an upload stays as long as any job refers to it.
+func uploadOf(project, key string) string {
+	id := path.Base(path.Dir(key))
+	if key != media.InputKey(project, id) {
+		return ""
+	}
+
+	return id
 }
 
 // source looks at the object of a new job.

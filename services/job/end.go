@@ -43,7 +43,7 @@ func (s *Service) RetryJob(ctx context.Context, req *tcoderv1.RetryJobRequest) (
 			return nil, err
 		}
 	}
-	j, err = s.deps.Store.RetryJob(ctx, j.ID, j.Run, firstTask(), 0)
+	j, err = s.deps.Store.RetryJob(ctx, j.ID, j.Run, firstTask(), s.cfg.WaitingLimit)
 	if err != nil {
 		return nil, err
 	}

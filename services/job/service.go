@@ -23,6 +23,9 @@ import (
 type Config struct {
 	// MaxSizeBytes is the largest source (0: 100 GiB).
 	MaxSizeBytes int64
+	// WaitingLimit is how many jobs of a project may wait or be uploading at
+	// most; another one is refused with QUEUE_FULL (0: any number).
+	WaitingLimit int
 	// URLExpiry is how long the URLs of outputs work (0: 1 h).
 	URLExpiry time.Duration
 	// IdempotencyTTL is how long an idempotency key is kept (0: 7 days).

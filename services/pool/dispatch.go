@@ -165,6 +165,7 @@ func (s *Service) claim(ctx context.Context, sess *session, most int) claimed {
 	started := time.Now()
 	request := pipeline.Claim{
 		RequestID: ulid.Make().String(), WorkerID: sess.worker.ID, Session: sess.number, Max: most, Lease: s.cfg.Lease,
+		RunningLimit: s.cfg.ProjectRunningLimit,
 	}
 	var got pipeline.Claimed
 	// The claim outlives a stop of the server: a lease that was made has to

@@ -13,10 +13,6 @@ import (
 // before the control plane ends it. The worker ends it by itself, if it can.
 const overtimeGrace = time.Minute
 
-// seenEvery is the longest time between two calls that show an idle worker to
-// be there: the store lists those that were seen within a minute.
-const seenEvery = 20 * time.Second
-
 // heartbeat renews the leases of a worker and tells it of those that are lost.
 func (s *Service) heartbeat(ctx context.Context, sess *session, h *tcoderv1.Heartbeat) {
 	ack := &tcoderv1.HeartbeatAck{}
@@ -32,6 +28,7 @@ func (s *Service) heartbeat(ctx context.Context, sess *session, h *tcoderv1.Hear
 			sess.log.WarnContext(ctx, "leases can't be renewed", "error", err)
 			return // no answer: the worker may look for another replica
 		}
+		sess.setWatched(renewed.Watched)
 		for _, ref := range renewed.Lost {
 			if sess.drop(ref) {
 				sess.log.InfoContext(ctx, "lease lost", "task_id", ref.TaskID, "attempt", ref.Attempt)
@@ -77,11 +74,13 @@ func (s *session) renewals(h *tcoderv1.Heartbeat, cfg Config, now time.Time) ([]
 			delete(s.leases, ref)
 		}
 	}
-	interval := cfg.ProgressInterval
-	if len(s.leases) == 0 {
-		interval = min(cfg.Lease, seenEvery)
+	// The sweeper's tick shows an idle worker to be there. While nobody watches,
+	// what a job's readers are told need not be newer.
+	interval := cfg.StoreInterval
+	if s.watched {
+		interval = cfg.ProgressInterval
 	}
-	if now.Sub(s.lastRenewal) < interval {
+	if len(s.leases) == 0 || now.Sub(s.lastRenewal) < interval {
 		return nil, overtime, false
 	}
 	s.lastRenewal = now

@@ -16,7 +16,9 @@ package pool
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,6 +35,7 @@ const (
 	defaultLease            = 20 * time.Second
 	defaultURLGrace         = 5 * time.Minute
 	defaultProgressInterval = 200 * time.Millisecond
+	defaultStoreInterval    = 2 * time.Second
 	// callTimeout bounds one call to a store.
 	callTimeout = 10 * time.Second
 	// firstRetry and maxRetry are the pauses between tries of such a call.
@@ -53,8 +56,12 @@ type Config struct {
 	// before it asks to leave (0: for ever). Self-managed ones stay.
 	IdleThreshold time.Duration
 	// ProgressInterval is the least time between two renewals of a worker's
-	// leases: progress in between waits (0: 200 ms).
-	ProgressInterval time.Duration
+	// leases while somebody watches one of its jobs: progress in between waits
+	// (0: 200 ms). StoreInterval is the same while nobody does (0: 2 s).
+	ProgressInterval, StoreInterval time.Duration
+	// ProjectRunningLimit is how many tasks of a project may run at a time (0:
+	// any number). Those beyond it wait, whatever is free.
+	ProjectRunningLimit int
 	// Limits bound what a source may be.
 	Limits media.Limits
 	// Retry is the policy for attempts that fail.
@@ -127,6 +134,8 @@ func New(cfg Config, deps Deps) *Service {
 	orDefault(&cfg.Lease, defaultLease)
 	orDefault(&cfg.URLGrace, defaultURLGrace)
 	orDefault(&cfg.ProgressInterval, defaultProgressInterval)
+	orDefault(&cfg.StoreInterval, defaultStoreInterval)
+	cfg.StoreInterval = min(cfg.StoreInterval, cfg.Heartbeat)
 	s := &Service{
 		cfg:      cfg,
 		deps:     deps,
@@ -176,6 +185,13 @@ func (s *Service) Run(ctx context.Context) error {
 	loops.Wait()
 	s.work.Wait()
 	return nil
+}
+
+// Attached names the workers whose streams are open.
+func (s *Service) Attached() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.sessions))
 }
 
 // begin reports whether work may begin; the caller ends it with s.work.Done.

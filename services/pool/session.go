@@ -49,6 +49,7 @@ type session struct {
 	drainSent   bool
 	leaving     bool // it was told that it may exit
 	lastRenewal time.Time
+	watched     bool // somebody watches one of its jobs
 }
 
 func newSession(w pipeline.Worker, number int64, log *slog.Logger) *session {
@@ -62,6 +63,12 @@ func newSession(w pipeline.Worker, number int64, log *slog.Logger) *session {
 		leases:   map[pipeline.LeaseRef]*lease{},
 		draining: w.Draining,
 	}
+}
+
+func (s *session) setWatched(watched bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watched = watched
 }
 
 // end ends the session, the first time it is called.

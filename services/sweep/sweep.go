@@ -47,6 +47,9 @@ type Config struct {
 	Lease time.Duration
 	// Retry is the policy for leases that ran out.
 	Retry pipeline.RetryPolicy
+	// Retention is how long a terminal job is kept, with its events and
+	// objects (0: for ever).
+	Retention time.Duration
 }
 
 // Store is what sweeping needs of the store.
@@ -61,6 +64,9 @@ type Deps struct {
 	Store Store
 	// In and Out are the buckets of sources and of outputs.
 	In, Out objectstore.Objects
+	// Attached names the workers whose streams this replica holds: the tick shows
+	// them to be there, so that idle ones need no call of their own. May be nil.
+	Attached func() []string
 	// ExpireUpload completes an upload whose object is there after all, and
 	// expires it otherwise. An upload that has ended is no error.
 	ExpireUpload func(ctx context.Context, uploadID string) error
@@ -149,8 +155,13 @@ func (s *Sweeper) wait(ctx context.Context, due <-chan struct{}, pause time.Dura
 func (s *Sweeper) sweep(ctx context.Context) (time.Duration, error) {
 	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	var attached []string
+	if s.deps.Attached != nil {
+		attached = s.deps.Attached()
+	}
 	swept, err := s.deps.Store.Sweep(callCtx, pipeline.SweepRequest{
 		Replica: s.cfg.Replica, LeaderTTL: s.cfg.LeaderTTL, Lease: s.cfg.Lease, Retry: s.cfg.Retry,
+		Retention: s.cfg.Retention, Attached: attached,
 	})
 	if err != nil {
 		s.leads.Store(false) // not known; nobody may act on it

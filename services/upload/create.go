@@ -29,7 +29,7 @@ func (s *Service) CreateUpload(
 	if _, err := media.Resolve(spec); err != nil {
 		return nil, err
 	}
-	idem, err := s.idempotency(req)
+	terms, err := s.admission(req)
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +45,7 @@ func (s *Service) CreateUpload(
 		Source:   pipeline.Source{ObjectKey: u.ObjectKey, Filename: u.Filename, UploadID: u.ID},
 		Priority: int(req.GetPriority()), Labels: req.GetLabels(),
 	}
-	stored, err := s.deps.Store.CreateUpload(ctx, u, job, s.cfg.Deadline, idem)
+	stored, err := s.deps.Store.CreateUpload(ctx, u, job, s.cfg.Deadline, terms)
 	// The multipart upload is one too many if the key was used before. After
 	// any other error nobody knows whether the record names it, so it stays:
 	// the object store drops what is never completed.
@@ -59,15 +59,17 @@ func (s *Service) CreateUpload(
 	return s.opened(ctx, stored)
 }
 
-func (s *Service) idempotency(req *tcoderv1.CreateUploadRequest) (pipeline.Admission, error) {
+func (s *Service) admission(req *tcoderv1.CreateUploadRequest) (pipeline.Admission, error) {
+	terms := pipeline.Admission{WaitingLimit: s.cfg.WaitingLimit}
 	if req.GetIdempotencyKey() == "" {
-		return pipeline.Admission{}, nil
+		return terms, nil
 	}
 	bare := proto.CloneOf(req)
 	bare.IdempotencyKey = ""
 	sum, err := fingerprint(bare)
+	terms.IdempotencyKey, terms.Fingerprint, terms.KeyTTL = req.GetIdempotencyKey(), sum, s.cfg.IdempotencyTTL
 
-	return pipeline.Admission{IdempotencyKey: req.GetIdempotencyKey(), Fingerprint: sum, KeyTTL: s.cfg.IdempotencyTTL}, err
+	return terms, err
 }
 
 func (s *Service) newUpload(project string, req *tcoderv1.CreateUploadRequest) pipeline.Upload {

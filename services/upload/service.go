@@ -30,6 +30,9 @@ type Config struct {
 	// MaxSizeBytes is the largest upload, at most 5 TiB less 5 GiB, which is
 	// what the stores hold (0: 100 GiB).
 	MaxSizeBytes int64
+	// WaitingLimit is how many jobs of a project may wait or be uploading at
+	// most; another one is refused with QUEUE_FULL (0: any number).
+	WaitingLimit int
 	// SinglePutBytes is the largest upload sent in one PUT; a larger one is
 	// sent in parts (0: 64 MiB).
 	SinglePutBytes int64

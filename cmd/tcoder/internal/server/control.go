@@ -44,6 +44,9 @@ type controlSettings struct {
 	maxUploadBytes int64
 	heartbeat      time.Duration
 	lease          time.Duration
+	retention      time.Duration
+	waitingLimit   int
+	runningLimit   int
 	traceEndpoint  string
 
 	apiKeys     map[string]string
@@ -59,6 +62,9 @@ func (s *controlSettings) register(cmd *cobra.Command) {
 	flags.Int64Var(&s.maxUploadBytes, "max-upload-bytes", 100<<30, "largest source, in bytes")
 	flags.DurationVar(&s.heartbeat, "heartbeat", 5*time.Second, "how often a worker is heard")
 	flags.DurationVar(&s.lease, "lease", 20*time.Second, "how long a task stays with a worker that isn't heard any more")
+	flags.DurationVar(&s.retention, "retention", 30*24*time.Hour, "how long an ended job is kept, with its source and outputs (0: for ever)")
+	flags.IntVar(&s.waitingLimit, "project-waiting-limit", 0, "most jobs of a project that may wait; more are refused until some start (0: any number)")
+	flags.IntVar(&s.runningLimit, "project-running-limit", 0, "most tasks of a project that may run at a time (0: any number)")
 	flags.StringVar(&s.traceEndpoint, "trace-endpoint", "", "URL to send OpenTelemetry traces to by OTLP over HTTP (empty: no traces)")
 	cli.AddSecrets(cmd,
 		cli.Secret{Env: apiKeysEnv, Usage: "keys that clients may use, as key or project=key, separated by commas (empty: none is asked for)"},
@@ -84,6 +90,10 @@ func (s *controlSettings) read(program *cli.Program) error {
 		return cli.Usagef("max-upload-bytes: %d is not positive", s.maxUploadBytes)
 	case s.heartbeat <= 0 || s.lease < 2*s.heartbeat:
 		return cli.Usagef("lease: %s is less than two heartbeats of %s", s.lease, s.heartbeat)
+	case s.retention < 0:
+		return cli.Usagef("retention: %s is negative", s.retention)
+	case s.waitingLimit < 0 || s.runningLimit < 0:
+		return cli.Usagef("project-waiting-limit, project-running-limit: %d, %d: none may be negative", s.waitingLimit, s.runningLimit)
 	}
 
 	return nil
@@ -127,14 +137,16 @@ func newControl(s *controlSettings, p *poolSettings, st *stores, listener net.Li
 	tracer trace.TracerProvider, log *slog.Logger,
 ) (*control, error) {
 	publisher := publish.New(st.redis, st.out, log)
-	uploads := upload.New(upload.Config{MaxSizeBytes: s.maxUploadBytes}, upload.Deps{Store: st.redis, In: st.in, Log: log})
-	jobs := job.New(job.Config{MaxSizeBytes: s.maxUploadBytes}, job.Deps{
+	uploads := upload.New(upload.Config{MaxSizeBytes: s.maxUploadBytes, WaitingLimit: s.waitingLimit}, upload.Deps{Store: st.redis, In: st.in, Log: log})
+	jobs := job.New(job.Config{MaxSizeBytes: s.maxUploadBytes, WaitingLimit: s.waitingLimit}, job.Deps{
 		Store: st.redis, In: st.in, Out: st.out, SettleUpload: uploads.Settle, Log: log,
 	})
+	var workers *pool.Service // the sweeper tells the store of its workers
 	sweeper := sweep.New(sweep.Config{
-		Replica: replicaName(listener), Lease: s.lease, Retry: pipeline.DefaultRetryPolicy(),
+		Replica: replicaName(listener), Lease: s.lease, Retry: pipeline.DefaultRetryPolicy(), Retention: s.retention,
 	}, sweep.Deps{
 		Store: st.redis, In: st.in, Out: st.out,
+		Attached:     func() []string { return workers.Attached() },
 		ExpireUpload: uploads.Settle, Publish: publisher.Publish, Log: log,
 	})
 	if len(s.apiKeys) > 0 && s.workerToken == "" {
@@ -150,6 +162,7 @@ func newControl(s *controlSettings, p *poolSettings, st *stores, listener net.Li
 	c := &control{serverURL: localURL(listener)}
 	config := pool.Config{
 		Heartbeat: s.heartbeat, Lease: s.lease, Limits: inputLimits(), Retry: pipeline.DefaultRetryPolicy(), Provider: p.provider,
+		ProjectRunningLimit: s.runningLimit,
 	}
 	deps := pool.Deps{Store: st.redis, In: st.in, Out: st.out, Publish: publisher.Publish, Log: log}
 	if p.provider != poolNone {
@@ -160,7 +173,7 @@ func newControl(s *controlSettings, p *poolSettings, st *stores, listener net.Li
 		config.IdleThreshold, config.MachineLimit = p.idle, p.limit
 		deps.HoldReason = c.machines.scaler.HoldReason
 	}
-	workers := pool.New(config, deps)
+	workers = pool.New(config, deps)
 	server, err := services.New(services.Config{
 		AllowedHosts:         s.hosts,
 		AllowedOrigins:       s.origins,
