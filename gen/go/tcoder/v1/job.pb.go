@@ -836,7 +836,10 @@ type Waiting struct {
 	// For what.
 	Reason WaitReason `protobuf:"varint,1,opt,name=reason,proto3,enum=tcoder.v1.WaitReason" json:"reason,omitempty"`
 	// Ready tasks that are likely to run before its own, 0 if it is next.
-	Position      uint64 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
+	Position uint64 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
+	// How many tasks its project may run at a time, all of which it runs. Set
+	// with PROJECT_LIMIT.
+	RunningLimit  uint32 `protobuf:"varint,3,opt,name=running_limit,json=runningLimit,proto3" json:"running_limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -881,6 +884,13 @@ func (x *Waiting) GetReason() WaitReason {
 func (x *Waiting) GetPosition() uint64 {
 	if x != nil {
 		return x.Position
+	}
+	return 0
+}
+
+func (x *Waiting) GetRunningLimit() uint32 {
+	if x != nil {
+		return x.RunningLimit
 	}
 	return 0
 }
@@ -1321,7 +1331,11 @@ type ListJobsRequest struct {
 	// Most jobs to return; 0 means 50, 500 at most.
 	PageSize uint32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// `next_page_token` of the page before. Empty for the first.
-	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only jobs that failed or were canceled for one of these reasons. Empty
+	// means all. A call looks at 1,000 jobs at most, so that with reasons a page
+	// can be short, or empty, and not be the last.
+	Reasons       []ErrorReason `protobuf:"varint,4,rep,packed,name=reasons,proto3,enum=tcoder.v1.ErrorReason" json:"reasons,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1377,12 +1391,19 @@ func (x *ListJobsRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListJobsRequest) GetReasons() []ErrorReason {
+	if x != nil {
+		return x.Reasons
+	}
+	return nil
+}
+
 // Response of ListJobs.
 type ListJobsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The jobs, newest first, without tasks and output files.
 	Jobs []*Job `protobuf:"bytes,1,rep,name=jobs,proto3" json:"jobs,omitempty"`
-	// For the next page. Empty on the last.
+	// For the next page. Empty on the last, and only there.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1639,7 +1660,10 @@ func (x *CancelJobResponse) GetJob() *Job {
 type RetryJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The job.
-	JobId         string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// The run that the client saw end. It makes repeats of this call safe: a job
+	// whose next run has begun already is returned as it is. 0: the current one.
+	Run           uint32 `protobuf:"varint,2,opt,name=run,proto3" json:"run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1679,6 +1703,13 @@ func (x *RetryJobRequest) GetJobId() string {
 		return x.JobId
 	}
 	return ""
+}
+
+func (x *RetryJobRequest) GetRun() uint32 {
+	if x != nil {
+		return x.Run
+	}
+	return 0
 }
 
 // Response of RetryJob.
@@ -2144,10 +2175,11 @@ const file_tcoder_v1_job_proto_rawDesc = "" +
 	"\vplayable_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"playableAt\x12;\n" +
 	"\vfinished_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"finishedAt\"T\n" +
+	"finishedAt\"y\n" +
 	"\aWaiting\x12-\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x15.tcoder.v1.WaitReasonR\x06reason\x12\x1a\n" +
-	"\bposition\x18\x02 \x01(\x04R\bposition\"\xcf\x06\n" +
+	"\bposition\x18\x02 \x01(\x04R\bposition\x12#\n" +
+	"\rrunning_limit\x18\x03 \x01(\rR\frunningLimit\"\xcf\x06\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x12)\n" +
@@ -2188,12 +2220,13 @@ const file_tcoder_v1_job_proto_rawDesc = "" +
 	"\rGetJobRequest\x12 \n" +
 	"\x06job_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x05jobId\"2\n" +
 	"\x0eGetJobResponse\x12 \n" +
-	"\x03job\x18\x01 \x01(\v2\x0e.tcoder.v1.JobR\x03job\"\xa3\x01\n" +
+	"\x03job\x18\x01 \x01(\v2\x0e.tcoder.v1.JobR\x03job\"\xea\x01\n" +
 	"\x0fListJobsRequest\x12@\n" +
 	"\x06states\x18\x01 \x03(\x0e2\x13.tcoder.v1.JobStateB\x13\xbaH\x10\x92\x01\r\x10\x06\x18\x01\"\a\x82\x01\x04\x10\x01 \x00R\x06states\x12%\n" +
 	"\tpage_size\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\xf4\x03R\bpageSize\x12'\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\"^\n" +
+	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12E\n" +
+	"\areasons\x18\x04 \x03(\x0e2\x16.tcoder.v1.ErrorReasonB\x13\xbaH\x10\x92\x01\r\x10\x10\x18\x01\"\a\x82\x01\x04\x10\x01 \x00R\areasons\"^\n" +
 	"\x10ListJobsResponse\x12\"\n" +
 	"\x04jobs\x18\x01 \x03(\v2\x0e.tcoder.v1.JobR\x04jobs\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"Z\n" +
@@ -2206,9 +2239,10 @@ const file_tcoder_v1_job_proto_rawDesc = "" +
 	"\x10CancelJobRequest\x12 \n" +
 	"\x06job_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x05jobId\"5\n" +
 	"\x11CancelJobResponse\x12 \n" +
-	"\x03job\x18\x01 \x01(\v2\x0e.tcoder.v1.JobR\x03job\"3\n" +
+	"\x03job\x18\x01 \x01(\v2\x0e.tcoder.v1.JobR\x03job\"E\n" +
 	"\x0fRetryJobRequest\x12 \n" +
-	"\x06job_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x05jobId\"4\n" +
+	"\x06job_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x05jobId\x12\x10\n" +
+	"\x03run\x18\x02 \x01(\rR\x03run\"4\n" +
 	"\x10RetryJobResponse\x12 \n" +
 	"\x03job\x18\x01 \x01(\v2\x0e.tcoder.v1.JobR\x03job\"4\n" +
 	"\x10DeleteJobRequest\x12 \n" +
@@ -2339,9 +2373,10 @@ var file_tcoder_v1_job_proto_goTypes = []any{
 	(*ProbeResult)(nil),               // 37: tcoder.v1.ProbeResult
 	(*Plan)(nil),                      // 38: tcoder.v1.Plan
 	(*Output)(nil),                    // 39: tcoder.v1.Output
-	(*JobEvent)(nil),                  // 40: tcoder.v1.JobEvent
-	(*OutputObject)(nil),              // 41: tcoder.v1.OutputObject
-	(*Preset)(nil),                    // 42: tcoder.v1.Preset
+	(ErrorReason)(0),                  // 40: tcoder.v1.ErrorReason
+	(*JobEvent)(nil),                  // 41: tcoder.v1.JobEvent
+	(*OutputObject)(nil),              // 42: tcoder.v1.OutputObject
+	(*Preset)(nil),                    // 43: tcoder.v1.Preset
 }
 var file_tcoder_v1_job_proto_depIdxs = []int32{
 	33, // 0: tcoder.v1.Attempt.started_at:type_name -> google.protobuf.Timestamp
@@ -2380,38 +2415,39 @@ var file_tcoder_v1_job_proto_depIdxs = []int32{
 	11, // 33: tcoder.v1.CreateJobResponse.job:type_name -> tcoder.v1.Job
 	11, // 34: tcoder.v1.GetJobResponse.job:type_name -> tcoder.v1.Job
 	0,  // 35: tcoder.v1.ListJobsRequest.states:type_name -> tcoder.v1.JobState
-	11, // 36: tcoder.v1.ListJobsResponse.jobs:type_name -> tcoder.v1.Job
-	11, // 37: tcoder.v1.WatchJobResponse.job:type_name -> tcoder.v1.Job
-	40, // 38: tcoder.v1.WatchJobResponse.event:type_name -> tcoder.v1.JobEvent
-	11, // 39: tcoder.v1.CancelJobResponse.job:type_name -> tcoder.v1.Job
-	11, // 40: tcoder.v1.RetryJobResponse.job:type_name -> tcoder.v1.Job
-	41, // 41: tcoder.v1.ReadableObject.object:type_name -> tcoder.v1.OutputObject
-	33, // 42: tcoder.v1.ReadableObject.expires_at:type_name -> google.protobuf.Timestamp
-	27, // 43: tcoder.v1.ListOutputObjectsResponse.objects:type_name -> tcoder.v1.ReadableObject
-	42, // 44: tcoder.v1.ListPresetsResponse.presets:type_name -> tcoder.v1.Preset
-	12, // 45: tcoder.v1.JobService.CreateJob:input_type -> tcoder.v1.CreateJobRequest
-	14, // 46: tcoder.v1.JobService.GetJob:input_type -> tcoder.v1.GetJobRequest
-	16, // 47: tcoder.v1.JobService.ListJobs:input_type -> tcoder.v1.ListJobsRequest
-	18, // 48: tcoder.v1.JobService.WatchJob:input_type -> tcoder.v1.WatchJobRequest
-	20, // 49: tcoder.v1.JobService.CancelJob:input_type -> tcoder.v1.CancelJobRequest
-	22, // 50: tcoder.v1.JobService.RetryJob:input_type -> tcoder.v1.RetryJobRequest
-	24, // 51: tcoder.v1.JobService.DeleteJob:input_type -> tcoder.v1.DeleteJobRequest
-	26, // 52: tcoder.v1.JobService.ListOutputObjects:input_type -> tcoder.v1.ListOutputObjectsRequest
-	29, // 53: tcoder.v1.JobService.ListPresets:input_type -> tcoder.v1.ListPresetsRequest
-	13, // 54: tcoder.v1.JobService.CreateJob:output_type -> tcoder.v1.CreateJobResponse
-	15, // 55: tcoder.v1.JobService.GetJob:output_type -> tcoder.v1.GetJobResponse
-	17, // 56: tcoder.v1.JobService.ListJobs:output_type -> tcoder.v1.ListJobsResponse
-	19, // 57: tcoder.v1.JobService.WatchJob:output_type -> tcoder.v1.WatchJobResponse
-	21, // 58: tcoder.v1.JobService.CancelJob:output_type -> tcoder.v1.CancelJobResponse
-	23, // 59: tcoder.v1.JobService.RetryJob:output_type -> tcoder.v1.RetryJobResponse
-	25, // 60: tcoder.v1.JobService.DeleteJob:output_type -> tcoder.v1.DeleteJobResponse
-	28, // 61: tcoder.v1.JobService.ListOutputObjects:output_type -> tcoder.v1.ListOutputObjectsResponse
-	30, // 62: tcoder.v1.JobService.ListPresets:output_type -> tcoder.v1.ListPresetsResponse
-	54, // [54:63] is the sub-list for method output_type
-	45, // [45:54] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	40, // 36: tcoder.v1.ListJobsRequest.reasons:type_name -> tcoder.v1.ErrorReason
+	11, // 37: tcoder.v1.ListJobsResponse.jobs:type_name -> tcoder.v1.Job
+	11, // 38: tcoder.v1.WatchJobResponse.job:type_name -> tcoder.v1.Job
+	41, // 39: tcoder.v1.WatchJobResponse.event:type_name -> tcoder.v1.JobEvent
+	11, // 40: tcoder.v1.CancelJobResponse.job:type_name -> tcoder.v1.Job
+	11, // 41: tcoder.v1.RetryJobResponse.job:type_name -> tcoder.v1.Job
+	42, // 42: tcoder.v1.ReadableObject.object:type_name -> tcoder.v1.OutputObject
+	33, // 43: tcoder.v1.ReadableObject.expires_at:type_name -> google.protobuf.Timestamp
+	27, // 44: tcoder.v1.ListOutputObjectsResponse.objects:type_name -> tcoder.v1.ReadableObject
+	43, // 45: tcoder.v1.ListPresetsResponse.presets:type_name -> tcoder.v1.Preset
+	12, // 46: tcoder.v1.JobService.CreateJob:input_type -> tcoder.v1.CreateJobRequest
+	14, // 47: tcoder.v1.JobService.GetJob:input_type -> tcoder.v1.GetJobRequest
+	16, // 48: tcoder.v1.JobService.ListJobs:input_type -> tcoder.v1.ListJobsRequest
+	18, // 49: tcoder.v1.JobService.WatchJob:input_type -> tcoder.v1.WatchJobRequest
+	20, // 50: tcoder.v1.JobService.CancelJob:input_type -> tcoder.v1.CancelJobRequest
+	22, // 51: tcoder.v1.JobService.RetryJob:input_type -> tcoder.v1.RetryJobRequest
+	24, // 52: tcoder.v1.JobService.DeleteJob:input_type -> tcoder.v1.DeleteJobRequest
+	26, // 53: tcoder.v1.JobService.ListOutputObjects:input_type -> tcoder.v1.ListOutputObjectsRequest
+	29, // 54: tcoder.v1.JobService.ListPresets:input_type -> tcoder.v1.ListPresetsRequest
+	13, // 55: tcoder.v1.JobService.CreateJob:output_type -> tcoder.v1.CreateJobResponse
+	15, // 56: tcoder.v1.JobService.GetJob:output_type -> tcoder.v1.GetJobResponse
+	17, // 57: tcoder.v1.JobService.ListJobs:output_type -> tcoder.v1.ListJobsResponse
+	19, // 58: tcoder.v1.JobService.WatchJob:output_type -> tcoder.v1.WatchJobResponse
+	21, // 59: tcoder.v1.JobService.CancelJob:output_type -> tcoder.v1.CancelJobResponse
+	23, // 60: tcoder.v1.JobService.RetryJob:output_type -> tcoder.v1.RetryJobResponse
+	25, // 61: tcoder.v1.JobService.DeleteJob:output_type -> tcoder.v1.DeleteJobResponse
+	28, // 62: tcoder.v1.JobService.ListOutputObjects:output_type -> tcoder.v1.ListOutputObjectsResponse
+	30, // 63: tcoder.v1.JobService.ListPresets:output_type -> tcoder.v1.ListPresetsResponse
+	55, // [55:64] is the sub-list for method output_type
+	46, // [46:55] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_tcoder_v1_job_proto_init() }

@@ -79,11 +79,13 @@ type JobServiceClient interface {
 	// JOB_TERMINAL.
 	CancelJob(context.Context, *v1.CancelJobRequest) (*v1.CancelJobResponse, error)
 	// Starts a new run of a failed or canceled job on the same source.
-	// Errors: NOT_FOUND with JOB_NOT_FOUND; FAILED_PRECONDITION with
+	// Errors: NOT_FOUND with JOB_NOT_FOUND; INVALID_ARGUMENT with
+	// REQUEST_INVALID (the job never had the run); FAILED_PRECONDITION with
 	// JOB_NOT_TERMINAL, JOB_TERMINAL (it completed), INPUT_MISSING;
 	// RESOURCE_EXHAUSTED with QUEUE_FULL and when to try again.
 	RetryJob(context.Context, *v1.RetryJobRequest) (*v1.RetryJobResponse, error)
-	// Removes a terminal job, its source if it came by upload, and its outputs.
+	// Removes a terminal job, its outputs, and its source if that came by upload
+	// and no other job has it.
 	// Errors: NOT_FOUND with JOB_NOT_FOUND; FAILED_PRECONDITION with
 	// JOB_NOT_TERMINAL.
 	DeleteJob(context.Context, *v1.DeleteJobRequest) (*v1.DeleteJobResponse, error)
@@ -282,11 +284,13 @@ type JobServiceHandler interface {
 	// JOB_TERMINAL.
 	CancelJob(context.Context, *v1.CancelJobRequest) (*v1.CancelJobResponse, error)
 	// Starts a new run of a failed or canceled job on the same source.
-	// Errors: NOT_FOUND with JOB_NOT_FOUND; FAILED_PRECONDITION with
+	// Errors: NOT_FOUND with JOB_NOT_FOUND; INVALID_ARGUMENT with
+	// REQUEST_INVALID (the job never had the run); FAILED_PRECONDITION with
 	// JOB_NOT_TERMINAL, JOB_TERMINAL (it completed), INPUT_MISSING;
 	// RESOURCE_EXHAUSTED with QUEUE_FULL and when to try again.
 	RetryJob(context.Context, *v1.RetryJobRequest) (*v1.RetryJobResponse, error)
-	// Removes a terminal job, its source if it came by upload, and its outputs.
+	// Removes a terminal job, its outputs, and its source if that came by upload
+	// and no other job has it.
 	// Errors: NOT_FOUND with JOB_NOT_FOUND; FAILED_PRECONDITION with
 	// JOB_NOT_TERMINAL.
 	DeleteJob(context.Context, *v1.DeleteJobRequest) (*v1.DeleteJobResponse, error)
