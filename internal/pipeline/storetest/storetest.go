@@ -35,6 +35,8 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"Upload", uploadTests()},
 		{"Job", jobTests()},
 		{"List", listTests()},
+		{"Admit", admitTests()},
+		{"Fair", fairTests()},
 		{"Lease", leaseTests()},
 		{"Race", raceTests()},
 		{"Fault", faultTests()},
