@@ -809,7 +809,7 @@ local function read_requests(keys)
 end
 local requests = read_requests(1)
 local TO = next_state('task', 'READY', 'lease')
-local workers, answers, rows = {}, {}, {}
+local workers, answers, rows, first = {}, {}, {}, {}
 
 -- worker_of returns a worker's state, and its answers to the newest two claims that gave it tasks.
 local function worker_of(key)
@@ -827,7 +827,10 @@ for _, r in ipairs(requests) do
   local start = r[5] .. ' '
   if string.sub(w.newest, 1, #start) == start then r.replay = w.newest end
   if string.sub(w.older, 1, #start) == start then r.replay = w.older end
-  if not r.replay and w.state == r[2] .. ' 0 1' then
+  local name = id .. ' ' .. r[5]
+  r.first = first[name]
+  first[name] = first[name] or r
+  if not r.first and not r.replay and w.state == r[2] .. ' 0 1' then
     r.max, limit = r[3] + 0, r[6] + 0
     wanted = wanted + r.max
   end
@@ -874,7 +877,7 @@ local function claim(r)
     end
     return answer
   end
-  if not r.max then
+  if not r.max then -- it wasn't trusted above
     answer[3] = 1
     return answer
   end
@@ -899,7 +902,11 @@ local function claim(r)
   return answer
 end
 
-for i, r in ipairs(requests) do answers[i] = claim(r) end
+for i, r in ipairs(requests) do
+  -- A request that comes twice in one call has one answer.
+  r.answer = r.first and r.first.answer or claim(r)
+  answers[i] = r.answer
+end
 for _, w in pairs(workers) do
   if w.changed then redis.call('HSET', w.key, 'rq', w.newest .. '\n' .. w.older) end
 end
