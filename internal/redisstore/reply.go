@@ -64,18 +64,6 @@ func asList(v any) []any {
 	return list
 }
 
-// asMap reads a flat list of names and values.
-func asMap(v any) map[string]string {
-	list := asList(v)
-	m := make(map[string]string, len(list)/2)
-
-	for i := 0; i+1 < len(list); i += 2 {
-		m[asString(list[i])] = asString(list[i+1])
-	}
-
-	return m
-}
-
 // decode reads JSON that may be absent.
 func decode(raw string, into any) error {
 	if raw == "" {
