@@ -76,7 +76,7 @@ func newGuard(
 func (g *guard) protect(next http.Handler) http.Handler {
 	methods := strings.Join(cors.AllowedMethods(), ", ")
 	headers := strings.Join(append(cors.AllowedHeaders(), "Authorization", interceptor.HeaderRequestID), ", ")
-	exposed := strings.Join(append(cors.ExposedHeaders(), interceptor.HeaderRequestID), ", ")
+	exposed := strings.Join(append(cors.ExposedHeaders(), interceptor.HeaderRequestID, interceptor.HeaderRetryAfter), ", ")
 	maxAge := strconv.Itoa(int(preflightMaxAge.Seconds()))
 
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

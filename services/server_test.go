@@ -285,6 +285,7 @@ func TestCORS(t *testing.T) {
 	require.Equal(t, http.StatusOK, res.status)
 	require.Contains(t, res.header.Get("Access-Control-Expose-Headers"), "Grpc-Status-Details-Bin")
 	require.Contains(t, res.header.Get("Access-Control-Expose-Headers"), "X-Request-ID")
+	require.Contains(t, res.header.Get("Access-Control-Expose-Headers"), "Retry-After")
 	preflight["Origin"] = "https://evil.example"
 	res = p.do(http.MethodOptions, presets, "", preflight)
 	require.Equal(t, http.StatusForbidden, res.status)

@@ -44,6 +44,7 @@ func accessTable() map[string]access {
 		tcoderv1connect.JobServiceListPresetsProcedure:       client,
 
 		tcoderv1connect.PoolServiceAttachProcedure:       worker,
+		tcoderv1connect.PoolServiceSyncProcedure:         worker,
 		tcoderv1connect.PoolServiceGetPoolProcedure:      client,
 		tcoderv1connect.PoolServiceListWorkersProcedure:  client,
 		tcoderv1connect.PoolServiceListMachinesProcedure: client,

@@ -19,6 +19,10 @@ type (
 // HeaderRequestID carries the id of a request, in both directions.
 const HeaderRequestID = "X-Request-ID"
 
+// HeaderRetryAfter says in seconds when a refused call can succeed, as
+// ErrorDetail.retry_after does.
+const HeaderRetryAfter = "Retry-After"
+
 var requestIDPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
 // WithRequestID gives every request an id: the one that the client sent, if

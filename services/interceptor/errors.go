@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strconv"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -148,6 +150,10 @@ func (t *translator) encode(ctx context.Context, code connect.Code, e *pipeline.
 		detail.Metadata = map[string]string{"request_id": id}
 	}
 	coded := connect.NewError(code, errors.New(e.Message))
+	if after > 0 {
+		// In whole seconds and never sooner, for clients that know HTTP alone.
+		coded.Meta().Set(HeaderRetryAfter, strconv.Itoa(int((after+time.Second-1)/time.Second)))
+	}
 	if d, err := connect.NewErrorDetail(detail); err == nil {
 		coded.AddDetail(d)
 	} else {

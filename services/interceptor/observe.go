@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
+	"github.com/tcoder-dev/tcoder/gen/go/tcoder/v1/tcoderv1connect"
 )
 
 // metrics counts calls.
@@ -96,7 +97,8 @@ func (o *observer) observe(ctx context.Context, spec connect.Spec, start time.Ti
 	}
 	o.metrics.calls.WithLabelValues(spec.Procedure, code).Inc()
 	level := slog.LevelInfo
-	if err == nil && (spec.IdempotencyLevel == connect.IdempotencyNoSideEffects || strings.HasPrefix(spec.Procedure, "/grpc.")) {
+	if err == nil && (spec.IdempotencyLevel == connect.IdempotencyNoSideEffects || strings.HasPrefix(spec.Procedure, "/grpc.") ||
+		spec.Procedure == tcoderv1connect.PoolServiceSyncProcedure) { // a worker makes one after the other
 		level = slog.LevelDebug
 	}
 	attrs := append([]slog.Attr{
@@ -160,6 +162,9 @@ func idsOf(message any) []slog.Attr {
 	}
 	switch m := message.(type) {
 	case *tcoderv1.AttachRequest:
+		add("worker_id", m.GetHello().GetWorkerId())
+		add("machine_id", m.GetHello().GetMachineId())
+	case *tcoderv1.SyncRequest:
 		add("worker_id", m.GetHello().GetWorkerId())
 		add("machine_id", m.GetHello().GetMachineId())
 	case *tcoderv1.CreateUploadResponse:

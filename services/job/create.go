@@ -52,7 +52,7 @@ func (s *Service) CreateJob(ctx context.Context, req *tcoderv1.CreateJobRequest)
 		return nil, err
 	}
 
-	return &tcoderv1.CreateJobResponse{Job: mapper.JobToProto(j)}, nil
+	return &tcoderv1.CreateJobResponse{Job: s.message(j)}, nil
 }
 
 func (s *Service) admission(req *tcoderv1.CreateJobRequest) (pipeline.Admission, error) {

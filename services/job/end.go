@@ -3,11 +3,11 @@ package job
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 	"github.com/tcoder-dev/tcoder/internal/objectstore"
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
-	"github.com/tcoder-dev/tcoder/services/mapper"
 )
 
 // CancelJob stops a live job. The store takes its tasks from their workers;
@@ -28,27 +28,41 @@ func (s *Service) CancelJob(ctx context.Context, req *tcoderv1.CancelJobRequest)
 		}
 	}
 
-	return &tcoderv1.CancelJobResponse{Job: mapper.JobToProto(j)}, nil
+	return &tcoderv1.CancelJobResponse{Job: s.message(j)}, nil
 }
 
 // RetryJob starts a new run of a failed or canceled job. One whose source is
-// no longer there could only fail again, so it is refused.
+// no longer there could only fail again, so it is refused. A caller that names
+// the run it saw end may repeat the call: whatever became of the next run, it
+// isn't followed by another.
 func (s *Service) RetryJob(ctx context.Context, req *tcoderv1.RetryJobRequest) (*tcoderv1.RetryJobResponse, error) {
 	j, err := s.owned(ctx, req.GetJobId())
 	if err != nil {
 		return nil, err
 	}
-	if j.State == pipeline.JobFailed || j.State == pipeline.JobCanceled {
+	run := j.Run
+	if req.GetRun() != 0 {
+		run = int(req.GetRun())
+	}
+	switch {
+	case run < j.Run:
+		return &tcoderv1.RetryJobResponse{Job: s.message(j)}, nil
+	case run > j.Run:
+		return nil, &pipeline.Error{
+			Reason: pipeline.ReasonRequestInvalid, Message: fmt.Sprintf("run: the job is at run %d", j.Run),
+			Fields: []pipeline.FieldViolation{{Field: "run", Description: "must be a run that the job had"}},
+		}
+	case j.State == pipeline.JobFailed, j.State == pipeline.JobCanceled:
 		if err := s.checkSource(ctx, j.Source); err != nil {
 			return nil, err
 		}
 	}
-	j, err = s.deps.Store.RetryJob(ctx, j.ID, j.Run, firstTask(), s.cfg.WaitingLimit)
+	j, err = s.deps.Store.RetryJob(ctx, j.ID, run, firstTask(), s.cfg.WaitingLimit)
 	if err != nil {
 		return nil, err
 	}
 
-	return &tcoderv1.RetryJobResponse{Job: mapper.JobToProto(j)}, nil
+	return &tcoderv1.RetryJobResponse{Job: s.message(j)}, nil
 }
 
 // checkSource refuses a source that isn't there or isn't the one that the job

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
-	"github.com/tcoder-dev/tcoder/services/mapper"
 )
 
 // GetJob reads a job with its tasks and attempts.
@@ -14,5 +13,5 @@ func (s *Service) GetJob(ctx context.Context, req *tcoderv1.GetJobRequest) (*tco
 		return nil, err
 	}
 
-	return &tcoderv1.GetJobResponse{Job: mapper.JobToProto(j)}, nil
+	return &tcoderv1.GetJobResponse{Job: s.message(j)}, nil
 }

@@ -12,10 +12,12 @@ import (
 	"log/slog"
 	"time"
 
+	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 	"github.com/tcoder-dev/tcoder/gen/go/tcoder/v1/tcoderv1connect"
 	"github.com/tcoder-dev/tcoder/internal/objectstore"
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 	"github.com/tcoder-dev/tcoder/services/interceptor"
+	"github.com/tcoder-dev/tcoder/services/mapper"
 )
 
 // Config says how the service behaves. The zero value of a field means its
@@ -26,6 +28,9 @@ type Config struct {
 	// WaitingLimit is how many jobs of a project may wait or be uploading at
 	// most; another one is refused with QUEUE_FULL (0: any number).
 	WaitingLimit int
+	// RunningLimit is how many tasks of a project the pool lets run at a time:
+	// a job that waits for that says so (0: any number).
+	RunningLimit int
 	// URLExpiry is how long the URLs of outputs work (0: 1 h).
 	URLExpiry time.Duration
 	// IdempotencyTTL is how long an idempotency key is kept (0: 7 days).
@@ -118,6 +123,16 @@ func (s *Service) owned(ctx context.Context, id string) (pipeline.Job, error) {
 	}
 
 	return j, nil
+}
+
+// message returns the message of a job.
+func (s *Service) message(j pipeline.Job) *tcoderv1.Job {
+	p := mapper.JobToProto(j)
+	if j.Wait == pipeline.WaitProject {
+		p.Waiting.RunningLimit = uint32(s.cfg.RunningLimit)
+	}
+
+	return p
 }
 
 // firstTask is the task that every run begins with.

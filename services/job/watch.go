@@ -164,7 +164,7 @@ func (w *watch) read(ctx context.Context) error {
 }
 
 func (w *watch) send(e *pipeline.Event) error {
-	message := &tcoderv1.WatchJobResponse{Job: mapper.JobToProto(w.job)}
+	message := &tcoderv1.WatchJobResponse{Job: w.service.message(w.job)}
 	if e != nil {
 		message.Event = mapper.EventToProto(*e)
 	}

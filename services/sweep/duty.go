@@ -120,8 +120,9 @@ func (s *Sweeper) ended(ctx context.Context, id string) (pipeline.Job, bool, err
 	return job, job.State.Terminal(), nil
 }
 
-// purge removes all objects of a deleted job, and its source if it came by
-// upload: an object that was there before the job isn't ours to remove.
+// purge removes all objects of a deleted job, and its source if that came by
+// an upload that the store says no other job has: it names none otherwise. An
+// object that was there before the job isn't ours to remove.
 func (s *Sweeper) purge(ctx context.Context, d pipeline.Duty) error {
 	if err := s.deps.Out.DeletePrefix(ctx, media.JobPrefix(d.Project, d.ID)); err != nil {
 		return err

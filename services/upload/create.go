@@ -46,11 +46,16 @@ func (s *Service) CreateUpload(
 		Priority: int(req.GetPriority()), Labels: req.GetLabels(),
 	}
 	stored, err := s.deps.Store.CreateUpload(ctx, u, job, s.cfg.Deadline, terms)
-	// The multipart upload is one too many if the key was used before. After
-	// any other error nobody knows whether the record names it, so it stays:
-	// the object store drops what is never completed.
-	if err == nil && stored.ID != u.ID || pipeline.ReasonOf(err) == pipeline.ReasonIdempotencyKeyReused {
+	// The multipart upload is one too many if the key was used before, or the
+	// upload refused. After any other error nobody knows whether the record
+	// names it, so it stays: the object store drops what is never completed.
+	switch pipeline.ReasonOf(err) {
+	case pipeline.ReasonIdempotencyKeyReused, pipeline.ReasonQueueFull:
 		s.dropMultipart(ctx, u)
+	default:
+		if err == nil && stored.ID != u.ID {
+			s.dropMultipart(ctx, u)
+		}
 	}
 	if err != nil {
 		return nil, err

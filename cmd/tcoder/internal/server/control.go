@@ -138,7 +138,7 @@ func newControl(s *controlSettings, p *poolSettings, st *stores, listener net.Li
 ) (*control, error) {
 	publisher := publish.New(st.redis, st.out, log)
 	uploads := upload.New(upload.Config{MaxSizeBytes: s.maxUploadBytes, WaitingLimit: s.waitingLimit}, upload.Deps{Store: st.redis, In: st.in, Log: log})
-	jobs := job.New(job.Config{MaxSizeBytes: s.maxUploadBytes, WaitingLimit: s.waitingLimit}, job.Deps{
+	jobs := job.New(job.Config{MaxSizeBytes: s.maxUploadBytes, WaitingLimit: s.waitingLimit, RunningLimit: s.runningLimit}, job.Deps{
 		Store: st.redis, In: st.in, Out: st.out, SettleUpload: uploads.Settle, Log: log,
 	})
 	var workers *pool.Service // the sweeper tells the store of its workers
