@@ -89,6 +89,8 @@ const (
 	// completeTimeout is for CompleteUpload, which waits while the object
 	// store joins thousands of parts.
 	completeTimeout = 10 * time.Minute
+	// syncTimeout is for Sync, which may wait for half a minute by itself.
+	syncTimeout = 45 * time.Second
 )
 
 // Server is the control plane's HTTP server with its loops.
@@ -127,9 +129,12 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		}
 	}
 	chain, err := interceptor.New(interceptor.Config{
-		APIKeys:        cfg.APIKeys,
-		WorkerToken:    cfg.WorkerToken,
-		UnaryTimeouts:  map[string]time.Duration{tcoderv1connect.UploadServiceCompleteUploadProcedure: completeTimeout},
+		APIKeys:     cfg.APIKeys,
+		WorkerToken: cfg.WorkerToken,
+		UnaryTimeouts: map[string]time.Duration{
+			tcoderv1connect.UploadServiceCompleteUploadProcedure: completeTimeout,
+			tcoderv1connect.PoolServiceSyncProcedure:             syncTimeout,
+		},
 		TracerProvider: cfg.TracerProvider,
 		Registerer:     registry,
 		Logger:         deps.Log,

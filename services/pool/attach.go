@@ -46,9 +46,9 @@ func (s *Service) Attach(ctx context.Context, stream *stream) error {
 	}
 	defer s.work.Done()
 
-	if err := control.SetReadDeadline(time.Now().Add(helloTimeout)); err != nil {
-		return err
-	}
+	reading := newGuard(control.SetReadDeadline)
+	defer reading.stop()
+	reading.start(helloTimeout)
 	first, err := stream.Receive()
 	if err != nil {
 		if errors.Is(err, io.EOF) {
@@ -59,23 +59,52 @@ func (s *Service) Attach(ctx context.Context, stream *stream) error {
 	if first.GetHello() == nil {
 		return errIncompatible
 	}
-	sess, err := s.open(ctx, first.GetHello())
+	sess, err := s.open(ctx, first.GetHello(), nil)
 	if err != nil {
 		return err
 	}
-	err = s.serve(ctx, sess, stream, control)
+	err = s.serve(ctx, sess, stream, control, reading)
 	s.close(ctx, sess, err)
 	return err
 }
 
 // open attaches a worker in the store, welcomes it, and lets it have tasks.
-func (s *Service) open(ctx context.Context, hello *tcoderv1.Hello) (*session, error) {
+func (s *Service) open(ctx context.Context, hello *tcoderv1.Hello, calls *calls) (*session, error) {
 	w := mapper.WorkerFromProto(hello)
 	number, kept, err := s.deps.Store.AttachWorker(ctx, w, s.cfg.Lease)
 	if err != nil {
 		return nil, err
 	}
 	sess := newSession(w, number, s.deps.Log)
+	sess.calls = calls
+	welcome, err := s.welcome(ctx, sess, kept)
+	if err != nil {
+		s.detach(ctx, sess, false)
+		return nil, err
+	}
+	sess.send(&tcoderv1.AttachResponse{Message: &tcoderv1.AttachResponse_Welcome{Welcome: welcome}})
+
+	s.mu.Lock()
+	other := s.sessions[w.ID]
+	if other == nil || other.number < number {
+		s.sessions[w.ID] = sess
+	} else {
+		other = sess // a later attach has come first
+	}
+	s.mu.Unlock()
+	if other != nil {
+		other.end(errReplaced)
+	}
+	sess.log.InfoContext(ctx, "worker attached", "machine_id", w.MachineID, "slots", w.Slots,
+		"kept", len(welcome.GetKept()), "lost", len(welcome.GetLost()), "version", w.Version)
+	signal(s.checks) // it may have been told to drain while it was away
+	s.dispatch.wake()
+	return sess, nil
+}
+
+// welcome tells a worker what it should be doing, and remembers it.
+func (s *Service) welcome(ctx context.Context, sess *session, kept []pipeline.Lease) (*tcoderv1.Welcome, error) {
+	w := sess.worker
 	welcome := &tcoderv1.Welcome{
 		HeartbeatInterval: durationpb.New(s.cfg.Heartbeat),
 		Lease:             durationpb.New(s.cfg.Lease),
@@ -98,24 +127,7 @@ func (s *Service) open(ctx context.Context, hello *tcoderv1.Hello) (*session, er
 		}
 	}
 	sess.lastRenewal = time.Now()
-	sess.send(&tcoderv1.AttachResponse{Message: &tcoderv1.AttachResponse_Welcome{Welcome: welcome}})
-
-	s.mu.Lock()
-	other := s.sessions[w.ID]
-	if other == nil || other.number < number {
-		s.sessions[w.ID] = sess
-	} else {
-		other = sess // a later attach has come first
-	}
-	s.mu.Unlock()
-	if other != nil {
-		other.end(errReplaced)
-	}
-	sess.log.InfoContext(ctx, "worker attached", "machine_id", w.MachineID, "slots", w.Slots,
-		"kept", len(welcome.GetKept()), "lost", len(welcome.GetLost()), "version", w.Version)
-	signal(s.checks) // it may have been told to drain while it was away
-	s.dispatch.wake()
-	return sess, nil
+	return welcome, nil
 }
 
 // close ends what open began.
@@ -127,21 +139,25 @@ func (s *Service) close(ctx context.Context, sess *session, cause error) {
 	}
 	s.mu.Unlock()
 	gone := sess.gone()
+	s.detach(ctx, sess, gone)
+	sess.log.InfoContext(ctx, "worker detached", "gone", gone, "held", len(sess.held()), "cause", cause)
+}
+
+func (s *Service) detach(ctx context.Context, sess *session, gone bool) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), detachTimeout)
 	defer cancel()
 	if err := s.deps.Store.DetachWorker(ctx, sess.worker.ID, sess.number, gone); err != nil {
 		sess.log.WarnContext(ctx, "worker can't be detached", "error", err)
 	}
-	sess.log.InfoContext(ctx, "worker detached", "gone", gone, "held", len(sess.held()), "cause", cause)
 }
 
 // serve passes messages in both directions until one side ends the stream.
 // It returns when its reader has.
-func (s *Service) serve(ctx context.Context, sess *session, stream *stream, control *http.ResponseController) error {
+func (s *Service) serve(ctx context.Context, sess *session, stream *stream, control *http.ResponseController, reading *guard) error {
 	readCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	read := make(chan error, 1)
-	go func() { read <- s.read(readCtx, sess, stream, control) }()
+	go func() { read <- s.read(readCtx, sess, stream, reading) }()
 
 	readerEnded, err := s.write(ctx, sess, stream, control, read)
 	sess.end(err)
@@ -165,16 +181,15 @@ func (s *Service) serve(ctx context.Context, sess *session, stream *stream, cont
 func (s *Service) write(ctx context.Context, sess *session, stream *stream, control *http.ResponseController,
 	read <-chan error,
 ) (readerEnded bool, err error) {
+	writing := newGuard(control.SetWriteDeadline)
+	defer writing.stop()
 	for {
 		select {
 		case m := <-sess.out:
-			if err := control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-				return false, err
-			}
-			if err := stream.Send(m); err != nil {
-				return false, err
-			}
-			if err := control.SetWriteDeadline(time.Time{}); err != nil {
+			writing.start(writeTimeout)
+			err := stream.Send(m)
+			writing.stop()
+			if err != nil {
 				return false, err
 			}
 		case err := <-read:
@@ -191,37 +206,40 @@ func (s *Service) write(ctx context.Context, sess *session, stream *stream, cont
 
 // read handles what the worker says until it ends the stream (nil) or the
 // stream breaks.
-func (s *Service) read(ctx context.Context, sess *session, stream *stream, control *http.ResponseController) error {
+func (s *Service) read(ctx context.Context, sess *session, stream *stream, reading *guard) error {
 	for {
-		// A worker that is silent for a lease has lost it.
-		if err := control.SetReadDeadline(time.Now().Add(s.cfg.Lease)); err != nil {
-			return err
-		}
+		reading.start(s.cfg.Lease) // a worker that is silent for a lease has lost it
 		m, err := stream.Receive()
+		reading.stop() // it would go off while we are busy
 		if err != nil {
 			if errors.Is(err, io.EOF) {
 				return nil
 			}
 			return err
 		}
-		if err := control.SetReadDeadline(time.Time{}); err != nil { // it would go off while we are busy
+		if err := s.handle(ctx, sess, m); err != nil {
 			return err
 		}
-		switch m := m.GetMessage().(type) {
-		case *tcoderv1.AttachRequest_Heartbeat:
-			s.heartbeat(ctx, sess, m.Heartbeat)
-		case *tcoderv1.AttachRequest_Report:
-			s.takeReport(ctx, sess, m.Report)
-		case *tcoderv1.AttachRequest_Sign:
-			s.sign(ctx, sess, m.Sign)
-		case *tcoderv1.AttachRequest_Draining:
-			s.workerDrains(ctx, sess)
-		case *tcoderv1.AttachRequest_Leave:
-			s.workerLeaves(ctx, sess)
-		default:
-			return errIncompatible
-		}
 	}
+}
+
+// handle does what one message of a worker asks for.
+func (s *Service) handle(ctx context.Context, sess *session, m *tcoderv1.AttachRequest) error {
+	switch m := m.GetMessage().(type) {
+	case *tcoderv1.AttachRequest_Heartbeat:
+		s.heartbeat(ctx, sess, m.Heartbeat)
+	case *tcoderv1.AttachRequest_Report:
+		s.takeReport(ctx, sess, m.Report)
+	case *tcoderv1.AttachRequest_Sign:
+		s.sign(ctx, sess, m.Sign)
+	case *tcoderv1.AttachRequest_Draining:
+		s.workerDrains(ctx, sess)
+	case *tcoderv1.AttachRequest_Leave:
+		s.workerLeaves(ctx, sess)
+	default:
+		return errIncompatible
+	}
+	return nil
 }
 
 // workerDrains marks a worker that is stopping, so that every replica knows.

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -11,8 +12,11 @@ import (
 )
 
 const (
-	// safetyTick covers wake-ups that were lost.
-	safetyTick = 15 * time.Second
+	// safetyTick covers wake-ups that were lost though the connection to the
+	// store wasn't: after one that was, everything is woken.
+	safetyTick = 5 * time.Minute
+	// lookAgain is the same for slots that become free while nothing is ready.
+	lookAgain = 15 * time.Second
 	// maxClaims is how many claims are in flight at most. There is one while
 	// tasks are few, and more the longer claims come back full.
 	maxClaims = 8
@@ -21,20 +25,21 @@ const (
 // dispatcher gives ready tasks to free slots.
 type dispatcher struct {
 	svc   *Service
-	kicks chan struct{}
+	kicks chan struct{} // a task may be ready
+	frees chan struct{} // a slot may be free
 
 	// Of run's goroutine alone.
 	inFlight int
-	hungry   bool // tasks may be ready
-	kicked   int  // counts the wake-ups
-	width    int  // claims that may be in flight
-	turn     int
-	asked    map[*session]asked
+	hungry   bool      // tasks may be ready
+	dryFrom  time.Time // since when they aren't
+	kicked   int       // counts the wake-ups
+	width    int       // claims that may be in flight
+	turn     int       // counts the claims
 }
 
-// asked is when a worker's last claim was.
+// asked is when a worker's last claim was. It is the dispatcher's alone.
 type asked struct {
-	turn    int // claims are counted
+	turn    int // the claim's
 	refused int // the wake-up after which the store refused it
 }
 
@@ -50,11 +55,14 @@ type claimed struct {
 }
 
 func newDispatcher(svc *Service) *dispatcher {
-	return &dispatcher{svc: svc, kicks: make(chan struct{}, 1), width: 1, asked: map[*session]asked{}}
+	return &dispatcher{svc: svc, kicks: make(chan struct{}, 1), frees: make(chan struct{}, 1), width: 1}
 }
 
-// wake says that a task may be ready, or a slot free.
+// wake says that a task may be ready.
 func (d *dispatcher) wake() { signal(d.kicks) }
+
+// freed says that a slot may be free.
+func (d *dispatcher) freed() { signal(d.frees) }
 
 // run dispatches until ctx ends and no claim is in flight.
 func (d *dispatcher) run(ctx context.Context) {
@@ -69,6 +77,8 @@ func (d *dispatcher) run(ctx context.Context) {
 			return
 		case <-d.kicks:
 			d.noteWake()
+		case <-d.frees:
+			d.noteFree()
 		case <-tick.C:
 			d.noteWake()
 			signal(d.svc.checks)
@@ -98,6 +108,14 @@ func (d *dispatcher) noteWake() {
 	d.hungry = true
 }
 
+// noteFree fills a slot if tasks are ready. Where the last claim found none,
+// a wake-up tells of the next one, and asking would be a call for nothing.
+func (d *dispatcher) noteFree() {
+	if !d.hungry && time.Since(d.dryFrom) >= lookAgain {
+		d.noteWake()
+	}
+}
+
 // note learns from a claim whether more tasks are ready. Where its answer says
 // no, somebody may have woken us since it was asked.
 func (d *dispatcher) note(r claimed) {
@@ -105,14 +123,14 @@ func (d *dispatcher) note(r claimed) {
 	switch {
 	case r.err != nil: // the session ended; another one is asked
 	case r.refused:
-		d.asked[r.sess] = asked{d.asked[r.sess].turn, r.kicked}
+		r.sess.asked.refused = r.kicked
 		signal(d.svc.checks)
 	case r.more:
 		d.width = min(2*d.width, maxClaims)
 	default:
 		d.width = 1
 		if r.kicked == d.kicked {
-			d.hungry = false
+			d.hungry, d.dryFrom = false, time.Now()
 		}
 	}
 }
@@ -124,27 +142,23 @@ func (d *dispatcher) note(r claimed) {
 func (d *dispatcher) next() (*session, int) {
 	var best *session
 	most, second, busy := 0, 0, 0
-	sessions := d.svc.current()
-	known := make(map[*session]asked, len(sessions))
-	for _, sess := range sessions {
-		known[sess] = d.asked[sess]
+	for _, sess := range d.svc.current() {
 		free, now := sess.free()
 		switch {
-		case free == 0 || known[sess].refused == d.kicked:
+		case free == 0 || sess.asked.refused == d.kicked:
 		case !now:
 			busy = max(busy, free)
-		case free > most || free == most && known[sess].turn < known[best].turn:
+		case free > most || free == most && sess.asked.turn < best.asked.turn:
 			best, most, second = sess, free, most
 		default:
 			second = max(second, free)
 		}
 	}
-	d.asked = known
 	if best == nil || busy > most {
 		return nil, 0
 	}
 	d.turn++
-	d.asked[best] = asked{d.turn, known[best].refused}
+	best.asked.turn = d.turn
 	return best, max(1, most-max(second, busy))
 }
 
@@ -192,12 +206,12 @@ func (s *Service) claim(ctx context.Context, sess *session, most int) claimed {
 
 // assign sends a task to its worker, or hands it back.
 func (s *Service) assign(ctx context.Context, sess *session, l *lease) {
-	log := sess.log.With("job_id", l.job.ID, "task_id", l.ref.TaskID, "attempt", l.ref.Attempt)
+	ids := slog.Group("", "job_id", l.job.ID, "task_id", l.ref.TaskID, "attempt", l.ref.Attempt)
 	m, err := s.assignment(ctx, l)
 	if err != nil {
 		// No worker can run it; failing it, with its backoff, keeps it from
 		// going round.
-		log.ErrorContext(ctx, "task can't be assigned", "error", err)
+		sess.log.ErrorContext(ctx, "task can't be assigned", ids, "error", err)
 		s.settleUnsent(ctx, sess, l, func(ctx context.Context) error {
 			_, err := s.fail(ctx, sess, l.ref, pipeline.FaultUnknown,
 				pipeline.Failure{Reason: pipeline.ReasonInternal, Message: "The task can't be assigned."})
@@ -206,14 +220,14 @@ func (s *Service) assign(ctx context.Context, sess *session, l *lease) {
 		return
 	}
 	if !sess.offer(l, m) {
-		log.InfoContext(ctx, "worker left before its task came")
+		sess.log.InfoContext(ctx, "worker left before its task came", ids)
 		s.settleUnsent(ctx, sess, l, func(ctx context.Context) error {
 			_, err := s.deps.Store.ReleaseTask(ctx, sess.worker.ID, l.ref)
 			return err
 		})
 		return
 	}
-	log.InfoContext(ctx, "task assigned", "kind", string(l.task.Kind))
+	sess.log.InfoContext(ctx, "task assigned", ids, "kind", string(l.task.Kind))
 	s.metrics.assigned(l)
 }
 

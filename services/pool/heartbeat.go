@@ -36,7 +36,7 @@ func (s *Service) heartbeat(ctx context.Context, sess *session, h *tcoderv1.Hear
 			}
 		}
 		if len(renewed.Lost) > 0 {
-			s.dispatch.wake()
+			s.dispatch.freed()
 		}
 	}
 	for _, l := range sess.staleURLs(s.urlLife()/2, time.Now()) {
@@ -90,7 +90,7 @@ func (s *session) renewals(h *tcoderv1.Heartbeat, cfg Config, now time.Time) ([]
 			renewals = append(renewals, l.renewal)
 		}
 	}
-	return renewals, overtime, true
+	return renewals, overtime, len(renewals) > 0
 }
 
 // staleURLs returns the leases whose source URL is older than an age, and
@@ -122,7 +122,7 @@ func (s *Service) stopOvertime(ctx context.Context, sess *session, l *lease) {
 		}
 	})
 	s.stop(sess, l.ref, failure)
-	s.dispatch.wake()
+	s.dispatch.freed()
 }
 
 // stop tells a worker to stop an attempt.

@@ -14,7 +14,11 @@ import (
 	"github.com/tcoder-dev/tcoder/services/mapper"
 )
 
-const publishTimeout = 2 * time.Minute
+const (
+	publishTimeout = 2 * time.Minute
+	// publishGrace is how long publishing may still take when the server stops.
+	publishGrace = 5 * time.Second
+)
 
 // settled is what became of a report.
 type settled struct {
@@ -79,18 +83,19 @@ func (s *Service) report(ctx context.Context, sess *session, l *lease, ref pipel
 	sess.send(&tcoderv1.AttachResponse{Message: &tcoderv1.AttachResponse_Report{Report: &tcoderv1.ReportAck{
 		Lease: r.GetLease(), Verdict: result.verdict,
 	}}})
-	s.dispatch.wake()
+	s.dispatch.freed()
 	return result
 }
 
 // publish publishes a job whose tasks are all done. If it can't, or the server
-// stops, the job's duty stays and the sweeper does it.
+// stops meanwhile, the job's duty stays and the sweeper of a replica does it.
 func (s *Service) publish(ctx context.Context, sess *session, jobID string) {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	go func() {
 		select {
 		case <-s.draining:
+			sleep(ctx, publishGrace)
 			cancel()
 		case <-ctx.Done():
 		}

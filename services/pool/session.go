@@ -30,7 +30,7 @@ type lease struct {
 	reporting bool             // its report is worked on
 }
 
-// session is one stream of one worker.
+// session is one stream of one worker, or its calls that stand for one.
 type session struct {
 	worker pipeline.Worker
 	number int64 // of the attach, by the store
@@ -38,6 +38,8 @@ type session struct {
 	out    chan *tcoderv1.AttachResponse
 	ended  chan struct{} // closed once; cause says why
 	turns  chan struct{} // bounds the reports that are worked on
+	asked  asked
+	calls  *calls // of a worker that makes calls; nil for a stream
 
 	mu          sync.Mutex
 	cause       error
@@ -114,6 +116,9 @@ func (s *session) offer(l *lease, m *tcoderv1.AttachResponse) bool {
 	defer s.mu.Unlock()
 	if !s.sendLocked(m) {
 		return false
+	}
+	if len(s.leases) == 0 {
+		s.lastRenewal = l.since // the claim was one, of all that it holds
 	}
 	s.leases[l.ref] = l
 	return true

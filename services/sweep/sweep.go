@@ -33,6 +33,10 @@ const (
 	dutyTimeout    = 10 * time.Minute
 	dutiesAtOnce   = 8
 	defaultLeadTTL = 15 * time.Second
+	// tellEvery is the least time between two sweeps that say which workers are
+	// attached: they are many, and busy sweepers sweep often. The store lists
+	// those that were seen within a minute.
+	tellEvery = 10 * time.Second
 )
 
 // Config says how to sweep.
@@ -83,6 +87,7 @@ type Sweeper struct {
 	elected chan struct{}
 	turns   chan struct{} // bounds the duties at work
 	duties  sync.WaitGroup
+	told    time.Time // when a sweep last said who is attached; Run's alone
 
 	mu    sync.Mutex
 	begun map[dutyKey]bool
@@ -156,7 +161,8 @@ func (s *Sweeper) sweep(ctx context.Context) (time.Duration, error) {
 	callCtx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	var attached []string
-	if s.deps.Attached != nil {
+	began := time.Now()
+	if s.deps.Attached != nil && began.Sub(s.told) >= tellEvery {
 		attached = s.deps.Attached()
 	}
 	swept, err := s.deps.Store.Sweep(callCtx, pipeline.SweepRequest{
@@ -166,6 +172,9 @@ func (s *Sweeper) sweep(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		s.leads.Store(false) // not known; nobody may act on it
 		return 0, err
+	}
+	if attached != nil {
+		s.told = began
 	}
 	if was := s.leads.Swap(swept.Leader); swept.Leader && !was {
 		s.deps.Log.InfoContext(ctx, "leading", "replica", s.cfg.Replica)

@@ -903,9 +903,10 @@ const file_tcoder_v1_pool_proto_rawDesc = "" +
 	"\x16MACHINE_STATE_STOPPING\x10\x05\x12\x19\n" +
 	"\x15MACHINE_STATE_STOPPED\x10\x06\x12\x18\n" +
 	"\x14MACHINE_STATE_FAILED\x10\a\x12\x1b\n" +
-	"\x17MACHINE_STATE_DESTROYED\x10\b2\x8e\x03\n" +
+	"\x17MACHINE_STATE_DESTROYED\x10\b2\xc7\x03\n" +
 	"\vPoolService\x12A\n" +
-	"\x06Attach\x12\x18.tcoder.v1.AttachRequest\x1a\x19.tcoder.v1.AttachResponse(\x010\x01\x12E\n" +
+	"\x06Attach\x12\x18.tcoder.v1.AttachRequest\x1a\x19.tcoder.v1.AttachResponse(\x010\x01\x127\n" +
+	"\x04Sync\x12\x16.tcoder.v1.SyncRequest\x1a\x17.tcoder.v1.SyncResponse\x12E\n" +
 	"\aGetPool\x12\x19.tcoder.v1.GetPoolRequest\x1a\x1a.tcoder.v1.GetPoolResponse\"\x03\x90\x02\x01\x12Q\n" +
 	"\vListWorkers\x12\x1d.tcoder.v1.ListWorkersRequest\x1a\x1e.tcoder.v1.ListWorkersResponse\"\x03\x90\x02\x01\x12T\n" +
 	"\fListMachines\x12\x1e.tcoder.v1.ListMachinesRequest\x1a\x1f.tcoder.v1.ListMachinesResponse\"\x03\x90\x02\x01\x12L\n" +
@@ -944,7 +945,9 @@ var file_tcoder_v1_pool_proto_goTypes = []any{
 	(*Failure)(nil),               // 15: tcoder.v1.Failure
 	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
 	(*AttachRequest)(nil),         // 17: tcoder.v1.AttachRequest
-	(*AttachResponse)(nil),        // 18: tcoder.v1.AttachResponse
+	(*SyncRequest)(nil),           // 18: tcoder.v1.SyncRequest
+	(*AttachResponse)(nil),        // 19: tcoder.v1.AttachResponse
+	(*SyncResponse)(nil),          // 20: tcoder.v1.SyncResponse
 }
 var file_tcoder_v1_pool_proto_depIdxs = []int32{
 	0,  // 0: tcoder.v1.Worker.state:type_name -> tcoder.v1.WorkerState
@@ -961,17 +964,19 @@ var file_tcoder_v1_pool_proto_depIdxs = []int32{
 	3,  // 11: tcoder.v1.ListMachinesResponse.machines:type_name -> tcoder.v1.Machine
 	2,  // 12: tcoder.v1.DrainWorkerResponse.worker:type_name -> tcoder.v1.Worker
 	17, // 13: tcoder.v1.PoolService.Attach:input_type -> tcoder.v1.AttachRequest
-	4,  // 14: tcoder.v1.PoolService.GetPool:input_type -> tcoder.v1.GetPoolRequest
-	6,  // 15: tcoder.v1.PoolService.ListWorkers:input_type -> tcoder.v1.ListWorkersRequest
-	8,  // 16: tcoder.v1.PoolService.ListMachines:input_type -> tcoder.v1.ListMachinesRequest
-	10, // 17: tcoder.v1.PoolService.DrainWorker:input_type -> tcoder.v1.DrainWorkerRequest
-	18, // 18: tcoder.v1.PoolService.Attach:output_type -> tcoder.v1.AttachResponse
-	5,  // 19: tcoder.v1.PoolService.GetPool:output_type -> tcoder.v1.GetPoolResponse
-	7,  // 20: tcoder.v1.PoolService.ListWorkers:output_type -> tcoder.v1.ListWorkersResponse
-	9,  // 21: tcoder.v1.PoolService.ListMachines:output_type -> tcoder.v1.ListMachinesResponse
-	11, // 22: tcoder.v1.PoolService.DrainWorker:output_type -> tcoder.v1.DrainWorkerResponse
-	18, // [18:23] is the sub-list for method output_type
-	13, // [13:18] is the sub-list for method input_type
+	18, // 14: tcoder.v1.PoolService.Sync:input_type -> tcoder.v1.SyncRequest
+	4,  // 15: tcoder.v1.PoolService.GetPool:input_type -> tcoder.v1.GetPoolRequest
+	6,  // 16: tcoder.v1.PoolService.ListWorkers:input_type -> tcoder.v1.ListWorkersRequest
+	8,  // 17: tcoder.v1.PoolService.ListMachines:input_type -> tcoder.v1.ListMachinesRequest
+	10, // 18: tcoder.v1.PoolService.DrainWorker:input_type -> tcoder.v1.DrainWorkerRequest
+	19, // 19: tcoder.v1.PoolService.Attach:output_type -> tcoder.v1.AttachResponse
+	20, // 20: tcoder.v1.PoolService.Sync:output_type -> tcoder.v1.SyncResponse
+	5,  // 21: tcoder.v1.PoolService.GetPool:output_type -> tcoder.v1.GetPoolResponse
+	7,  // 22: tcoder.v1.PoolService.ListWorkers:output_type -> tcoder.v1.ListWorkersResponse
+	9,  // 23: tcoder.v1.PoolService.ListMachines:output_type -> tcoder.v1.ListMachinesResponse
+	11, // 24: tcoder.v1.PoolService.DrainWorker:output_type -> tcoder.v1.DrainWorkerResponse
+	19, // [19:25] is the sub-list for method output_type
+	13, // [13:19] is the sub-list for method input_type
 	13, // [13:13] is the sub-list for extension type_name
 	13, // [13:13] is the sub-list for extension extendee
 	0,  // [0:13] is the sub-list for field type_name

@@ -2117,6 +2117,154 @@ func (*LeaveGranted) Descriptor() ([]byte, []int) {
 	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{26}
 }
 
+// What a worker says in one call of PoolService.Sync.
+type SyncRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who it is and all that it holds now, as on a stream's first message.
+	Hello *Hello `protobuf:"bytes,1,opt,name=hello,proto3" json:"hello,omitempty"`
+	// The session that the last answer named; 0 on the first call.
+	Session int64 `protobuf:"varint,2,opt,name=session,proto3" json:"session,omitempty"`
+	// Position of the newest message that arrived in this session. Those after
+	// it are sent again.
+	Received uint64 `protobuf:"varint,3,opt,name=received,proto3" json:"received,omitempty"`
+	// What it says, in order; never a Hello. What got no answer is said again.
+	Messages []*AttachRequest `protobuf:"bytes,4,rep,name=messages,proto3" json:"messages,omitempty"`
+	// How long the answer may wait for something to say; 0 means not at all.
+	Wait          *durationpb.Duration `protobuf:"bytes,5,opt,name=wait,proto3" json:"wait,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncRequest) Reset() {
+	*x = SyncRequest{}
+	mi := &file_tcoder_v1_worker_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncRequest) ProtoMessage() {}
+
+func (x *SyncRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tcoder_v1_worker_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncRequest.ProtoReflect.Descriptor instead.
+func (*SyncRequest) Descriptor() ([]byte, []int) {
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *SyncRequest) GetHello() *Hello {
+	if x != nil {
+		return x.Hello
+	}
+	return nil
+}
+
+func (x *SyncRequest) GetSession() int64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *SyncRequest) GetReceived() uint64 {
+	if x != nil {
+		return x.Received
+	}
+	return 0
+}
+
+func (x *SyncRequest) GetMessages() []*AttachRequest {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+func (x *SyncRequest) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
+}
+
+// What the control plane says in answer.
+type SyncResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The session. Another one than was asked for begins with a Welcome and
+	// counts its positions from 1.
+	Session int64 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
+	// The messages after `received`, in order.
+	Messages []*AttachResponse `protobuf:"bytes,2,rep,name=messages,proto3" json:"messages,omitempty"`
+	// Position of the last of them in the session.
+	Position      uint64 `protobuf:"varint,3,opt,name=position,proto3" json:"position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncResponse) Reset() {
+	*x = SyncResponse{}
+	mi := &file_tcoder_v1_worker_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncResponse) ProtoMessage() {}
+
+func (x *SyncResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tcoder_v1_worker_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncResponse.ProtoReflect.Descriptor instead.
+func (*SyncResponse) Descriptor() ([]byte, []int) {
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *SyncResponse) GetSession() int64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *SyncResponse) GetMessages() []*AttachResponse {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+func (x *SyncResponse) GetPosition() uint64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
 var File_tcoder_v1_worker_proto protoreflect.FileDescriptor
 
 const file_tcoder_v1_worker_proto_rawDesc = "" +
@@ -2256,7 +2404,17 @@ const file_tcoder_v1_worker_proto_rawDesc = "" +
 	"\afailure\x18\x02 \x01(\v2\x12.tcoder.v1.FailureR\afailure\"\x1f\n" +
 	"\x05Drain\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"\x0e\n" +
-	"\fLeaveGranted*r\n" +
+	"\fLeaveGranted\"\xf1\x01\n" +
+	"\vSyncRequest\x12.\n" +
+	"\x05hello\x18\x01 \x01(\v2\x10.tcoder.v1.HelloB\x06\xbaH\x03\xc8\x01\x01R\x05hello\x12\x18\n" +
+	"\asession\x18\x02 \x01(\x03R\asession\x12\x1a\n" +
+	"\breceived\x18\x03 \x01(\x04R\breceived\x12?\n" +
+	"\bmessages\x18\x04 \x03(\v2\x18.tcoder.v1.AttachRequestB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\bmessages\x12;\n" +
+	"\x04wait\x18\x05 \x01(\v2\x19.google.protobuf.DurationB\f\xbaH\t\xaa\x01\x06\"\x02\b\x1e2\x00R\x04wait\"{\n" +
+	"\fSyncResponse\x12\x18\n" +
+	"\asession\x18\x01 \x01(\x03R\asession\x125\n" +
+	"\bmessages\x18\x02 \x03(\v2\x19.tcoder.v1.AttachResponseR\bmessages\x12\x1a\n" +
+	"\bposition\x18\x03 \x01(\x04R\bposition*r\n" +
 	"\n" +
 	"FaultClass\x12\x1b\n" +
 	"\x17FAULT_CLASS_UNSPECIFIED\x10\x00\x12\x15\n" +
@@ -2282,7 +2440,7 @@ func file_tcoder_v1_worker_proto_rawDescGZIP() []byte {
 }
 
 var file_tcoder_v1_worker_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_tcoder_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_tcoder_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_tcoder_v1_worker_proto_goTypes = []any{
 	(FaultClass)(0),             // 0: tcoder.v1.FaultClass
 	(ReportVerdict)(0),          // 1: tcoder.v1.ReportVerdict
@@ -2313,14 +2471,16 @@ var file_tcoder_v1_worker_proto_goTypes = []any{
 	(*StopTask)(nil),            // 26: tcoder.v1.StopTask
 	(*Drain)(nil),               // 27: tcoder.v1.Drain
 	(*LeaveGranted)(nil),        // 28: tcoder.v1.LeaveGranted
-	(VideoCodec)(0),             // 29: tcoder.v1.VideoCodec
-	(*durationpb.Duration)(nil), // 30: google.protobuf.Duration
-	(*Failure)(nil),             // 31: tcoder.v1.Failure
-	(*RenditionResult)(nil),     // 32: tcoder.v1.RenditionResult
-	(*ProbeResult)(nil),         // 33: tcoder.v1.ProbeResult
-	(*SignedRequest)(nil),       // 34: tcoder.v1.SignedRequest
-	(*OutputPlan)(nil),          // 35: tcoder.v1.OutputPlan
-	(TaskKind)(0),               // 36: tcoder.v1.TaskKind
+	(*SyncRequest)(nil),         // 29: tcoder.v1.SyncRequest
+	(*SyncResponse)(nil),        // 30: tcoder.v1.SyncResponse
+	(VideoCodec)(0),             // 31: tcoder.v1.VideoCodec
+	(*durationpb.Duration)(nil), // 32: google.protobuf.Duration
+	(*Failure)(nil),             // 33: tcoder.v1.Failure
+	(*RenditionResult)(nil),     // 34: tcoder.v1.RenditionResult
+	(*ProbeResult)(nil),         // 35: tcoder.v1.ProbeResult
+	(*SignedRequest)(nil),       // 36: tcoder.v1.SignedRequest
+	(*OutputPlan)(nil),          // 37: tcoder.v1.OutputPlan
+	(TaskKind)(0),               // 38: tcoder.v1.TaskKind
 }
 var file_tcoder_v1_worker_proto_depIdxs = []int32{
 	4,  // 0: tcoder.v1.AttachRequest.hello:type_name -> tcoder.v1.Hello
@@ -2329,21 +2489,21 @@ var file_tcoder_v1_worker_proto_depIdxs = []int32{
 	13, // 3: tcoder.v1.AttachRequest.sign:type_name -> tcoder.v1.SignRequest
 	14, // 4: tcoder.v1.AttachRequest.draining:type_name -> tcoder.v1.Draining
 	15, // 5: tcoder.v1.AttachRequest.leave:type_name -> tcoder.v1.LeaveRequest
-	29, // 6: tcoder.v1.Hello.encoders:type_name -> tcoder.v1.VideoCodec
+	31, // 6: tcoder.v1.Hello.encoders:type_name -> tcoder.v1.VideoCodec
 	2,  // 7: tcoder.v1.Hello.held:type_name -> tcoder.v1.LeaseRef
 	2,  // 8: tcoder.v1.TaskProgress.lease:type_name -> tcoder.v1.LeaseRef
-	30, // 9: tcoder.v1.TaskProgress.media_time:type_name -> google.protobuf.Duration
+	32, // 9: tcoder.v1.TaskProgress.media_time:type_name -> google.protobuf.Duration
 	5,  // 10: tcoder.v1.Heartbeat.running:type_name -> tcoder.v1.TaskProgress
 	0,  // 11: tcoder.v1.Fault.class:type_name -> tcoder.v1.FaultClass
-	31, // 12: tcoder.v1.Fault.failure:type_name -> tcoder.v1.Failure
-	30, // 13: tcoder.v1.EncodedObject.duration:type_name -> google.protobuf.Duration
-	32, // 14: tcoder.v1.EncodedRendition.result:type_name -> tcoder.v1.RenditionResult
+	33, // 12: tcoder.v1.Fault.failure:type_name -> tcoder.v1.Failure
+	32, // 13: tcoder.v1.EncodedObject.duration:type_name -> google.protobuf.Duration
+	34, // 14: tcoder.v1.EncodedRendition.result:type_name -> tcoder.v1.RenditionResult
 	8,  // 15: tcoder.v1.EncodedRendition.init_segment:type_name -> tcoder.v1.EncodedObject
 	8,  // 16: tcoder.v1.EncodedRendition.segments:type_name -> tcoder.v1.EncodedObject
 	8,  // 17: tcoder.v1.EncodedRendition.file:type_name -> tcoder.v1.EncodedObject
 	9,  // 18: tcoder.v1.EncodeResult.renditions:type_name -> tcoder.v1.EncodedRendition
 	2,  // 19: tcoder.v1.TaskReport.lease:type_name -> tcoder.v1.LeaseRef
-	33, // 20: tcoder.v1.TaskReport.probe:type_name -> tcoder.v1.ProbeResult
+	35, // 20: tcoder.v1.TaskReport.probe:type_name -> tcoder.v1.ProbeResult
 	10, // 21: tcoder.v1.TaskReport.encode:type_name -> tcoder.v1.EncodeResult
 	7,  // 22: tcoder.v1.TaskReport.fault:type_name -> tcoder.v1.Fault
 	12, // 23: tcoder.v1.TaskReport.released:type_name -> tcoder.v1.Released
@@ -2357,38 +2517,42 @@ var file_tcoder_v1_worker_proto_depIdxs = []int32{
 	26, // 31: tcoder.v1.AttachResponse.stop:type_name -> tcoder.v1.StopTask
 	27, // 32: tcoder.v1.AttachResponse.drain:type_name -> tcoder.v1.Drain
 	28, // 33: tcoder.v1.AttachResponse.leave_granted:type_name -> tcoder.v1.LeaveGranted
-	30, // 34: tcoder.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	30, // 35: tcoder.v1.Welcome.lease:type_name -> google.protobuf.Duration
-	30, // 36: tcoder.v1.Welcome.idle_threshold:type_name -> google.protobuf.Duration
+	32, // 34: tcoder.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	32, // 35: tcoder.v1.Welcome.lease:type_name -> google.protobuf.Duration
+	32, // 36: tcoder.v1.Welcome.idle_threshold:type_name -> google.protobuf.Duration
 	18, // 37: tcoder.v1.Welcome.kept:type_name -> tcoder.v1.LeaseRenewal
 	2,  // 38: tcoder.v1.Welcome.lost:type_name -> tcoder.v1.LeaseRef
 	2,  // 39: tcoder.v1.LeaseRenewal.lease:type_name -> tcoder.v1.LeaseRef
-	34, // 40: tcoder.v1.LeaseRenewal.source:type_name -> tcoder.v1.SignedRequest
-	30, // 41: tcoder.v1.InputLimits.max_duration:type_name -> google.protobuf.Duration
+	36, // 40: tcoder.v1.LeaseRenewal.source:type_name -> tcoder.v1.SignedRequest
+	32, // 41: tcoder.v1.InputLimits.max_duration:type_name -> google.protobuf.Duration
 	19, // 42: tcoder.v1.ProbeWork.limits:type_name -> tcoder.v1.InputLimits
-	35, // 43: tcoder.v1.EncodeWork.output:type_name -> tcoder.v1.OutputPlan
-	33, // 44: tcoder.v1.EncodeWork.source:type_name -> tcoder.v1.ProbeResult
-	30, // 45: tcoder.v1.EncodeWork.duration:type_name -> google.protobuf.Duration
+	37, // 43: tcoder.v1.EncodeWork.output:type_name -> tcoder.v1.OutputPlan
+	35, // 44: tcoder.v1.EncodeWork.source:type_name -> tcoder.v1.ProbeResult
+	32, // 45: tcoder.v1.EncodeWork.duration:type_name -> google.protobuf.Duration
 	19, // 46: tcoder.v1.EncodeWork.limits:type_name -> tcoder.v1.InputLimits
 	2,  // 47: tcoder.v1.Assignment.lease:type_name -> tcoder.v1.LeaseRef
-	36, // 48: tcoder.v1.Assignment.kind:type_name -> tcoder.v1.TaskKind
-	34, // 49: tcoder.v1.Assignment.source:type_name -> tcoder.v1.SignedRequest
-	30, // 50: tcoder.v1.Assignment.time_limit:type_name -> google.protobuf.Duration
+	38, // 48: tcoder.v1.Assignment.kind:type_name -> tcoder.v1.TaskKind
+	36, // 49: tcoder.v1.Assignment.source:type_name -> tcoder.v1.SignedRequest
+	32, // 50: tcoder.v1.Assignment.time_limit:type_name -> google.protobuf.Duration
 	20, // 51: tcoder.v1.Assignment.probe:type_name -> tcoder.v1.ProbeWork
 	21, // 52: tcoder.v1.Assignment.encode:type_name -> tcoder.v1.EncodeWork
 	18, // 53: tcoder.v1.HeartbeatAck.renewed:type_name -> tcoder.v1.LeaseRenewal
 	2,  // 54: tcoder.v1.HeartbeatAck.lost:type_name -> tcoder.v1.LeaseRef
 	2,  // 55: tcoder.v1.ReportAck.lease:type_name -> tcoder.v1.LeaseRef
 	1,  // 56: tcoder.v1.ReportAck.verdict:type_name -> tcoder.v1.ReportVerdict
-	34, // 57: tcoder.v1.SignResponse.requests:type_name -> tcoder.v1.SignedRequest
-	31, // 58: tcoder.v1.SignResponse.refused:type_name -> tcoder.v1.Failure
+	36, // 57: tcoder.v1.SignResponse.requests:type_name -> tcoder.v1.SignedRequest
+	33, // 58: tcoder.v1.SignResponse.refused:type_name -> tcoder.v1.Failure
 	2,  // 59: tcoder.v1.StopTask.lease:type_name -> tcoder.v1.LeaseRef
-	31, // 60: tcoder.v1.StopTask.failure:type_name -> tcoder.v1.Failure
-	61, // [61:61] is the sub-list for method output_type
-	61, // [61:61] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	33, // 60: tcoder.v1.StopTask.failure:type_name -> tcoder.v1.Failure
+	4,  // 61: tcoder.v1.SyncRequest.hello:type_name -> tcoder.v1.Hello
+	3,  // 62: tcoder.v1.SyncRequest.messages:type_name -> tcoder.v1.AttachRequest
+	32, // 63: tcoder.v1.SyncRequest.wait:type_name -> google.protobuf.Duration
+	16, // 64: tcoder.v1.SyncResponse.messages:type_name -> tcoder.v1.AttachResponse
+	65, // [65:65] is the sub-list for method output_type
+	65, // [65:65] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_tcoder_v1_worker_proto_init() }
@@ -2434,7 +2598,7 @@ func file_tcoder_v1_worker_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcoder_v1_worker_proto_rawDesc), len(file_tcoder_v1_worker_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   27,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

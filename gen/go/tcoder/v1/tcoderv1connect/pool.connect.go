@@ -35,6 +35,8 @@ const (
 const (
 	// PoolServiceAttachProcedure is the fully-qualified name of the PoolService's Attach RPC.
 	PoolServiceAttachProcedure = "/tcoder.v1.PoolService/Attach"
+	// PoolServiceSyncProcedure is the fully-qualified name of the PoolService's Sync RPC.
+	PoolServiceSyncProcedure = "/tcoder.v1.PoolService/Sync"
 	// PoolServiceGetPoolProcedure is the fully-qualified name of the PoolService's GetPool RPC.
 	PoolServiceGetPoolProcedure = "/tcoder.v1.PoolService/GetPool"
 	// PoolServiceListWorkersProcedure is the fully-qualified name of the PoolService's ListWorkers RPC.
@@ -53,6 +55,11 @@ type PoolServiceClient interface {
 	// Errors: FAILED_PRECONDITION with WORKER_INCOMPATIBLE; UNAVAILABLE with
 	// SERVER_DRAINING: attach again; UNAUTHENTICATED.
 	Attach(context.Context) (*connect.BidiStreamForClientSimple[v1.AttachRequest, v1.AttachResponse], error)
+	// The same conversation in unary calls, for workers behind a proxy that
+	// cuts long streams. The worker has one call in flight at a time and makes
+	// the next at once; any replica may answer it. For workers only.
+	// Errors: those of Attach.
+	Sync(context.Context, *v1.SyncRequest) (*v1.SyncResponse, error)
 	// Reads the pool: its limit, what runs and what waits.
 	GetPool(context.Context, *v1.GetPoolRequest) (*v1.GetPoolResponse, error)
 	// Lists the workers that were seen within their lease.
@@ -79,6 +86,12 @@ func NewPoolServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			httpClient,
 			baseURL+PoolServiceAttachProcedure,
 			connect.WithSchema(poolServiceMethods.ByName("Attach")),
+			connect.WithClientOptions(opts...),
+		),
+		sync: connect.NewClient[v1.SyncRequest, v1.SyncResponse](
+			httpClient,
+			baseURL+PoolServiceSyncProcedure,
+			connect.WithSchema(poolServiceMethods.ByName("Sync")),
 			connect.WithClientOptions(opts...),
 		),
 		getPool: connect.NewClient[v1.GetPoolRequest, v1.GetPoolResponse](
@@ -114,6 +127,7 @@ func NewPoolServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 // poolServiceClient implements PoolServiceClient.
 type poolServiceClient struct {
 	attach       *connect.Client[v1.AttachRequest, v1.AttachResponse]
+	sync         *connect.Client[v1.SyncRequest, v1.SyncResponse]
 	getPool      *connect.Client[v1.GetPoolRequest, v1.GetPoolResponse]
 	listWorkers  *connect.Client[v1.ListWorkersRequest, v1.ListWorkersResponse]
 	listMachines *connect.Client[v1.ListMachinesRequest, v1.ListMachinesResponse]
@@ -123,6 +137,15 @@ type poolServiceClient struct {
 // Attach calls tcoder.v1.PoolService.Attach.
 func (c *poolServiceClient) Attach(ctx context.Context) (*connect.BidiStreamForClientSimple[v1.AttachRequest, v1.AttachResponse], error) {
 	return c.attach.CallBidiStreamSimple(ctx)
+}
+
+// Sync calls tcoder.v1.PoolService.Sync.
+func (c *poolServiceClient) Sync(ctx context.Context, req *v1.SyncRequest) (*v1.SyncResponse, error) {
+	response, err := c.sync.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
 }
 
 // GetPool calls tcoder.v1.PoolService.GetPool.
@@ -168,6 +191,11 @@ type PoolServiceHandler interface {
 	// Errors: FAILED_PRECONDITION with WORKER_INCOMPATIBLE; UNAVAILABLE with
 	// SERVER_DRAINING: attach again; UNAUTHENTICATED.
 	Attach(context.Context, *connect.BidiStream[v1.AttachRequest, v1.AttachResponse]) error
+	// The same conversation in unary calls, for workers behind a proxy that
+	// cuts long streams. The worker has one call in flight at a time and makes
+	// the next at once; any replica may answer it. For workers only.
+	// Errors: those of Attach.
+	Sync(context.Context, *v1.SyncRequest) (*v1.SyncResponse, error)
 	// Reads the pool: its limit, what runs and what waits.
 	GetPool(context.Context, *v1.GetPoolRequest) (*v1.GetPoolResponse, error)
 	// Lists the workers that were seen within their lease.
@@ -190,6 +218,12 @@ func NewPoolServiceHandler(svc PoolServiceHandler, opts ...connect.HandlerOption
 		PoolServiceAttachProcedure,
 		svc.Attach,
 		connect.WithSchema(poolServiceMethods.ByName("Attach")),
+		connect.WithHandlerOptions(opts...),
+	)
+	poolServiceSyncHandler := connect.NewUnaryHandlerSimple(
+		PoolServiceSyncProcedure,
+		svc.Sync,
+		connect.WithSchema(poolServiceMethods.ByName("Sync")),
 		connect.WithHandlerOptions(opts...),
 	)
 	poolServiceGetPoolHandler := connect.NewUnaryHandlerSimple(
@@ -223,6 +257,8 @@ func NewPoolServiceHandler(svc PoolServiceHandler, opts ...connect.HandlerOption
 		switch r.URL.Path {
 		case PoolServiceAttachProcedure:
 			poolServiceAttachHandler.ServeHTTP(w, r)
+		case PoolServiceSyncProcedure:
+			poolServiceSyncHandler.ServeHTTP(w, r)
 		case PoolServiceGetPoolProcedure:
 			poolServiceGetPoolHandler.ServeHTTP(w, r)
 		case PoolServiceListWorkersProcedure:
@@ -242,6 +278,10 @@ type UnimplementedPoolServiceHandler struct{}
 
 func (UnimplementedPoolServiceHandler) Attach(context.Context, *connect.BidiStream[v1.AttachRequest, v1.AttachResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("tcoder.v1.PoolService.Attach is not implemented"))
+}
+
+func (UnimplementedPoolServiceHandler) Sync(context.Context, *v1.SyncRequest) (*v1.SyncResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tcoder.v1.PoolService.Sync is not implemented"))
 }
 
 func (UnimplementedPoolServiceHandler) GetPool(context.Context, *v1.GetPoolRequest) (*v1.GetPoolResponse, error) {
