@@ -168,7 +168,14 @@ func TestToProto(t *testing.T) {
 	checkToProto(t, OutputToProto)
 	checkToProto(t, OutputObjectToProto)
 	// The results of tasks are published as outputs; the weight is for progress alone.
-	checkToProto(t, JobToProto, ".Tasks[0].JobID", ".Tasks[0].Weight", ".Tasks[0].Result")
+	// The limit is the service's to tell.
+	limited := func(j pipeline.Job) *tcoderv1.Job {
+		m := JobToProto(j)
+		m.Waiting.RunningLimit = 1
+
+		return m
+	}
+	checkToProto(t, limited, ".Tasks[0].JobID", ".Tasks[0].Weight", ".Tasks[0].Result")
 	checkToProto(t, ProgressToProto)
 	checkToProto(t, FailureToProto)
 	checkToProto(t, EventToProto)
