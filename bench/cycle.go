@@ -177,8 +177,13 @@ func cycle(ctx context.Context, s setting, q *quiet) ([]Result, error) {
 	}
 	few, many := store("cycle/256", 256, everySecond), store("cycle/1024", 1024, everySecond)
 	fewAlways, manyAlways := store("cycle/256/always", 256, always), store("cycle/1024/always", 1024, always)
+	rec, err := record(ctx, s)
+	if err != nil {
+		return nil, fmt.Errorf("record the ceiling: %w", err)
+	}
+	ceiling := &trial{name: "cycle/ceiling", run: func() (throughput, error) { return ceilingCycle(ctx, s, rec) }}
 	peer := &trial{name: "cycle/asynq", run: func() (throughput, error) { return asynqCycle(ctx, s, asynq) }}
-	trials := []*trial{peer, few, many, fewAlways, manyAlways}
+	trials := []*trial{peer, few, many, ceiling, fewAlways, manyAlways}
 	for range s.rounds {
 		for _, t := range trials {
 			var got throughput
@@ -199,9 +204,11 @@ func cycle(ctx context.Context, s setting, q *quiet) ([]Result, error) {
 			plain(t.name+"/redis-cpu", median(t.of(func(t throughput) float64 { return t.redisUS })), "µs/job", ""),
 			plain(t.name+"/client-cpu", median(t.of(func(t throughput) float64 { return t.clientUS })), "µs/job", ""))
 	}
+	results = append(results, plain("cycle/ceiling/batch", 6*float64(len(rec.ids))/float64(rec.commands), "requests/command", ""))
 	const enqueueProcess = "asynq 0.26 enqueue + process, without progress"
 	for _, t := range []*trial{few, many} {
-		results = append(results, atLeast(3, plain(t.name+"/asynq", t.over(peer), "ratio", enqueueProcess)))
+		results = append(results, atLeast(3, plain(t.name+"/asynq", t.over(peer), "ratio", enqueueProcess)),
+			atLeast(0.5, plain(t.name+"/ceiling", t.over(ceiling), "ratio", "the same scripts in full batches, pipelined by a client that does nothing else")))
 	}
 	for _, t := range []*trial{fewAlways, manyAlways} {
 		results = append(results, atLeast(1, plain(t.name+"/asynq", t.over(peer), "ratio", enqueueProcess+", everysec")))
