@@ -43,7 +43,7 @@ func setup(t *testing.T, change func(*Config)) *bundle {
 	journal, log := newJournal()
 	b := &bundle{plane: newPlane(t), runs: make(chan *run, 100), result: make(chan error, 1), log: journal}
 	cfg := Config{
-		ServerURL: "http://plane", WorkerID: "w1", MachineID: "m1", Token: "open sesame", Version: "test", Slots: 2,
+		Servers: []string{"http://plane"}, WorkerID: "w1", MachineID: "m1", Token: "open sesame", Version: "test", Slots: 2,
 		ScratchDir: t.TempDir(), Logger: log, ControlClient: b.plane.client,
 	}
 

@@ -14,12 +14,10 @@ import (
 
 // The pace of the protocol, where the control plane doesn't set it.
 const (
-	minAttachPause   = 100 * time.Millisecond
-	maxAttachPause   = 5 * time.Second
 	welcomeTimeout   = 10 * time.Second
 	defaultHeartbeat = 5 * time.Second
 	progressInterval = 250 * time.Millisecond // at most four a second
-	ackWait          = 2 * time.Second        // for the last reports of a drain
+	ackWait          = 2 * time.Second        // for the last reports of a drain, of a control plane that is there
 	hangUpWait       = time.Second            // for the last messages to leave
 	silentHeartbeats = 4                      // a stream on which so many got no answer is dead
 	resendHeartbeats = 3                      // a report that got no answer for so many is sent again
@@ -32,6 +30,7 @@ type loop struct {
 	hello   *tcoderv1.Hello // what never changes of it
 	execute executor
 	connect func(context.Context) *session
+	route   *route
 	log     *slog.Logger
 
 	drain      <-chan struct{}
@@ -47,7 +46,6 @@ type loop struct {
 	lastSign uint64
 
 	session       *session // nil while detached
-	attachPause   time.Duration
 	heartbeat     time.Duration
 	idleThreshold time.Duration // 0: for ever
 	lastBeat      time.Time
@@ -56,8 +54,10 @@ type loop struct {
 	left          bool // it may go
 
 	// What is due when; zero is never.
-	attachAt, beatAt, handBackAt, exitBy time.Time
-	progressAt                           time.Time
+	attachAt, beatAt, progressAt time.Time
+	// Of a drain: when to hand back what still runs, when to go though a report
+	// has no answer, and when at the latest.
+	handBackAt, exitBy, lastExit time.Time
 }
 
 // endedTask is a task whose goroutine has done its work.
@@ -67,21 +67,24 @@ type endedTask struct {
 }
 
 func newLoop(cfg Config, hello *tcoderv1.Hello, execute executor, drain <-chan struct{}) *loop {
+	route := newRoute(cfg.Servers, cfg.Transport, cfg.WorkerID)
+
 	return &loop{
-		cfg: cfg, hello: hello, execute: execute, drain: drain,
+		cfg: cfg, hello: hello, execute: execute, drain: drain, route: route,
 		connect: func(ctx context.Context) *session {
-			return attach(ctx, cfg.ControlClient(), cfg.ServerURL, cfg.Token)
+			client := cfg.ControlClient(route.server(), route.calling)
+
+			return attach(ctx, client, route.server(), cfg.Token, route.calling)
 		},
-		log:         cfg.Logger,
-		ended:       make(chan endedTask),
-		asked:       make(chan *signCall),
-		progressed:  make(chan struct{}, 1),
-		closing:     make(chan struct{}),
-		slots:       make(chan struct{}, cfg.Slots),
-		tasks:       taskTable{},
-		signs:       map[uint64]*signCall{},
-		attachPause: minAttachPause,
-		heartbeat:   defaultHeartbeat,
+		log:        cfg.Logger,
+		ended:      make(chan endedTask),
+		asked:      make(chan *signCall),
+		progressed: make(chan struct{}, 1),
+		closing:    make(chan struct{}),
+		slots:      make(chan struct{}, cfg.Slots),
+		tasks:      taskTable{},
+		signs:      map[uint64]*signCall{},
+		heartbeat:  defaultHeartbeat,
 	}
 }
 
@@ -101,12 +104,18 @@ func (l *loop) run(ctx context.Context) error {
 
 	for {
 		var (
-			in   <-chan *tcoderv1.AttachResponse
-			done <-chan struct{}
+			in     <-chan *tcoderv1.AttachResponse
+			done   <-chan struct{}
+			hellos chan<- *tcoderv1.Hello
+			hello  *tcoderv1.Hello
 		)
 
 		if l.session != nil {
 			in, done = l.session.in, l.session.done
+
+			if l.session.calls || !l.session.greeted {
+				hellos, hello = l.session.hellos, l.greeting()
+			}
 		}
 
 		timer.Reset(time.Until(l.nextDeadline()))
@@ -117,6 +126,8 @@ func (l *loop) run(ctx context.Context) error {
 		case <-drain:
 			drain = nil
 			l.startDrain("the worker is told to stop")
+		case hellos <- hello:
+			l.session.greeted = true
 		case message := <-in:
 			l.receive(ctx, message)
 		case <-done:
@@ -157,6 +168,10 @@ func (l *loop) tick(ctx context.Context, now time.Time) {
 	if l.session != nil && due(l.session.silentBy, now) {
 		l.session.silentBy = time.Time{}
 		l.session.cancel(errNoAnswer)
+	}
+
+	if l.attached() && due(l.route.tryStreamAt(), now) {
+		l.session.cancel(errTryStream)
 	}
 
 	if due(l.handBackAt, now) {
@@ -203,7 +218,7 @@ func (l *loop) nextDeadline() time.Time {
 	case !l.session.welcomed:
 		deadlines = append(deadlines, l.session.silentBy)
 	default:
-		deadlines = append(deadlines, l.session.silentBy, l.beatAt, l.progressAt, l.leaveAt())
+		deadlines = append(deadlines, l.session.silentBy, l.beatAt, l.progressAt, l.leaveAt(), l.route.tryStreamAt())
 
 		for _, task := range l.tasks {
 			deadlines = append(deadlines, task.resendAt)
@@ -245,8 +260,14 @@ func (l *loop) send(message *tcoderv1.AttachRequest) {
 	}
 }
 
-// attach opens a stream and says who this is and what it holds.
+// attach begins a session.
 func (l *loop) attach(ctx context.Context, now time.Time) {
+	l.session = l.connect(ctx)
+	l.session.silentBy = now.Add(welcomeTimeout)
+}
+
+// greeting says who this is and what it holds now.
+func (l *loop) greeting() *tcoderv1.Hello {
 	hello := &tcoderv1.Hello{
 		WorkerId:  l.hello.GetWorkerId(),
 		MachineId: l.hello.GetMachineId(),
@@ -260,31 +281,34 @@ func (l *loop) attach(ctx context.Context, now time.Time) {
 		hello.Held = append(hello.Held, task.lease)
 	}
 
-	l.session = l.connect(ctx)
-	l.session.silentBy = now.Add(welcomeTimeout)
-	l.session.out.put(&tcoderv1.AttachRequest{Message: &tcoderv1.AttachRequest_Hello{Hello: hello}})
+	return hello
 }
 
 // detached plans the next attempt to attach. An error means that there is no
 // point in one.
 func (l *loop) detached() error {
-	err, first := l.session.err, l.attachPause == minAttachPause
+	s, first := l.session, l.route.failed == 0
 	l.session = nil
 
-	if err != nil && incompatible(err) && len(l.tasks) == 0 {
-		return err
+	if incompatible(s.err) && len(l.tasks) == 0 {
+		return s.err
 	}
 
-	pause := jitter(l.attachPause)
-	l.attachPause = min(2*l.attachPause, maxAttachPause)
-	l.attachAt = time.Now().Add(pause)
+	server, now := l.route.server(), time.Now()
+	pause := l.route.after(outcome{err: s.err, calls: s.calls, welcomed: s.welcomed, began: s.began}, now)
+	l.attachAt = now.Add(pause)
+
+	if l.draining {
+		l.exitBy = l.lastExit
+	}
 
 	tell := l.log.Debug
 	if first { // the ones after it say the same
 		tell = l.log.Warn
 	}
 
-	tell("not attached to the control plane", "error", err, "retry_in", pause, "tasks", len(l.tasks))
+	tell("not attached to the control plane", "error", s.err, "server", server, "retry_in", pause,
+		"next", l.route.server(), "calls", l.route.calling, "tasks", len(l.tasks))
 
 	return nil
 }

@@ -7,7 +7,7 @@ import (
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 )
 
-// outbox holds what one stream has yet to send. Putting never blocks, so a slow
+// outbox holds what one session has yet to send. Putting never blocks, so a slow
 // control plane holds up nobody: messages wait in order, and of heartbeats only
 // the newest waits, since each says all that its predecessor said.
 type outbox struct {
@@ -65,6 +65,41 @@ func (o *outbox) next(ctx context.Context) (*tcoderv1.AttachRequest, bool) {
 		case <-o.wake:
 		case <-ctx.Done():
 			return nil, false
+		}
+	}
+}
+
+// takeAll takes what waits, at most so many messages, without waiting.
+func (o *outbox) takeAll(most int) (messages []*tcoderv1.AttachRequest, closed bool) {
+	for len(messages) < most {
+		var message *tcoderv1.AttachRequest
+
+		message, closed = o.take()
+		if message == nil {
+			return messages, closed
+		}
+
+		messages = append(messages, message)
+	}
+
+	return messages, false
+}
+
+// pressing waits for more than a heartbeat; false means that ctx ended first.
+func (o *outbox) pressing(ctx context.Context) bool {
+	for {
+		o.mu.Lock()
+		pressing := len(o.queue) > 0 || o.closed
+		o.mu.Unlock()
+
+		if pressing {
+			return true
+		}
+
+		select {
+		case <-o.wake:
+		case <-ctx.Done():
+			return false
 		}
 	}
 }

@@ -127,7 +127,7 @@ func (p *plane) Attach(
 }
 
 // client dials the plane, in memory.
-func (p *plane) client() *http.Client {
+func (p *plane) client(string, bool) *http.Client {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
 
@@ -140,7 +140,7 @@ func (p *plane) client() *http.Client {
 			p.mu.Unlock()
 
 			if away {
-				return nil, errors.New("connection refused")
+				return nil, &net.OpError{Op: "dial", Net: "pipe", Err: errors.New("connection refused")}
 			}
 
 			return p.dial(ctx)

@@ -51,12 +51,16 @@ func (l *loop) welcomed(welcome *tcoderv1.Welcome, now time.Time) {
 
 	l.idleThreshold = welcome.GetIdleThreshold().AsDuration()
 	l.session.welcomed = true
-	l.attachPause = minAttachPause
+	l.route.welcomed()
 	l.beatAt = now.Add(l.heartbeat)
 
 	l.renewed(welcome.GetKept())
 	l.lost(welcome.GetLost())
-	l.log.Info("attached to the control plane", "tasks", len(l.tasks))
+	l.log.Info("attached to the control plane", "server", l.route.server(), "calls", l.session.calls, "tasks", len(l.tasks))
+
+	if l.draining {
+		l.planExit(now)
+	}
 
 	for _, task := range l.tasks.inOrder() {
 		if task.report != nil {
@@ -264,7 +268,13 @@ func (l *loop) startDrain(reason string) {
 	now := time.Now()
 	l.draining = true
 	l.handBackAt = now.Add(l.cfg.DrainGrace)
-	l.exitBy = l.handBackAt.Add(ackWait)
+	l.lastExit = now.Add(max(l.cfg.DrainTimeout, l.cfg.DrainGrace+ackWait))
+	l.exitBy = l.lastExit
+
+	if l.attached() {
+		l.planExit(now)
+	}
+
 	l.log.Info("draining", "reason", reason, "tasks", len(l.tasks))
 
 	if l.session != nil { // even before Welcome: it only has to follow Hello
@@ -277,6 +287,20 @@ func (l *loop) startDrain(reason string) {
 		if !task.endsWithin(l.cfg.DrainGrace, now) {
 			l.handBack(task)
 		}
+	}
+}
+
+// planExit says until when an attached control plane may answer the last
+// reports. One that is away may come back until the drain must be over.
+func (l *loop) planExit(now time.Time) {
+	from := l.handBackAt
+	if from.Before(now) {
+		from = now // what was to be handed back has been
+	}
+
+	l.exitBy = from.Add(ackWait)
+	if l.exitBy.After(l.lastExit) {
+		l.exitBy = l.lastExit
 	}
 }
 

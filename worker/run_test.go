@@ -27,7 +27,7 @@ func TestRun(t *testing.T) {
 	plane := servePlane(t, listener, func() {})
 
 	worker, err := New(Config{
-		ServerURL: "http://" + listener.Addr().String(), ScratchDir: media.scratch, Logger: media.log,
+		Servers: []string{"http://" + listener.Addr().String()}, ScratchDir: media.scratch, Logger: media.log,
 	})
 	require.NoError(t, err)
 

@@ -23,29 +23,37 @@ const maxMessageBytes = 16 << 20
 // errNoAnswer ends a stream on which the control plane has gone quiet.
 var errNoAnswer = errors.New("the control plane said nothing for too long")
 
-// session is one stream to the control plane. It only moves messages; what
-// they mean is the loop's affair. It ends with the stream, for whatever reason.
+// session is one stream to the control plane, or the calls that stand for one.
+// It only moves messages; what they mean is the loop's affair. It ends with the
+// stream, for whatever reason.
 type session struct {
-	out *outbox
-	in  chan *tcoderv1.AttachResponse // every message, before done is closed
+	// hellos is on which the loop says who this is and what it holds: once for a
+	// stream, before every call otherwise.
+	hellos chan *tcoderv1.Hello
+	out    *outbox
+	in     chan *tcoderv1.AttachResponse // every message, before done is closed
 	// done is closed when all of the session's goroutines have ended; err then
 	// says why the stream ended, nil if the control plane closed it in peace.
 	done chan struct{}
 	err  error
 
+	calls  bool // it is no stream
+	began  time.Time
 	cancel context.CancelCauseFunc
 
 	// The loop's notes about it.
+	greeted  bool
 	welcomed bool
 	silentBy time.Time // when to give it up for want of a message
 }
 
 // attach starts a session on a connection of its own: a dead one is never met
 // again.
-func attach(ctx context.Context, client *http.Client, serverURL, token string) *session {
+func attach(ctx context.Context, client *http.Client, serverURL, token string, calls bool) *session {
 	ctx, cancel := context.WithCancelCause(ctx)
 	s := &session{
-		out: newOutbox(), in: make(chan *tcoderv1.AttachResponse), done: make(chan struct{}), cancel: cancel,
+		hellos: make(chan *tcoderv1.Hello), out: newOutbox(), in: make(chan *tcoderv1.AttachResponse),
+		done: make(chan struct{}), calls: calls, began: time.Now(), cancel: cancel,
 	}
 
 	pool := tcoderv1connect.NewPoolServiceClient(client, serverURL,
@@ -56,13 +64,32 @@ func attach(ctx context.Context, client *http.Client, serverURL, token string) *
 		defer client.CloseIdleConnections()
 		defer cancel(nil)
 
-		s.err = s.run(ctx, pool)
+		if calls {
+			s.err = s.call(ctx, pool)
+		} else {
+			s.err = s.run(ctx, pool)
+		}
 	}()
 
 	return s
 }
 
+// greeting waits for the loop's word.
+func (s *session) greeting(ctx context.Context) (*tcoderv1.Hello, error) {
+	select {
+	case hello := <-s.hellos:
+		return hello, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
 func (s *session) run(ctx context.Context, pool tcoderv1connect.PoolServiceClient) error {
+	hello, err := s.greeting(ctx)
+	if err != nil {
+		return err
+	}
+
 	stream, err := pool.Attach(ctx)
 	if err != nil {
 		return fmt.Errorf("attach: %w", err)
@@ -70,7 +97,7 @@ func (s *session) run(ctx context.Context, pool tcoderv1connect.PoolServiceClien
 
 	var sending sync.WaitGroup
 
-	sending.Go(func() { s.send(ctx, stream) })
+	sending.Go(func() { s.send(ctx, stream, hello) })
 
 	// Receive knows no context, so this goroutine does nothing else.
 	for {
@@ -100,15 +127,12 @@ func (s *session) run(ctx context.Context, pool tcoderv1connect.PoolServiceClien
 
 type attachStream = connect.BidiStreamForClientSimple[tcoderv1.AttachRequest, tcoderv1.AttachResponse]
 
-// send sends what is put into the outbox, and closes this half of the stream
-// when that is closed.
-func (s *session) send(ctx context.Context, stream *attachStream) {
-	for {
-		message, ok := s.out.next(ctx)
-		if !ok {
-			break
-		}
+// send says hello and then what is put into the outbox, and closes this half
+// of the stream when that is closed.
+func (s *session) send(ctx context.Context, stream *attachStream, hello *tcoderv1.Hello) {
+	message := &tcoderv1.AttachRequest{Message: &tcoderv1.AttachRequest_Hello{Hello: hello}}
 
+	for ok := true; ok; message, ok = s.out.next(ctx) {
 		if err := stream.Send(message); err != nil {
 			if !errors.Is(err, io.EOF) {
 				s.cancel(fmt.Errorf("send: %w", err))
@@ -121,11 +145,19 @@ func (s *session) send(ctx context.Context, stream *attachStream) {
 	_ = stream.CloseRequest() // it fails if the stream has
 }
 
-// bearer sends the worker's credential with the stream.
+// bearer sends the worker's credential.
 type bearer string
 
-// WrapUnary changes nothing: a worker makes no unary call.
-func (bearer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc { return next }
+// WrapUnary adds the credential.
+func (b bearer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, request connect.AnyRequest) (connect.AnyResponse, error) {
+		if b != "" {
+			request.Header().Set("Authorization", "Bearer "+string(b))
+		}
+
+		return next(ctx, request)
+	}
+}
 
 // WrapStreamingClient adds the credential.
 func (b bearer) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
@@ -144,15 +176,20 @@ func (bearer) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.St
 	return next
 }
 
-// newControlClient returns a client for streams: HTTP/2 with or without TLS, as
-// the URL says, with pings that find a dead peer behind a live connection.
-func newControlClient(serverURL string) *http.Client {
+// newControlClient returns a client for one session. Streams need HTTP/2, with
+// or without TLS as the URL says, and pings that find a dead peer behind a live
+// connection. Calls are for proxies, which all know HTTP/1.1.
+func newControlClient(serverURL string, calls bool) *http.Client {
 	protocols := new(http.Protocols)
-	protocols.SetHTTP2(true)
 
-	if strings.HasPrefix(serverURL, "http://") {
-		protocols = new(http.Protocols)
+	switch plain := strings.HasPrefix(serverURL, "http://"); {
+	case plain && calls:
+		protocols.SetHTTP1(true)
+	case plain:
 		protocols.SetUnencryptedHTTP2(true)
+	default:
+		protocols.SetHTTP1(calls)
+		protocols.SetHTTP2(true)
 	}
 
 	return &http.Client{Transport: &http.Transport{
@@ -161,22 +198,4 @@ func newControlClient(serverURL string) *http.Client {
 		Protocols:           protocols,
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: 10 * time.Second, PingTimeout: 5 * time.Second},
 	}}
-}
-
-// incompatible tells whether the control plane refused this worker for good.
-func incompatible(err error) bool {
-	var refused *connect.Error
-	if !errors.As(err, &refused) || refused.Code() != connect.CodeFailedPrecondition {
-		return false
-	}
-
-	for _, detail := range refused.Details() {
-		if value, err := detail.Value(); err == nil {
-			if detail, ok := value.(*tcoderv1.ErrorDetail); ok {
-				return detail.GetReason() == tcoderv1.ErrorReason_ERROR_REASON_WORKER_INCOMPATIBLE
-			}
-		}
-	}
-
-	return false
 }

@@ -277,16 +277,16 @@ func TestNew(t *testing.T) {
 
 	for name, cfg := range map[string]Config{
 		"no server":      {Logger: log},
-		"not a URL":      {ServerURL: "127.0.0.1:8080", Logger: log},
-		"no logger":      {ServerURL: "http://127.0.0.1"},
-		"too many slots": {ServerURL: "http://127.0.0.1", Logger: log, Slots: 65},
-		"id is a path":   {ServerURL: "http://127.0.0.1", Logger: log, WorkerID: "../x"},
+		"not a URL":      {Servers: []string{"127.0.0.1:8080"}, Logger: log},
+		"no logger":      {Servers: []string{"http://127.0.0.1"}},
+		"too many slots": {Servers: []string{"http://127.0.0.1"}, Logger: log, Slots: 65},
+		"id is a path":   {Servers: []string{"http://127.0.0.1"}, Logger: log, WorkerID: "../x"},
 	} {
 		_, err := New(cfg)
 		require.Error(t, err, name)
 	}
 
-	worker, err := New(Config{ServerURL: "https://tcoder.example", Logger: log})
+	worker, err := New(Config{Servers: []string{"https://tcoder.example"}, Logger: log})
 	require.NoError(t, err)
 	require.Len(t, worker.ID(), 26)
 }

@@ -22,14 +22,22 @@ import (
 // worker is told to stop.
 const DefaultDrainGrace = 5 * time.Second
 
+// DefaultDrainTimeout is the time within which a worker that is told to stop
+// does so, whether or not anybody heard what it handed back: a pool kills what
+// hasn't stopped after 20 s.
+const DefaultDrainTimeout = 18 * time.Second
+
 const maxSlots = 64
 
 // Config is what a worker is made of. The zero value of an optional field means
 // its default.
 type Config struct {
-	// ServerURL is the control plane's, http (then HTTP/2 without TLS) or https.
-	// Required.
-	ServerURL string
+	// Servers are the URLs of the control plane's replicas, or of what stands
+	// before them: http (then HTTP/2 without TLS) or https. The worker goes to
+	// the next when one fails. At least one.
+	Servers []string
+	// Transport is how to talk to them. Default TransportAuto.
+	Transport Transport
 	// WorkerID names the process, unlike any other there was. Default: a ULID.
 	WorkerID string
 	// MachineID is the pool's machine it runs on; empty for a self-managed one.
@@ -51,11 +59,16 @@ type Config struct {
 	// DrainGrace is the time that tasks get to end by themselves when the worker
 	// is told to stop. Negative means none. Default DefaultDrainGrace.
 	DrainGrace time.Duration
+	// DrainTimeout is how long the control plane may be away before the worker
+	// leaves without an answer to what it handed back. Default
+	// DefaultDrainTimeout.
+	DrainTimeout time.Duration
 	// Logger gets the log. Required.
 	Logger *slog.Logger
-	// ControlClient makes a client for each stream, so that a dead connection
-	// ends with its stream. Default: HTTP/2 with pings.
-	ControlClient func() *http.Client
+	// ControlClient makes a client for each stream, or for the calls that stand
+	// for one, so that a dead connection ends with it. Default: HTTP/2 with
+	// pings, and HTTP/1.1 for calls without TLS.
+	ControlClient func(server string, calls bool) *http.Client
 	// StoreClient sends presigned requests. It must not follow redirects.
 	// Default: HTTP/1.1.
 	StoreClient *http.Client
@@ -71,9 +84,23 @@ type Worker struct {
 
 // New checks the configuration. It opens and starts nothing.
 func New(cfg Config) (*Worker, error) {
-	server, err := url.Parse(cfg.ServerURL)
-	if err != nil || (server.Scheme != "http" && server.Scheme != "https") || server.Host == "" {
-		return nil, fmt.Errorf("the server's URL %q is not one of http or https", cfg.ServerURL)
+	if len(cfg.Servers) == 0 {
+		return nil, errors.New("a worker needs a server")
+	}
+
+	for _, address := range cfg.Servers {
+		server, err := url.Parse(address)
+		if err != nil || (server.Scheme != "http" && server.Scheme != "https") || server.Host == "" {
+			return nil, fmt.Errorf("the server's URL %q is not one of http or https", address)
+		}
+	}
+
+	switch cfg.Transport {
+	case "":
+		cfg.Transport = TransportAuto
+	case TransportAuto, TransportStream, TransportSync:
+	default:
+		return nil, fmt.Errorf("the transport %q is none of %s, %s and %s", cfg.Transport, TransportAuto, TransportStream, TransportSync)
 	}
 
 	if cfg.Logger == nil {
@@ -106,8 +133,12 @@ func New(cfg Config) (*Worker, error) {
 
 	cfg.DrainGrace = max(cfg.DrainGrace, 0)
 
+	if cfg.DrainTimeout == 0 {
+		cfg.DrainTimeout = DefaultDrainTimeout
+	}
+
 	if cfg.ControlClient == nil {
-		cfg.ControlClient = func() *http.Client { return newControlClient(cfg.ServerURL) }
+		cfg.ControlClient = newControlClient
 	}
 
 	cfg.Logger = cfg.Logger.With("worker_id", cfg.WorkerID)

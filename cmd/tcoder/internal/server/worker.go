@@ -25,7 +25,8 @@ type workerCommand struct {
 
 	log       logSettings
 	version   string
-	server    string
+	servers   []string
+	transport string
 	slots     int
 	scratch   string
 	grace     time.Duration
@@ -46,7 +47,8 @@ and hand back the rest; a second one stops it at once.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return w.run(cmd.Context()) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&w.server, "server", defaultServerURL, "address of the server")
+	flags.StringSliceVar(&w.servers, "server", []string{defaultServerURL}, "addresses of the server's replicas, of which it takes the next when one fails")
+	flags.StringVar(&w.transport, "transport", string(worker.TransportAuto), "how to talk to the server: stream, sync (calls, where a proxy cuts streams), or auto (calls where streams don't live)")
 	flags.IntVar(&w.slots, "slots", 1, "tasks to run at a time, 1 to 64")
 	flags.StringVar(&w.scratch, "scratch", "", "folder for unfinished results (empty: one in the temporary folder)")
 	flags.DurationVar(&w.grace, "drain-grace", worker.DefaultDrainGrace, "time that tasks get to end by themselves on SIGTERM")
@@ -65,15 +67,18 @@ func (w *workerCommand) run(ctx context.Context) error {
 	if w.slots < 1 || w.slots > 64 {
 		return cli.Usagef("slots: %d is not in 1 to 64", w.slots)
 	}
-	if !strings.Contains(w.server, "://") {
-		w.server = "http://" + w.server
+	for i, server := range w.servers {
+		if !strings.Contains(server, "://") {
+			w.servers[i] = "http://" + server
+		}
 	}
 	grace := w.grace
 	if grace == 0 {
 		grace = -1 // none, in the worker's words
 	}
 	work, err := worker.New(worker.Config{
-		ServerURL:  w.server,
+		Servers:    w.servers,
+		Transport:  worker.Transport(w.transport),
 		MachineID:  w.machineID,
 		Token:      w.Env(workerTokenEnv),
 		Slots:      w.slots,
