@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -134,6 +135,24 @@ func cycle(b *testing.B, store *redisstore.Store, worker string, session int64) 
 	return nil
 }
 
+// settled waits until the server doesn't rewrite its file, which would be measured, too.
+func settled(b *testing.B, url string) {
+	b.Helper()
+
+	opts, err := redis.ParseURL(url)
+	require.NoError(b, err)
+
+	client := redis.NewClient(opts)
+	defer func() { require.NoError(b, client.Close()) }()
+
+	require.Eventually(b, func() bool {
+		info, err := client.Info(b.Context(), "persistence").Result()
+
+		return err == nil && strings.Contains(info, "aof_rewrite_in_progress:0") &&
+			strings.Contains(info, "aof_rewrite_scheduled:0")
+	}, 5*time.Minute, 100*time.Millisecond)
+}
+
 // redisCPU is the processor time of a server's main thread in seconds.
 func redisCPU(b *testing.B, url string) float64 {
 	b.Helper()
@@ -167,4 +186,80 @@ func ownCPU(b *testing.B) float64 {
 	require.NoError(b, syscall.Getrusage(syscall.RUSAGE_SELF, &usage))
 
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano()).Seconds()
+}
+
+// BenchmarkClaim claims one task at a time with few and with very many that
+// wait: its cost must not follow their number.
+func BenchmarkClaim(b *testing.B) {
+	for _, waiting := range []int{1_000, 1_000_000} {
+		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {
+			server := redistest.Start(b, redistest.Options{})
+			store, err := redisstore.New(redisstore.Config{URL: server.URL()})
+			require.NoError(b, err)
+			b.Cleanup(func() { require.NoError(b, store.Close()) })
+
+			create := func() {
+				id := ulid.Make().String()
+				_, err := store.CreateJob(b.Context(), pipeline.Job{
+					ID: id, Project: pipeline.DefaultProject, Source: pipeline.Source{ObjectKey: "in/default/" + id + "/source"},
+				}, pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Admission{})
+				if err != nil {
+					b.Error(err)
+				}
+			}
+
+			var (
+				wg   sync.WaitGroup
+				left atomic.Int64
+			)
+
+			left.Store(int64(waiting))
+
+			for range 256 {
+				wg.Go(func() {
+					for left.Add(-1) >= 0 {
+						create()
+					}
+				})
+			}
+
+			wg.Wait()
+			settled(b, server.URL())
+
+			session, _, err := store.AttachWorker(b.Context(), pipeline.Worker{ID: "w", Slots: 1}, time.Minute)
+			require.NoError(b, err)
+
+			before := redisCPU(b, server.URL())
+			spent := 0.0
+
+			b.ResetTimer()
+
+			for n := range b.N {
+				got, err := store.ClaimTasks(b.Context(), pipeline.Claim{
+					RequestID: strconv.Itoa(n), WorkerID: "w", Session: session, Max: 1, Lease: time.Hour,
+				})
+				if err != nil || len(got.Leases) != 1 {
+					b.Fatal(got, err)
+				}
+
+				if n%500 == 499 { // as many wait as before
+					b.StopTimer()
+
+					spent += redisCPU(b, server.URL()) - before
+					for range 500 {
+						create()
+					}
+
+					before = redisCPU(b, server.URL())
+
+					b.StartTimer()
+				}
+			}
+
+			b.StopTimer()
+
+			spent += redisCPU(b, server.URL()) - before
+			b.ReportMetric(spent*1e6/float64(b.N), "redis-us/claim")
+		})
+	}
 }

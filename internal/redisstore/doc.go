@@ -7,30 +7,42 @@
 // share the hash tag, so that a script may touch queue, job and worker
 // together, on a single node as on a cluster.
 //
+// The verbs that are called for every task (CreateJob, ClaimTasks,
+// RenewLeases, FinishTask, CompleteJob) share calls: while one is in flight,
+// the requests that come wait and go together in the next, 64 at most. A
+// caller that is alone pays one round trip. Each request has its own answer;
+// where a script fails as a whole, its requests are sent again one by one. A
+// caller whose context ends stops waiting, and what it asked for may happen
+// nevertheless; each of these calls may be repeated.
+//
 // # Layout
 //
-//	j:<job>        hash  what changes of a job: state, times, counters; t<i> its
-//	                     tasks, a<i> their ended attempts, e<n> its newest 1,000 events
+//	j:<job>        hash  what changes of a job, its tasks and its newest 1,000 events; see lua/include/job.lua
 //	d:<job>        JSON  what never changes: spec, source, labels
-//	x:<job>        hash  JSON: probe, plan, results of tasks, outputs
-//	u:<upload>     hash  an upload
-//	i:<project>:<state>  zset of job ids, all scores 0: pages by ULID
-//	ready          zset  tasks by priority, time of the job, index
+//	b:, g:<job>    JSON  probe and plan
+//	r:<job>-<i>    JSON  the result of a task
+//	o:, s:<job>    JSON  outputs, and these without their objects
+//	u:<upload>     hash  an upload; n is how many jobs have it as their source
+//	i:<project>:<state>  zset of job ids, all scores 0: pages by ULID, and counts what waits
+//	ended          zset  jobs by when they ended, for their retention
+//	q:<project>    zset  ready tasks by priority, time of the job, index
+//	ring, parked   zset  projects with ready tasks, whose turn is next; those at their limit
+//	past, turns    zset, hash  what else turns need; see lua/include/turn.lua
 //	leases         zset  leased tasks by deadline
+//	held           zset  "<worker> <task>", all scores 0: what a worker holds
 //	delayed        zset  tasks by the end of their backoff
 //	uploads        zset  open uploads by deadline
 //	duties, purges zset, hash  work outside the store, and what deleted jobs were
 //	w:<worker>, workers, sessions  workers, by when they were last seen
-//	h:<worker>     hash  the leases it holds: attempt, weight, fraction, when that was stored
-//	c:<worker>:<request>  the answer of a claim, for a minute
 //	k:...          idempotency keys
 //	machines, mw:<machine>  machines as JSON, and their workers
 //	sweep          hash  leader, its deadline, the last sweep, the next
 //	clock          what tests moved the clock by
 //
 // A task is named "<job>-<index>" with its index padded to five digits in all
-// zsets, so that equal scores sort by index. Channels: n:<job> tells of a
-// job's events and progress, wake of work for the control plane.
+// zsets, so that equal scores sort by index. Ids of jobs, tasks and claims
+// have no spaces. Channels: n:<job> tells of a job's events and progress, wake
+// of work for the control plane.
 //
 // What survives a crash of Redis is what its append-only file kept. What
 // survives a crash of a caller is everything: each method may be repeated.

@@ -14,10 +14,10 @@ import (
 
 const (
 	// quietFor is how long a subscribed connection may be silent before it is
-	// asked whether it lives. Each question costs a command: 12 an hour, beside
+	// asked whether it lives. Each question costs a command: 30 an hour, beside
 	// the 240 of the sweeper's tick. What is missed meanwhile costs time: the
 	// safety ticks find it.
-	quietFor = 5 * time.Minute
+	quietFor = 2 * time.Minute
 	// answerWithin is how long the answer may take.
 	answerWithin = 5 * time.Second
 	// The pause before a reconnect doubles between these.
