@@ -34,6 +34,8 @@ type scripted struct {
 	end    *tcoderv1.Job // nil: the job runs until it is canceled
 	hang   chan struct{} // closed when a watch of a job that runs has begun
 	refuse error         // of CreateUpload
+	list   func(*tcoderv1.ListJobsRequest) *tcoderv1.ListJobsResponse
+	retry  func(*tcoderv1.RetryJobRequest) (*tcoderv1.Job, error)
 
 	mu       sync.Mutex
 	asked    *tcoderv1.CreateUploadRequest
@@ -139,7 +141,20 @@ func (s *scripted) GetJob(_ context.Context, r *tcoderv1.GetJobRequest) (*tcoder
 	return &tcoderv1.GetJobResponse{Job: s.end}, nil
 }
 
-func (s *scripted) ListJobs(context.Context, *tcoderv1.ListJobsRequest) (*tcoderv1.ListJobsResponse, error) {
+func (s *scripted) RetryJob(_ context.Context, r *tcoderv1.RetryJobRequest) (*tcoderv1.RetryJobResponse, error) {
+	job, err := s.retry(r)
+	if err != nil {
+		return nil, err
+	}
+
+	return &tcoderv1.RetryJobResponse{Job: job}, nil
+}
+
+func (s *scripted) ListJobs(_ context.Context, r *tcoderv1.ListJobsRequest) (*tcoderv1.ListJobsResponse, error) {
+	if s.list != nil {
+		return s.list(r), nil
+	}
+
 	return &tcoderv1.ListJobsResponse{Jobs: []*tcoderv1.Job{{Id: "b"}, {Id: "a"}}}, nil
 }
 

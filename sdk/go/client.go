@@ -172,24 +172,10 @@ func (i *identity) WrapStreamingHandler(next connect.StreamingHandlerFunc) conne
 	return next
 }
 
-// call makes a unary call that is safe to repeat, and repeats it while the
-// server can't be reached.
+// call makes a unary call that is safe to repeat, as all of them are, and
+// repeats it while the server can't be reached.
 func call[Req, Res any](ctx context.Context, c *Client, timeout time.Duration,
 	fn func(context.Context, *Req) (*Res, error), req *Req,
-) (*Res, error) {
-	return callIf(ctx, c, timeout, fn, req, isTransient)
-}
-
-// callOnce makes a unary call that may be repeated only when it never reached
-// the server.
-func callOnce[Req, Res any](ctx context.Context, c *Client,
-	fn func(context.Context, *Req) (*Res, error), req *Req,
-) (*Res, error) {
-	return callIf(ctx, c, defaultCallTimeout, fn, req, neverSent)
-}
-
-func callIf[Req, Res any](ctx context.Context, c *Client, timeout time.Duration,
-	fn func(context.Context, *Req) (*Res, error), req *Req, again func(error) bool,
 ) (*Res, error) {
 	retry := c.newRetrier()
 	for {
@@ -203,7 +189,7 @@ func callIf[Req, Res any](ctx context.Context, c *Client, timeout time.Duration,
 			return nil, contextError(ctx)
 		}
 		refusal := newError(err)
-		if !again(err) {
+		if !isTransient(err) {
 			if !errors.Is(refusal, ErrUnreachable) {
 				c.reached.Store(true)
 			}

@@ -117,20 +117,52 @@ func TestPatienceEnds(t *testing.T) {
 	require.NotErrorIs(t, err, tcoder.ErrUnreachable)
 }
 
-// RetryJob isn't repeated: its first try may have started a run.
-func TestRetryJobIsSentOnce(t *testing.T) {
+// A retry whose answer was lost is repeated with the run that it follows, so
+// that it starts one run: the one that the caller names, or the job's.
+func TestRetryJobIsRepeatedSafely(t *testing.T) {
+	t.Parallel()
+	s, client := newServer(t)
+	var runs []uint32
+	s.getJob = func(*tcoderv1.GetJobRequest) (*tcoderv1.GetJobResponse, error) {
+		return &tcoderv1.GetJobResponse{Job: &tcoderv1.Job{Id: "x", Run: 3}}, nil
+	}
+	s.retryJob = func(r *tcoderv1.RetryJobRequest) (*tcoderv1.RetryJobResponse, error) {
+		runs = append(runs, r.GetRun())
+		if len(runs)%2 == 1 {
+			return nil, unavailable(t)
+		}
+
+		return &tcoderv1.RetryJobResponse{Job: &tcoderv1.Job{Id: "x", Run: r.GetRun() + 1}}, nil
+	}
+
+	job, err := client.RetryJob(t.Context(), "x")
+	require.NoError(t, err)
+	require.Equal(t, uint32(4), job.GetRun())
+	job, err = client.RetryJob(t.Context(), "x", tcoder.AfterRun(2))
+	require.NoError(t, err)
+	require.Equal(t, uint32(3), job.GetRun())
+	require.Equal(t, []uint32{3, 3, 2, 2}, runs)
+}
+
+// A full queue is told at once, with when to try again; it isn't waited for.
+func TestQueueFull(t *testing.T) {
 	t.Parallel()
 	s, client := newServer(t)
 	var calls atomic.Int32
-	s.retryJob = func(*tcoderv1.RetryJobRequest) (*tcoderv1.RetryJobResponse, error) {
+	s.createJob = func(*tcoderv1.CreateJobRequest) (*tcoderv1.CreateJobResponse, error) {
 		calls.Add(1)
 
-		return nil, unavailable(t)
+		return nil, refuse(t, connect.CodeResourceExhausted, &tcoderv1.ErrorDetail{
+			Reason: tcoderv1.ErrorReason_ERROR_REASON_QUEUE_FULL, RetryAfter: durationpb.New(7 * time.Second),
+		})
 	}
 
-	_, err := client.RetryJob(t.Context(), "x")
+	_, err := client.CreateJob(t.Context(), "film", tcoder.JobOptions{})
 
-	require.Equal(t, tcoderv1.ErrorReason_ERROR_REASON_STATE_UNAVAILABLE, tcoder.ReasonOf(err))
+	var refusal *tcoder.Error
+	require.ErrorAs(t, err, &refusal)
+	require.Equal(t, tcoderv1.ErrorReason_ERROR_REASON_QUEUE_FULL, refusal.Reason)
+	require.Equal(t, 7*time.Second, refusal.RetryAfter)
 	require.Equal(t, int32(1), calls.Load())
 }
 
@@ -210,14 +242,14 @@ func TestListJobsReadsPages(t *testing.T) {
 	}
 
 	var ids []string
-	for job, err := range client.ListJobs(t.Context()) {
+	for job, err := range client.ListJobs(t.Context(), tcoder.JobFilter{}) {
 		require.NoError(t, err)
 		ids = append(ids, job.GetId())
 	}
 	require.Equal(t, []string{"1", "2", "1b", "2b", "1c", "2c"}, ids)
 
 	tokens = nil
-	for _, err := range client.ListJobs(t.Context()) {
+	for _, err := range client.ListJobs(t.Context(), tcoder.JobFilter{}) {
 		require.NoError(t, err)
 
 		break

@@ -125,13 +125,6 @@ func isTransient(err error) bool {
 	return isUnanswered(err) || connect.CodeOf(err) == connect.CodeUnavailable
 }
 
-// neverSent reports whether a call failed before anything left this computer.
-func neverSent(err error) bool {
-	var op *net.OpError
-
-	return errors.As(err, &op) && op.Op == "dial"
-}
-
 // reachFailure is the innermost part of a network error: "connection refused".
 func reachFailure(err error) string {
 	var op *net.OpError

@@ -23,6 +23,10 @@ type JobOptions struct {
 }
 
 // CreateJob starts a job on an object of the input bucket.
+//
+// QUEUE_FULL, here and where an upload is opened, says that the project has as
+// many waiting jobs as it may: it isn't waited for, since only the caller knows
+// what can wait. Its [Error.RetryAfter] says when the same call can succeed.
 func (c *Client) CreateJob(ctx context.Context, objectKey string, opts JobOptions) (*tcoderv1.Job, error) {
 	if opts.IdempotencyKey == "" {
 		opts.IdempotencyKey = newIdempotencyKey()
@@ -45,12 +49,21 @@ func (c *Client) GetJob(ctx context.Context, jobID string) (*tcoderv1.Job, error
 	return res.GetJob(), err
 }
 
-// ListJobs yields the jobs in the given states, newest first, and reads pages
-// as it goes. No states means all. The first error ends it.
-func (c *Client) ListJobs(ctx context.Context, states ...tcoderv1.JobState) iter.Seq2[*tcoderv1.Job, error] {
+// JobFilter chooses jobs of a list. Its zero value is all of them.
+type JobFilter struct {
+	// States are the states that a job may be in; none means all.
+	States []tcoderv1.JobState
+	// Reasons are those that a job may have failed or been canceled for; none
+	// means all jobs.
+	Reasons []tcoderv1.ErrorReason
+}
+
+// ListJobs yields the jobs of a filter, newest first, and reads pages as it
+// goes. The first error ends it.
+func (c *Client) ListJobs(ctx context.Context, filter JobFilter) iter.Seq2[*tcoderv1.Job, error] {
 	return pages(func(token string) ([]*tcoderv1.Job, string, error) {
 		res, err := call(ctx, c, defaultCallTimeout, c.jobs.ListJobs,
-			&tcoderv1.ListJobsRequest{States: states, PageToken: token})
+			&tcoderv1.ListJobsRequest{States: filter.States, Reasons: filter.Reasons, PageToken: token})
 
 		return res.GetJobs(), res.GetNextPageToken(), err
 	})
@@ -63,15 +76,37 @@ func (c *Client) CancelJob(ctx context.Context, jobID string) (*tcoderv1.Job, er
 	return res.GetJob(), err
 }
 
-// RetryJob starts a failed or canceled job again. It is not repeated when its
-// answer is lost: the job may be running again.
-func (c *Client) RetryJob(ctx context.Context, jobID string) (*tcoderv1.Job, error) {
-	res, err := callOnce(ctx, c, c.jobs.RetryJob, &tcoderv1.RetryJobRequest{JobId: jobID})
+// RetryOption changes what a retry of a job means.
+type RetryOption func(*tcoderv1.RetryJobRequest)
+
+// AfterRun names the run that the caller saw end. A job whose next run has
+// begun already is returned as it is, whoever began it.
+func AfterRun(run uint32) RetryOption {
+	return func(r *tcoderv1.RetryJobRequest) { r.Run = run }
+}
+
+// RetryJob starts a failed or canceled job again. Without [AfterRun] it reads
+// first at which run the job is, so that the call may be repeated when an
+// answer is lost. Errors: QUEUE_FULL, as in [Client.CreateJob].
+func (c *Client) RetryJob(ctx context.Context, jobID string, opts ...RetryOption) (*tcoderv1.Job, error) {
+	req := &tcoderv1.RetryJobRequest{JobId: jobID}
+	for _, opt := range opts {
+		opt(req)
+	}
+	if req.GetRun() == 0 {
+		job, err := c.GetJob(ctx, jobID)
+		if err != nil {
+			return nil, err
+		}
+		req.Run = job.GetRun()
+	}
+	res, err := call(ctx, c, defaultCallTimeout, c.jobs.RetryJob, req)
 
 	return res.GetJob(), err
 }
 
-// DeleteJob removes a finished job with its source and its outputs.
+// DeleteJob removes a finished job with its outputs, and its source if that came
+// by upload and no other job has it.
 func (c *Client) DeleteJob(ctx context.Context, jobID string) error {
 	attempts := 0
 	remove := func(ctx context.Context, req *tcoderv1.DeleteJobRequest) (*tcoderv1.DeleteJobResponse, error) {

@@ -52,6 +52,7 @@ type server struct {
 	signParts      func(*tcoderv1.SignUploadPartsRequest) (*tcoderv1.SignUploadPartsResponse, error)
 	getUpload      func(*tcoderv1.GetUploadRequest) (*tcoderv1.GetUploadResponse, error)
 	completeUpload func(*tcoderv1.CompleteUploadRequest) (*tcoderv1.CompleteUploadResponse, error)
+	createJob      func(*tcoderv1.CreateJobRequest) (*tcoderv1.CreateJobResponse, error)
 	getJob         func(*tcoderv1.GetJobRequest) (*tcoderv1.GetJobResponse, error)
 	listJobs       func(*tcoderv1.ListJobsRequest) (*tcoderv1.ListJobsResponse, error)
 	watchJob       func(context.Context, *tcoderv1.WatchJobRequest, *connect.ServerStream[tcoderv1.WatchJobResponse]) error
@@ -105,6 +106,10 @@ func (s *server) GetUpload(_ context.Context, r *tcoderv1.GetUploadRequest) (*tc
 
 func (s *server) CompleteUpload(_ context.Context, r *tcoderv1.CompleteUploadRequest) (*tcoderv1.CompleteUploadResponse, error) {
 	return answer(s.completeUpload, r)
+}
+
+func (s *server) CreateJob(_ context.Context, r *tcoderv1.CreateJobRequest) (*tcoderv1.CreateJobResponse, error) {
+	return answer(s.createJob, r)
 }
 
 func (s *server) GetJob(_ context.Context, r *tcoderv1.GetJobRequest) (*tcoderv1.GetJobResponse, error) {

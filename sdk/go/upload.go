@@ -135,6 +135,9 @@ func invalid(reason tcoderv1.ErrorReason, message string) *Error {
 // When it fails or ctx ends, the upload stays open until its deadline, so that
 // a call with the same IdempotencyKey can go on; cancel its job to drop it.
 //
+// A project that has as many waiting jobs as it may is refused with QUEUE_FULL
+// before any byte is sent, and isn't waited for: see [Client.CreateJob].
+//
 // Errors beside those of the server: SIZE_INVALID when source is shorter than
 // SizeBytes, OBJECT_STORE_UNAVAILABLE when the store refuses the bytes or
 // can't be reached.

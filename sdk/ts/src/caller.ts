@@ -1,6 +1,6 @@
 import { type CallOptions, ConnectError } from "@connectrpc/connect";
 
-import { isTransient, neverSent, toTcoderError } from "./error.js";
+import { isTransient, toTcoderError } from "./error.js";
 import { Retrier, type RetryPolicy } from "./retry.js";
 
 const callTimeoutMs = 30_000;
@@ -25,22 +25,8 @@ export class Caller {
     return new Retrier(this.retry, this.reached ? this.retry.patienceMs : this.retry.firstPatienceMs);
   }
 
-  /** Makes a call that is safe to repeat. */
-  call<T>(fn: Call<T>, signal?: AbortSignal, timeoutMs = callTimeoutMs): Promise<T> {
-    return this.#callIf(fn, isTransient, signal, timeoutMs);
-  }
-
-  /** Makes a call that may be repeated only when it never reached the server. */
-  callOnce<T>(fn: Call<T>, signal?: AbortSignal): Promise<T> {
-    return this.#callIf(fn, neverSent, signal, callTimeoutMs);
-  }
-
-  async #callIf<T>(
-    fn: Call<T>,
-    again: (err: ConnectError) => boolean,
-    signal: AbortSignal | undefined,
-    timeoutMs: number,
-  ): Promise<T> {
+  /** Makes a call that is safe to repeat, as all of them are. */
+  async call<T>(fn: Call<T>, signal?: AbortSignal, timeoutMs = callTimeoutMs): Promise<T> {
     const retry = this.newRetrier();
     for (;;) {
       signal?.throwIfAborted();
@@ -53,7 +39,7 @@ export class Caller {
         signal?.throwIfAborted();
         const err = ConnectError.from(thrown);
         const refusal = toTcoderError(err);
-        if (!again(err)) {
+        if (!isTransient(err)) {
           this.reached ||= refusal.reason !== "UNREACHABLE";
           throw refusal;
         }

@@ -4,7 +4,7 @@ import { JobService } from "@tcoder/proto/tcoder/v1/job_pb.js";
 import { UploadService } from "@tcoder/proto/tcoder/v1/upload_pb.js";
 
 import { Caller } from "./caller.js";
-import type { Job, JobSpecInit, JobState, Preset, ReadableObject, Upload, UploadedPart } from "./messages.js";
+import type { ErrorReason, Job, JobSpecInit, JobState, Preset, ReadableObject, Upload, UploadedPart } from "./messages.js";
 import { defaultRetry, type RetryPolicy } from "./retry.js";
 import type { UploadSource } from "./source.js";
 import { given, newIdempotencyKey, Uploading, type UploadOptions, type UploadResult } from "./upload.js";
@@ -32,6 +32,14 @@ export interface TcoderOptions {
 export interface CallOptions {
   /** Ends the call; it throws the signal's reason. */
   signal?: AbortSignal;
+}
+
+/** Which jobs a list has. */
+export interface ListOptions extends CallOptions {
+  /** The states that a job may be in; none means all. */
+  states?: JobState[];
+  /** The reasons that a job may have failed or been canceled for; none means all jobs. */
+  reasons?: ErrorReason[];
 }
 
 /** The wishes for a job on an object that is already stored. */
@@ -83,6 +91,9 @@ export class Tcoder {
    * that a call with the same idempotency key can go on; cancel its job to drop
    * it.
    *
+   * A project that has as many waiting jobs as it may is refused with QUEUE_FULL
+   * before any byte is sent, and isn't waited for: see createJob.
+   *
    * Reasons beside those of the server: SIZE_INVALID when the source is empty or
    * shorter than declared, REQUEST_INVALID when it can't be read,
    * OBJECT_STORE_UNAVAILABLE when the store refuses the bytes or can't be
@@ -109,7 +120,13 @@ export class Tcoder {
     return { upload: given(answer.upload), parts: answer.parts };
   }
 
-  /** Starts a job on an object of the input bucket. */
+  /**
+   * Starts a job on an object of the input bucket.
+   *
+   * QUEUE_FULL, here and where an upload is opened, says that the project has as
+   * many waiting jobs as it may: it isn't waited for, since only the caller knows
+   * what can wait. `retryAfterMs` says when the same call can succeed.
+   */
   async createJob(objectKey: string, wishes: JobOptions = {}): Promise<Job> {
     const { spec, idempotencyKey = newIdempotencyKey(), priority = 0, labels = {}, signal } = wishes;
     const request = { objectKey, idempotencyKey, priority, labels, ...(spec && { spec }) };
@@ -125,11 +142,14 @@ export class Tcoder {
     return given(job);
   }
 
-  /** Yields the jobs in the given states, newest first, and reads pages as it goes. No states means all. */
-  async *listJobs({ states = [], signal }: CallOptions & { states?: JobState[] } = {}): AsyncGenerator<Job, void> {
+  /**
+   * Yields the jobs in the given states, that failed or were canceled for the
+   * given reasons, newest first, and reads pages as it goes. None means all.
+   */
+  async *listJobs({ states = [], reasons = [], signal }: ListOptions = {}): AsyncGenerator<Job, void> {
     let pageToken = "";
     do {
-      const request = { states, pageToken };
+      const request = { states, reasons, pageToken };
       const page = await this.#caller.call((options) => this.#jobs.listJobs(request, options), signal);
       yield* page.jobs;
       pageToken = page.nextPageToken;
@@ -170,16 +190,19 @@ export class Tcoder {
   }
 
   /**
-   * Starts a failed or canceled job again. It is not repeated when its answer is
-   * lost: the job may be running again.
+   * Starts a failed or canceled job again. `run` is the run that the caller saw
+   * end: a job whose next run has begun already is returned as it is, whoever
+   * began it. Without it the job is read first, so that the call may be repeated
+   * when an answer is lost. Fails with QUEUE_FULL as createJob does.
    */
-  async retryJob(jobId: string, { signal }: CallOptions = {}): Promise<Job> {
-    const { job } = await this.#caller.callOnce((options) => this.#jobs.retryJob({ jobId }, options), signal);
+  async retryJob(jobId: string, { run, signal }: CallOptions & { run?: number } = {}): Promise<Job> {
+    const request = { jobId, run: run ?? (await this.getJob(jobId, signal && { signal })).run };
+    const { job } = await this.#caller.call((options) => this.#jobs.retryJob(request, options), signal);
 
     return given(job);
   }
 
-  /** Removes a finished job with its source and its outputs. */
+  /** Removes a finished job with its outputs, and its source if that came by upload and no other job has it. */
   async deleteJob(jobId: string, { signal }: CallOptions = {}): Promise<void> {
     let attempts = 0;
     await this.#caller.call(async (options) => {

@@ -147,13 +147,6 @@ export function isTransient(err: ConnectError): boolean {
   return isUnanswered(err) || err.code === Code.Unavailable;
 }
 
-const beforeSending = new Set(["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "UND_ERR_CONNECT_TIMEOUT"]);
-
-/** Reports whether a call failed before anything left this computer. A browser never tells. */
-export function neverSent(err: ConnectError): boolean {
-  return beforeSending.has(systemCode(err.cause) ?? "");
-}
-
 /** The code that Node gives a network error, whatever it is wrapped in. */
 function systemCode(cause: unknown): string | undefined {
   for (let at = cause; at instanceof Error; at = at.cause) {

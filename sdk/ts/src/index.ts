@@ -1,5 +1,5 @@
 export { Tcoder } from "./client.js";
-export type { CallOptions, JobOptions, TcoderOptions } from "./client.js";
+export type { CallOptions, JobOptions, ListOptions, TcoderOptions } from "./client.js";
 export { isReason, reasonName, TcoderError } from "./error.js";
 export type { ErrorCode, ErrorParts, FieldViolation, Reason } from "./error.js";
 export * from "./messages.js";

@@ -119,15 +119,37 @@ test("an outage that outlasts the patience is reported with the server's reason"
   assert.ok(isReason(await failure(client.getJob("x")), "STATE_UNAVAILABLE"));
 });
 
-test("retryJob isn't repeated: its first try may have started a run", async (t) => {
+test("a retry whose answer was lost is repeated with the run that it follows", async (t) => {
+  const server = await ScriptedServer.start(t);
+  const runs: number[] = [];
+  server.script.jobs.getJob = () => ({ job: { id: "x", run: 3 } });
+  server.script.jobs.retryJob = ({ run }) => {
+    runs.push(run);
+    if (runs.length % 2 === 1) {
+      throw unavailable();
+    }
+
+    return { job: { id: "x", run: run + 1 } };
+  };
+  const client = server.client();
+
+  assert.equal((await client.retryJob("x")).run, 4);
+  assert.equal((await client.retryJob("x", { run: 2 })).run, 3);
+  assert.deepEqual(runs, [3, 3, 2, 2]);
+});
+
+test("a full queue is told at once, with when to try again", async (t) => {
   const server = await ScriptedServer.start(t);
   let calls = 0;
-  server.script.jobs.retryJob = () => {
+  server.script.jobs.createJob = () => {
     calls++;
-    throw unavailable();
+    throw refusal(Code.ResourceExhausted, { reason: ErrorReason.QUEUE_FULL, retryAfter: { seconds: 7n } });
   };
 
-  assert.ok(isReason(await failure(server.client().retryJob("x")), "STATE_UNAVAILABLE"));
+  const err = await failure(server.client().createJob("film"));
+
+  assert.ok(isReason(err, "QUEUE_FULL"));
+  assert.equal(err.retryAfterMs, 7000);
   assert.equal(calls, 1);
 });
 
@@ -176,8 +198,9 @@ test("lists read page after page, and only as many as are asked for", async (t) 
   const server = await ScriptedServer.start(t);
   const next: Record<string, string> = { "": "b", b: "c", c: "" };
   let tokens: string[] = [];
-  server.script.jobs.listJobs = ({ pageToken, states }) => {
+  server.script.jobs.listJobs = ({ pageToken, states, reasons }) => {
     assert.deepEqual(states, [JobState.RUNNING]);
+    assert.deepEqual(reasons, [ErrorReason.QUARANTINED]);
     tokens.push(pageToken);
 
     return { jobs: [{ id: `1${pageToken}` }, { id: `2${pageToken}` }], nextPageToken: next[pageToken]! };
@@ -189,12 +212,12 @@ test("lists read page after page, and only as many as are asked for", async (t) 
   const client = server.client();
 
   const ids: string[] = [];
-  for await (const { id } of client.listJobs({ states: [JobState.RUNNING] })) {
+  for await (const { id } of client.listJobs({ states: [JobState.RUNNING], reasons: [ErrorReason.QUARANTINED] })) {
     ids.push(id);
   }
   assert.deepEqual(ids, ["1", "2", "1b", "2b", "1c", "2c"]);
   tokens = [];
-  for await (const _ of client.listJobs({ states: [JobState.RUNNING] })) {
+  for await (const _ of client.listJobs({ states: [JobState.RUNNING], reasons: [ErrorReason.QUARANTINED] })) {
     break;
   }
   assert.deepEqual(tokens, [""]);

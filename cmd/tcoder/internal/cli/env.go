@@ -119,12 +119,11 @@ func Settings(root *cobra.Command) []Setting {
 }
 
 func defaultText(flag *pflag.Flag) string {
-	switch flag.DefValue {
-	case "[]", "false":
+	if flag.DefValue == "false" {
 		return ""
-	default:
-		return flag.DefValue
 	}
+
+	return strings.Trim(flag.DefValue, "[]") // of a list
 }
 
 // walk visits the commands that a user may run.

@@ -27,6 +27,24 @@ func (p *Program) PrintMessageLine(m proto.Message) error {
 	if err != nil {
 		return fmt.Errorf("encode: %w", err)
 	}
+
+	return p.printLine(raw)
+}
+
+// PrintFailureLine prints what one job of many was refused for as one line of JSON.
+func (p *Program) PrintFailureLine(jobID string, err error) error {
+	raw, err := json.Marshal(struct {
+		JobID string  `json:"jobId"`
+		Error failure `json:"error"`
+	}{jobID, describe(err)})
+	if err != nil {
+		return fmt.Errorf("encode: %w", err)
+	}
+
+	return p.printLine(raw)
+}
+
+func (p *Program) printLine(raw []byte) error {
 	var line bytes.Buffer
 	if err := json.Compact(&line, raw); err != nil {
 		return fmt.Errorf("encode: %w", err)

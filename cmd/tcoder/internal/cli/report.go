@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"math"
 
 	"connectrpc.com/connect"
 
@@ -38,8 +39,11 @@ type failure struct {
 	Code    string `json:"code"`
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
-	remedy  string
-	fields  []string
+	// RetryAfterSeconds is when the same command can succeed.
+	RetryAfterSeconds float64 `json:"retryAfterSeconds,omitempty"`
+
+	remedy string
+	fields []string
 }
 
 func describe(err error) failure {
@@ -54,6 +58,7 @@ func describe(err error) failure {
 	case errors.As(err, &refusal):
 		f := failure{
 			Code: refusal.Code.String(), Reason: refusal.ReasonName(), Message: refusal.Message, remedy: refusal.Remedy,
+			RetryAfterSeconds: refusal.RetryAfter.Seconds(),
 		}
 		for _, field := range refusal.Fields {
 			f.fields = append(f.fields, field.GetField()+": "+field.GetDescription())
@@ -78,6 +83,9 @@ func (p *Program) Report(err error, asJSON bool) {
 	}
 	if f.remedy != "" {
 		p.Logf("  %s", f.remedy)
+	}
+	if f.RetryAfterSeconds > 0 {
+		p.Logf("  it can succeed in %.0f s", math.Ceil(f.RetryAfterSeconds))
 	}
 	if f.Reason == "USAGE" {
 		p.Logf("  see tcoder --help")

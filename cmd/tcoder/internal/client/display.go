@@ -159,10 +159,10 @@ func (d *display) jobUpdate(update tcoder.Update) {
 	switch {
 	case tcoder.IsFinal(job.GetState()):
 		d.clear()
-	case job.GetState() == tcoderv1.JobState_JOB_STATE_PENDING, job.GetProgress().GetPercent() == 0:
-		if waiting := waitText(job.GetWaiting()); waiting != "" {
-			d.progress("waiting", 0, nil, waiting)
-		}
+	case job.GetWaiting() != nil:
+		label, text := waitText(job, d.now())
+		d.progress(label, 0, nil, text)
+	case job.GetProgress().GetPercent() == 0: // nothing to tell yet
 	default:
 		progress := job.GetProgress()
 		var facts []string
@@ -194,25 +194,6 @@ func (d *display) timeLeft(p *tcoderv1.Progress) (time.Duration, bool) {
 	}
 
 	return time.Duration(float64(now.Sub(d.jobFrom)) / done * (100 - percent)), true
-}
-
-func waitText(w *tcoderv1.Waiting) string {
-	switch w.GetReason() {
-	case tcoderv1.WaitReason_WAIT_REASON_UPLOAD:
-		return "for its upload"
-	case tcoderv1.WaitReason_WAIT_REASON_QUEUE:
-		if w.GetPosition() == 0 {
-			return "for a free worker"
-		}
-
-		return "for " + count(int(w.GetPosition()), "task") + " before it"
-	case tcoderv1.WaitReason_WAIT_REASON_NO_WORKER:
-		return "for a worker"
-	case tcoderv1.WaitReason_WAIT_REASON_BACKOFF:
-		return "before another try"
-	default:
-		return ""
-	}
 }
 
 // eventText is an event as a line; empty for what needs none.

@@ -62,7 +62,7 @@ func TestLinesWithoutTerminal(t *testing.T) {
 		},
 	})
 	require.Equal(t, []string{
-		"waiting for 3 tasks before it",
+		"waiting: 3 tasks before it",
 		"started",
 		"transcoding 0%, 1.50x, 36 fps, eta 0:24",
 		"transcoding 10%, 1.50x, 36 fps, eta 0:23",

@@ -20,7 +20,7 @@ func jobsCommand(program *cli.Program) *cobra.Command {
 		jobCommand(program, "get", "Show a job with its plan, outputs and attempts", (*base).getJob),
 		jobsWatchCommand(program),
 		jobCommand(program, "cancel", "Stop a job that hasn't ended", (*base).cancelJob),
-		jobCommand(program, "retry", "Start a failed or canceled job again", (*base).retryJob),
+		jobsRetryCommand(program),
 		jobCommand(program, "rm", "Remove a job that has ended, with its source and outputs", (*base).removeJob),
 		jobsDownloadCommand(program),
 	)
@@ -51,27 +51,33 @@ func jobCommand(program *cli.Program, use, short string,
 
 func jobsListCommand(program *cli.Program) *cobra.Command {
 	var b *base
-	var states []string
+	var states, reasons []string
 	var limit int
 	cmd := &cobra.Command{
 		Use: "list", Short: "List jobs, newest first", Args: cobra.NoArgs,
+		Example: "  tcoder jobs list --state running,pending\n" +
+			"  tcoder jobs list --state failed --reason QUARANTINED",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := b.connect()
 			if err != nil {
 				return err
 			}
-			wanted, err := parseStates(states)
-			if err != nil {
+			var filter tcoder.JobFilter
+			if filter.States, err = parseStates(states); err != nil {
+				return err
+			}
+			if filter.Reasons, err = parseReasons(reasons); err != nil {
 				return err
 			}
 			ctx, stop := b.Interruptible(cmd.Context())
 			defer stop()
 
-			return b.listJobs(ctx, client, wanted, limit)
+			return b.listJobs(ctx, client, filter, limit)
 		},
 	}
 	b = newBase(program, cmd)
 	cmd.Flags().StringSliceVar(&states, "state", nil, "only jobs in these states, such as running,pending")
+	addReasonFlag(cmd, &reasons)
 	cmd.Flags().IntVar(&limit, "limit", 50, "most jobs to list (0: all)")
 	completeFlag(cmd, "state", func(context.Context) []string { return stateNames() })
 
@@ -102,9 +108,9 @@ func parseStates(names []string) ([]tcoderv1.JobState, error) {
 	return states, nil
 }
 
-func (b *base) listJobs(ctx context.Context, client *tcoder.Client, states []tcoderv1.JobState, limit int) error {
+func (b *base) listJobs(ctx context.Context, client *tcoder.Client, filter tcoder.JobFilter, limit int) error {
 	list := &tcoderv1.ListJobsResponse{}
-	for job, err := range client.ListJobs(ctx, states...) {
+	for job, err := range client.ListJobs(ctx, filter) {
 		if err != nil {
 			return err
 		}
@@ -160,12 +166,6 @@ func (b *base) getJob(ctx context.Context, client *tcoder.Client, id string) err
 
 func (b *base) cancelJob(ctx context.Context, client *tcoder.Client, id string) error {
 	job, err := client.CancelJob(ctx, id)
-
-	return b.changed(job, err)
-}
-
-func (b *base) retryJob(ctx context.Context, client *tcoder.Client, id string) error {
-	job, err := client.RetryJob(ctx, id)
 
 	return b.changed(job, err)
 }

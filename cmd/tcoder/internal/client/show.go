@@ -16,8 +16,9 @@ func (b *base) printJob(job *tcoderv1.Job) error {
 	if percent := job.GetProgress().GetPercent(); percent > 0 && percent < 100 {
 		b.Printf(", %.0f%%", percent)
 	}
-	if waiting := waitText(job.GetWaiting()); waiting != "" {
-		b.Printf(", waits %s", waiting)
+	if job.GetWaiting() != nil {
+		label, text := waitText(job, time.Now())
+		b.Printf(", %s %s", label, text)
 	}
 	b.Printf("\n")
 	if job.GetFailure() != nil {
