@@ -1,0 +1,306 @@
+package memstore
+
+import (
+	"context"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/tcoder-dev/tcoder/internal/pipeline"
+)
+
+const (
+	keptAnswers    = 2               // to claims of a worker
+	storeEvery     = 2 * time.Second // how often progress is stored while nobody watches
+	unpublished    = 99.9            // the most percent of a job that isn't published
+	publishGrace   = 5 * time.Second // for the replica that was told of the last task
+	sweepsPerLease = 3               // the sweeper comes this often in a lease
+)
+
+// ClaimTasks implements [pipeline.LeaseStore]. A replay gets the first answer
+// as long as the request is one of the worker's newest two that were given any.
+func (s *Store) ClaimTasks(_ context.Context, c pipeline.Claim) (pipeline.Claimed, error) {
+	defer s.begin()()
+
+	w := s.workers[c.WorkerID]
+	if w != nil {
+		for _, a := range w.answers {
+			if a.request == c.RequestID {
+				return s.answer(s.stillHeld(c.WorkerID, a.leases)), nil
+			}
+		}
+	}
+
+	if w == nil || w.rec.Session != c.Session || w.rec.Draining || !w.rec.Attached {
+		refused := s.answer(nil)
+		refused.Refused = true
+
+		return refused, nil
+	}
+
+	s.turns.setLimit(c.RunningLimit)
+
+	given := make([]*task, 0, max(0, c.Max))
+
+	for len(given) < c.Max {
+		t, found := s.turns.serve()
+		if !found {
+			break
+		}
+
+		s.lease(t, c.WorkerID, c.Lease)
+		given = append(given, t)
+	}
+
+	if len(given) > 0 {
+		a := answer{request: c.RequestID}
+		for _, t := range given {
+			a.leases = append(a.leases, t.ref())
+		}
+
+		w.answers = append([]answer{a}, w.answers[:min(len(w.answers), keptAnswers-1)]...)
+		s.due(s.now.Add((c.Lease / sweepsPerLease).Truncate(time.Millisecond)))
+	}
+
+	return s.answer(given), nil
+}
+
+// answer is the answer to a claim, once its tasks are leased.
+func (s *Store) answer(given []*task) pipeline.Claimed {
+	c := pipeline.Claimed{More: s.turns.first() != nil}
+	for _, t := range given {
+		c.Leases = append(c.Leases, t.lease())
+	}
+
+	return c
+}
+
+// stillHeld are the tasks of leases that a worker still holds.
+func (s *Store) stillHeld(workerID string, refs []pipeline.LeaseRef) []*task {
+	var held []*task
+
+	for _, ref := range refs {
+		if t := s.task(ref.TaskID); t != nil && t.heldBy(workerID, ref.Attempt) {
+			held = append(held, t)
+		}
+	}
+
+	return held
+}
+
+// lease starts the next attempt of a task that was served.
+func (s *Store) lease(t *task, workerID string, d time.Duration) {
+	t.move(pipeline.TaskLease)
+	t.attempt++
+	t.worker, t.deadline, t.told, t.kept = workerID, s.now.Add(d), 0, time.Time{}
+	t.rec.Attempts = append(slices.Clone(t.rec.Attempts), pipeline.Attempt{
+		Number: t.attempt, WorkerID: workerID, Started: s.now,
+	})
+	s.leased[t] = struct{}{}
+
+	j := t.job
+	if j.move(pipeline.JobStart) {
+		j.rec.Times.Started = s.now
+		s.event(j, pipeline.EventStarted, nil, nil)
+	}
+
+	j.maxLease = max(j.maxLease, d)
+	s.event(j, pipeline.EventTaskLeased, t, nil)
+}
+
+// RenewLeases implements [pipeline.LeaseStore].
+func (s *Store) RenewLeases(
+	_ context.Context, workerID string, lease time.Duration, rs []pipeline.Renewal,
+) (pipeline.Renewed, error) {
+	defer s.begin()()
+
+	if w := s.workers[workerID]; w != nil {
+		w.rec.LastSeen = s.now
+	}
+
+	var renewed pipeline.Renewed
+
+	for _, r := range rs {
+		t := s.task(r.Ref.TaskID)
+		if t == nil || !t.heldBy(workerID, r.Ref.Attempt) {
+			renewed.Lost = append(renewed.Lost, r.Ref)
+
+			continue
+		}
+
+		t.deadline = s.now.Add(lease)
+		watched := len(s.jobWatchers[t.job.rec.ID]) > 0
+		renewed.Watched = renewed.Watched || watched
+
+		if t.rec.Weight > 0 && (watched || s.passed(t.kept.Add(storeEvery))) {
+			s.tell(t, r)
+		}
+	}
+
+	return renewed, nil
+}
+
+// tell takes in how far a task is. An attempt that says less than before was
+// wrong before: its word counts, the job's percent doesn't fall.
+func (s *Store) tell(t *task, r pipeline.Renewal) {
+	j, fraction := t.job, min(1, max(0, finite(r.Fraction)))
+	j.done += t.rec.Weight * (fraction - t.told)
+	t.told, t.kept = fraction, s.now
+
+	j.rec.Progress = pipeline.Progress{
+		Percent:   max(j.rec.Progress.Percent, min(unpublished, 100*j.done/j.weight())),
+		MediaTime: r.Progress.MediaTime, Speed: finite(r.Progress.Speed), FPS: finite(r.Progress.FPS), ETA: r.Progress.ETA,
+	}
+	p := j.rec.Progress
+	s.notify(j.rec.ID, pipeline.JobNotice{Progress: &p})
+}
+
+func finite(f float64) float64 {
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		return 0
+	}
+
+	return f
+}
+
+// FinishTask implements [pipeline.LeaseStore].
+func (s *Store) FinishTask(_ context.Context, r pipeline.TaskResult) (pipeline.Verdict, bool, error) {
+	defer s.begin()()
+
+	for i, n := range r.Tasks {
+		if slices.ContainsFunc(n.After, func(before int) bool { return before < 0 || before >= i }) {
+			return "", false, badOrder()
+		}
+	}
+
+	t := s.task(r.Ref.TaskID)
+
+	switch {
+	case t == nil:
+		return pipeline.VerdictStale, false, nil
+	case t.endedAs(r.WorkerID, r.Ref.Attempt, pipeline.OutcomeDone):
+		return pipeline.VerdictAccepted, t.last, nil
+	case !t.heldBy(r.WorkerID, r.Ref.Attempt):
+		return pipeline.VerdictStale, false, nil
+	}
+
+	j := t.job
+	j.done += t.rec.Weight * (1 - t.told)
+	s.endAttempt(t, pipeline.OutcomeDone, nil, false)
+	t.move(pipeline.TaskFinish)
+	t.rec.Result = r.Result
+	s.event(j, pipeline.EventTaskDone, t, nil)
+
+	if r.Probe != nil {
+		j.rec.Probe = r.Probe
+	}
+
+	if r.Plan != nil {
+		j.rec.Plan, j.rec.Times.Planned = r.Plan, s.now
+		s.event(j, pipeline.EventPlanned, nil, nil)
+	}
+
+	s.addTasks(j, r.Tasks)
+
+	for _, index := range t.follow {
+		follower := j.tasks[index]
+		if follower.waits--; follower.waits == 0 {
+			s.ready(follower, pipeline.TaskUnblock)
+		}
+	}
+
+	if j.open() == 0 {
+		t.last = true
+		s.duty(pipeline.DutyPublish, j.rec.ID, s.now.Add(publishGrace))
+	}
+
+	return pipeline.VerdictAccepted, t.last, nil
+}
+
+// FailTask implements [pipeline.LeaseStore].
+func (s *Store) FailTask(_ context.Context, f pipeline.TaskFault) (pipeline.Verdict, error) {
+	defer s.begin()()
+
+	t := s.task(f.Ref.TaskID)
+
+	switch {
+	case t == nil:
+		return pipeline.VerdictStale, nil
+	case t.endedAs(f.WorkerID, f.Ref.Attempt, pipeline.OutcomeFailed):
+		return pipeline.VerdictAccepted, nil
+	case !t.heldBy(f.WorkerID, f.Ref.Attempt):
+		return pipeline.VerdictStale, nil
+	}
+
+	if f.Class == pipeline.FaultMachine {
+		s.failedByMachine(t, f)
+
+		return pipeline.VerdictAccepted, nil
+	}
+
+	t.charged++
+	t.spoilt = 0
+
+	if f.Class == pipeline.FaultInput || t.charged >= f.Retry.MaxFailures {
+		s.kill(t, pipeline.OutcomeFailed, &f.Failure, true)
+	} else {
+		s.rest(t, f, t.charged-1, true)
+	}
+
+	return pipeline.VerdictAccepted, nil
+}
+
+// failedByMachine lets others take the task: at once after the first fault in
+// a row, and after a rest later, in which the same broken worker can't.
+func (s *Store) failedByMachine(t *task, f pipeline.TaskFault) {
+	if t.spoilt == 0 || t.spoilt+1 >= maxMachineFaults {
+		s.blame(t, pipeline.OutcomeFailed, &f.Failure)
+
+		return
+	}
+
+	t.spoilt++
+	s.rest(t, f, t.spoilt-2, false)
+}
+
+// rest delays a task; the pause doubles with each failure before this one.
+func (s *Store) rest(t *task, f pipeline.TaskFault, before int, charged bool) {
+	s.endAttempt(t, pipeline.OutcomeFailed, &f.Failure, charged)
+
+	pause := min(float64(f.Retry.Backoff)*math.Pow(2, float64(before)), float64(max(f.Retry.Backoff, f.Retry.MaxBackoff)))
+	pause *= 1 + f.Retry.Jitter*(2*s.jitter()-1)
+
+	t.move(pipeline.TaskRetry)
+	t.rec.NotBefore = s.now.Add(time.Duration(pause).Truncate(time.Millisecond))
+	s.delayed[t] = struct{}{}
+	s.due(t.rec.NotBefore)
+	s.event(t.job, pipeline.EventTaskDelayed, t, &f.Failure)
+}
+
+// rested ends the rest of a task.
+func (s *Store) rested(t *task) {
+	t.rec.NotBefore = time.Time{}
+	delete(s.delayed, t)
+}
+
+// ReleaseTask implements [pipeline.LeaseStore].
+func (s *Store) ReleaseTask(_ context.Context, workerID string, ref pipeline.LeaseRef) (pipeline.Verdict, error) {
+	defer s.begin()()
+
+	t := s.task(ref.TaskID)
+
+	switch {
+	case t == nil:
+		return pipeline.VerdictStale, nil
+	case t.endedAs(workerID, ref.Attempt, pipeline.OutcomeReleased):
+		return pipeline.VerdictAccepted, nil
+	case !t.heldBy(workerID, ref.Attempt):
+		return pipeline.VerdictStale, nil
+	}
+
+	s.giveBack(t, pipeline.TaskRelease, pipeline.OutcomeReleased, &pipeline.Failure{
+		Reason: pipeline.ReasonWorkerDrained, Message: "The worker handed the task back.",
+	})
+
+	return pipeline.VerdictAccepted, nil
+}
