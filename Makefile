@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/.tmp/bin:$(PATH)
 
 # The packages where goroutines live: `make test-race` and `make ci` test them under the race detector. (Not local/s3d: it
 # wraps another project's server, and compiling that for the detector takes longer than all of ours.)
-CONCURRENT := ^github.com/tcoder-dev/tcoder/((services|worker|sdk/go|internal/(redisstore|machine))(/|$$)|internal/local$$)
+CONCURRENT := ^github.com/tcoder-dev/tcoder/((services|worker|sdk/go|internal/(redisstore|memstore|machine))(/|$$)|internal/local$$)
 # What `make generate` writes. `make ci` refuses a change in any of it, untracked files included.
 GENERATED := gen docs/state-machine.md internal/redisstore/lua/include/transitions.lua
 PROTOVALIDATE_VERSION := v1.2.2
@@ -24,7 +24,6 @@ BUF := .tmp/bin/buf
 GRPCURL := .tmp/bin/grpcurl
 GOLANGCI := .tmp/bin/golangci-lint
 NODE_MODULES := node_modules/.package-lock.json
-BULLMQ := bench/peer/bullmq/node_modules/.package-lock.json
 SCHEMAS := .deps/protovalidate-$(PROTOVALIDATE_VERSION).stamp
 
 ##@ Use
@@ -120,12 +119,8 @@ fuzz: ## Run every fuzz target for FUZZTIME (10s)
 	done
 
 .PHONY: bench
-bench: deps build $(BULLMQ) ## Run all benchmarks: ratios to named peers, as a table and in .tcoder/bench.json
+bench: deps build ## Run all benchmarks: ratios to named peers, as a table and in .tcoder/bench.json
 	go run ./bench -media "$$(scripts/fetch-bench-media)"
-
-.PHONY: bench-scheduler
-bench-scheduler: deps build $(BULLMQ) ## Run the benchmarks of the scheduler beside asynq and BullMQ
-	go run ./bench scheduler
 
 bench-%: deps build ## Run one group of benchmarks, like bench-pipeline
 	go run ./bench -media "$$(scripts/fetch-bench-media)" $*
@@ -144,7 +139,7 @@ check-generated: generate
 
 .PHONY: clean
 clean: ## Remove what make built (not .tcoder, where the data of `make up` lies)
-	rm -rf bin out .tmp .deps node_modules gen/ts/node_modules sdk/ts/node_modules sdk/ts/dist bench/peer/bullmq/node_modules
+	rm -rf bin out .tmp .deps node_modules gen/ts/node_modules sdk/ts/node_modules sdk/ts/dist
 
 # ---- tools and generated inputs, made once and kept until what they come from changes
 
@@ -160,12 +155,6 @@ $(GOLANGCI): tools/lint/go.mod
 $(NODE_MODULES): package-lock.json package.json gen/ts/package.json sdk/ts/package.json
 	npm ci
 	touch $@
-
-# A peer of the benchmarks, with versions of its own: nothing of the product depends on it.
-$(BULLMQ): bench/peer/bullmq/package-lock.json bench/peer/bullmq/package.json
-	cd bench/peer/bullmq
-	npm ci
-	touch $(notdir $(@D))/$(@F)
 
 # protovalidate's schema comes out of its Go module, so generating needs no schema registry.
 $(SCHEMAS):

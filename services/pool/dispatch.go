@@ -211,7 +211,7 @@ func (s *Service) assign(ctx context.Context, sess *session, l *lease) {
 	if err != nil {
 		// No worker can run it; failing it, with its backoff, keeps it from
 		// going round.
-		sess.log.ErrorContext(ctx, "task can't be assigned", ids, "error", err)
+		sess.log.ErrorContext(ctx, "task can't be assigned", ids, slog.Any("error", err))
 		s.settleUnsent(ctx, sess, l, func(ctx context.Context) error {
 			_, err := s.fail(ctx, sess, l.ref, pipeline.FaultUnknown,
 				pipeline.Failure{Reason: pipeline.ReasonInternal, Message: "The task can't be assigned."})
@@ -227,7 +227,7 @@ func (s *Service) assign(ctx context.Context, sess *session, l *lease) {
 		})
 		return
 	}
-	sess.log.InfoContext(ctx, "task assigned", ids, "kind", string(l.task.Kind))
+	sess.log.InfoContext(ctx, "task assigned", ids, slog.String("kind", string(l.task.Kind)))
 	s.metrics.assigned(l)
 }
 

@@ -86,7 +86,6 @@ func encode(ctx context.Context, tools Tools, req EncodeRequest, args []string) 
 		path: tools.FFmpeg, args: args, dir: req.Dir, timeLimit: req.TimeLimit,
 		stallTimeout: tools.StallTimeout, killGrace: tools.KillGrace,
 		maxMemoryBytes: tools.MaxMemoryBytes, maxFileBytes: tools.MaxFileBytes,
-		sandbox: tools.Sandbox, sourceURL: req.Source.URL,
 	}
 
 	var last time.Duration = -1

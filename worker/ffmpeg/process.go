@@ -6,18 +6,22 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"sync/atomic"
 	"syscall"
 	"time"
 
-	"github.com/tcoder-dev/tcoder/worker/sandbox"
+	"golang.org/x/sys/unix"
 )
+
+// niceness makes room for the worker's own loops and its neighbours.
+const niceness = 10
+
+// maxOpenFiles bounds descriptors: an output of every rung, and some.
+const maxOpenFiles = 256
 
 // The reasons for which a process is ended early, as causes of its context.
 var (
@@ -44,10 +48,6 @@ type process struct {
 	// what threads only reserve.
 	maxMemoryBytes uint64
 	maxFileBytes   uint64
-	// sandbox says how strictly the process is kept to dir and sourceURL.
-	sandbox sandbox.Mode
-	// sourceURL is what it may read from, if not empty.
-	sourceURL string
 
 	beats atomic.Int64
 }
@@ -65,9 +65,9 @@ type exit struct {
 	log string
 }
 
-// run runs the process in the sandbox and in a group of its own, which ends
-// with this process or with ctx: SIGTERM first, SIGKILL after the grace. It
-// returns when the whole group is dead. The error is errStalled, errTimeLimit or errMemory, ctx's own
+// run runs the process in a group of its own, which ends with this process or
+// with ctx: SIGTERM first, SIGKILL after the grace. It returns when the whole
+// group is dead. The error is errStalled, errTimeLimit or errMemory, ctx's own
 // when the caller cancelled, or why it didn't start; a failure of the program
 // itself is in exit.
 func (p *process) run(parent context.Context) (exit, error) {
@@ -82,12 +82,10 @@ func (p *process) run(parent context.Context) (exit, error) {
 
 	log := &tail{size: maxLog}
 	cmd := exec.CommandContext(ctx, p.path, p.args...)
-	if cmd.Dir = p.dir; cmd.Dir == "" {
-		cmd.Dir = "/" // not this process's own
-	}
-
+	cmd.Dir = p.dir
 	cmd.Env = []string{} // nil would be this process's own
 	cmd.Stdout, cmd.Stderr = p.stdout, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	// Standard output may be held open by what SIGKILL didn't reach.
 	cmd.WaitDelay = 2 * p.killGrace
 
@@ -99,24 +97,21 @@ func (p *process) run(parent context.Context) (exit, error) {
 		return syscall.Kill(group, syscall.SIGTERM)
 	}
 
-	port, err := portOf(p.sourceURL)
-	if err != nil {
-		return exit{code: -1}, err
-	}
-
-	rules := sandbox.Rules{Mode: p.sandbox, Folder: p.dir, Port: port, Limits: p.limits()}
-	watched := make(chan struct{})
-	done := make(chan struct{})
-	err = sandbox.Run(cmd, rules, func(pid int) {
-		go func() {
-			defer close(watched)
-			p.watch(pid, done, cancel)
-		}()
-	})
-
-	if cmd.Process == nil {
+	if err := cmd.Start(); err != nil {
 		return exit{code: -1}, startError(parent, err)
 	}
+
+	p.confine(cmd.Process.Pid)
+
+	watched := make(chan struct{})
+	done := make(chan struct{})
+
+	go func() {
+		defer close(watched)
+		p.watch(cmd.Process.Pid, done, cancel)
+	}()
+
+	err := cmd.Wait()
 
 	close(done)
 	<-watched
@@ -158,36 +153,25 @@ func endError(parent, ctx context.Context, err error) error {
 	}
 }
 
-// limits are those that the kernel keeps.
-func (p *process) limits() sandbox.Limits {
-	limits := sandbox.Limits{HeapBytes: p.maxMemoryBytes, FileBytes: p.maxFileBytes}
+// confine sets niceness and resource limits. It is done from here, right
+// after the start, because Go can't do it between fork and exec; the threads
+// of the process inherit both. A refusal leaves the other bounds in place.
+func (p *process) confine(pid int) {
+	_ = unix.Setpriority(unix.PRIO_PROCESS, pid, niceness)
+	limit := func(resource int, value uint64) {
+		_ = unix.Prlimit(pid, resource, &unix.Rlimit{Cur: value, Max: value}, nil)
+	}
+	limit(unix.RLIMIT_CORE, 0)
+	limit(unix.RLIMIT_NOFILE, maxOpenFiles)
+
+	if p.maxFileBytes > 0 {
+		limit(unix.RLIMIT_FSIZE, p.maxFileBytes)
+	}
 
 	if p.timeLimit > 0 {
-		const slack = 10 * time.Second
-
-		limits.CPU = p.timeLimit*time.Duration(runtime.NumCPU()) + slack
+		const slack = 10
+		limit(unix.RLIMIT_CPU, uint64(p.timeLimit/time.Second)*uint64(runtime.NumCPU())+slack)
 	}
-
-	return limits
-}
-
-// portOf is the port of a source's URL, 0 if there is no source.
-func portOf(sourceURL string) (uint16, error) {
-	if sourceURL == "" {
-		return 0, nil
-	}
-
-	source, err := url.Parse(sourceURL)
-	if err != nil {
-		return 0, fmt.Errorf("the source's URL: %w", err)
-	}
-
-	port, err := strconv.ParseUint(source.Port(), 10, 16)
-	if err != nil {
-		return 0, fmt.Errorf("the source's port: %w", err)
-	}
-
-	return uint16(port), nil
 }
 
 // watchInterval is how often memory is looked at: FFmpeg can fill a gigabyte

@@ -16,8 +16,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/tcoder-dev/tcoder/worker/sandbox"
 )
 
 // script is a process that runs a shell script. It tells when it is ready by
@@ -30,7 +28,6 @@ func script(t *testing.T, text string) (*process, <-chan string) {
 	return &process{
 		path: "/bin/sh", args: []string{"-c", text}, dir: t.TempDir(), killGrace: 100 * time.Millisecond,
 		stdout: lineWriter(lines), timeLimit: 20 * time.Second,
-		sandbox: sandbox.Off, // scripts run programs
 	}, lines
 }
 

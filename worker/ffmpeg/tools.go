@@ -9,7 +9,6 @@ import (
 	"time"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
-	"github.com/tcoder-dev/tcoder/worker/sandbox"
 )
 
 // Tools are the FFmpeg programs, and the bounds of every process that is
@@ -27,9 +26,6 @@ type Tools struct {
 	MaxMemoryBytes uint64
 	// MaxFileBytes bounds each file that an encode writes. Default 256 GiB.
 	MaxFileBytes uint64
-	// Sandbox says what happens where the kernel can't confine FFmpeg as it
-	// should. Default sandbox.Auto.
-	Sandbox sandbox.Mode
 }
 
 // The defaults of Tools.
@@ -90,7 +86,7 @@ func Encoders(ctx context.Context, tools Tools) ([]string, error) {
 
 	list := &capture{limit: maxEncoderList}
 	run := process{
-		path: tools.FFmpeg, args: []string{"-nostdin", "-hide_banner", "-encoders"}, stdout: list, sandbox: tools.Sandbox,
+		path: tools.FFmpeg, args: []string{"-nostdin", "-hide_banner", "-encoders"}, stdout: list,
 		timeLimit: timeLimit, killGrace: tools.withDefaults().KillGrace,
 	}
 

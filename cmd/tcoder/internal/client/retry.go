@@ -116,7 +116,7 @@ func stops(ctx context.Context, err error) bool {
 	case ctx.Err() != nil, !errors.As(err, &refusal):
 		return true
 	default:
-		switch refusal.Reason { //nolint:exhaustive // all others are about the server or the caller
+		switch refusal.Reason {
 		case tcoderv1.ErrorReason_ERROR_REASON_JOB_NOT_FOUND, tcoderv1.ErrorReason_ERROR_REASON_JOB_TERMINAL,
 			tcoderv1.ErrorReason_ERROR_REASON_JOB_NOT_TERMINAL, tcoderv1.ErrorReason_ERROR_REASON_INPUT_MISSING:
 			return false
