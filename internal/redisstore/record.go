@@ -33,6 +33,7 @@ type uploadSpec struct {
 type task struct {
 	Kind   pipeline.TaskKind `json:"k"`
 	Output string            `json:"o,omitempty"`
+	Part   int               `json:"p,omitempty"`
 	Weight float64           `json:"w,omitempty"`
 }
 
@@ -80,7 +81,7 @@ func encodeTasks(tasks []pipeline.NewTask) ([]any, error) {
 // encodeFirst renders a task that waits for no other: what it is, and its weight.
 func encodeFirst(t pipeline.NewTask) (raw, weight string, err error) {
 	weight = floatText(max(0, t.Weight))
-	raw, err = encode(task{Kind: t.Kind, Output: t.Output, Weight: t.Weight})
+	raw, err = encode(task{Kind: t.Kind, Output: t.Output, Part: t.Part, Weight: t.Weight})
 
 	return raw, weight, err
 }
@@ -123,7 +124,7 @@ func decodeTask(jobID string, index int, parts []any, rawResult string) (pipelin
 	f := fields(asString(parts[1]), 15)
 	t := pipeline.Task{
 		ID: taskID(jobID, index), JobID: jobID, Run: int(asInt(f[3])), Kind: r.Kind, State: pipeline.TaskState(f[0]),
-		Output: r.Output, Weight: r.Weight,
+		Output: r.Output, Part: r.Part, Weight: r.Weight,
 	}
 
 	for _, a := range ended {
