@@ -196,11 +196,11 @@ func TestLostCreate(t *testing.T) {
 		"502": {Answer: flytest.Refusal(502, "bad gateway")}, "cut": {Cut: true}, "silent": {Hang: true},
 		"not JSON": {Answer: flytest.Answer{Status: 200, Body: "?"}}, "empty": {Answer: flytest.Answer{Status: 200, Body: map[string]any{}}},
 	} {
+		fault.Op, fault.Effect = flytest.Create, true
 		for _, lag := range []time.Duration{0, time.Hour} {
 			t.Run(name+" "+lag.String(), func(t *testing.T) {
 				t.Parallel()
 				p, s := open(t, nil, func(c *fly.Config) { c.RequestTimeout = time.Second })
-				fault.Op, fault.Effect = flytest.Create, true
 				s.Inject(fault)
 				s.SetListLag(lag)
 				id, err := p.Create(t.Context(), machine.CreateRequest{ID: "M1"})
