@@ -83,16 +83,6 @@ local function in_chunks(list, ...)
   end
 end
 
--- read is MGET of any number of keys.
-local function read(keys)
-  local values = {}
-  for from = 1, #keys, 2000 do
-    local some = redis.call('MGET', unpack(keys, from, math.min(from + 1999, #keys)))
-    for i = 1, #some do values[from + i - 1] = some[i] end
-  end
-  return values
-end
-
 -- write_all writes what was noted. What is removed from a sorted set and added to it stays.
 local function write_all()
   in_chunks(DELS, 'DEL')
