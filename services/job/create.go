@@ -2,8 +2,6 @@ package job
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"path"
@@ -12,7 +10,6 @@ import (
 	"unicode"
 
 	"github.com/oklog/ulid/v2"
-	"google.golang.org/protobuf/proto"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 	"github.com/tcoder-dev/tcoder/internal/media"
@@ -32,7 +29,7 @@ func (s *Service) CreateJob(ctx context.Context, req *tcoderv1.CreateJobRequest)
 	if _, err := media.Resolve(spec); err != nil {
 		return nil, err
 	}
-	terms, err := s.admission(req)
+	terms, err := mapper.AdmissionFromProto(req, s.cfg.IdempotencyTTL, s.cfg.WaitingLimit)
 	if err != nil {
 		return nil, err
 	}
@@ -53,23 +50,6 @@ func (s *Service) CreateJob(ctx context.Context, req *tcoderv1.CreateJobRequest)
 	}
 
 	return &tcoderv1.CreateJobResponse{Job: s.message(j)}, nil
-}
-
-func (s *Service) admission(req *tcoderv1.CreateJobRequest) (pipeline.Admission, error) {
-	terms := pipeline.Admission{WaitingLimit: s.cfg.WaitingLimit}
-	if req.GetIdempotencyKey() == "" {
-		return terms, nil
-	}
-	bare := proto.CloneOf(req)
-	bare.IdempotencyKey = ""
-	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(bare)
-	if err != nil {
-		return terms, fmt.Errorf("fingerprint: %w", err)
-	}
-	sum := sha256.Sum256(raw)
-	terms.IdempotencyKey, terms.Fingerprint, terms.KeyTTL = req.GetIdempotencyKey(), hex.EncodeToString(sum[:]), s.cfg.IdempotencyTTL
-
-	return terms, nil
 }
 
 // uploadOf is the upload that an object came by, empty if it didn't: the source

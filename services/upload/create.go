@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/oklog/ulid/v2"
-	"google.golang.org/protobuf/proto"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 	"github.com/tcoder-dev/tcoder/internal/media"
@@ -29,7 +28,7 @@ func (s *Service) CreateUpload(
 	if _, err := media.Resolve(spec); err != nil {
 		return nil, err
 	}
-	terms, err := s.admission(req)
+	terms, err := mapper.AdmissionFromProto(req, s.cfg.IdempotencyTTL, s.cfg.WaitingLimit)
 	if err != nil {
 		return nil, err
 	}
@@ -49,32 +48,15 @@ func (s *Service) CreateUpload(
 	// The multipart upload is one too many if the key was used before, or the
 	// upload refused. After any other error nobody knows whether the record
 	// names it, so it stays: the object store drops what is never completed.
-	switch pipeline.ReasonOf(err) {
-	case pipeline.ReasonIdempotencyKeyReused, pipeline.ReasonQueueFull:
+	reason := pipeline.ReasonOf(err)
+	if err == nil && stored.ID != u.ID || reason == pipeline.ReasonIdempotencyKeyReused || reason == pipeline.ReasonQueueFull {
 		s.dropMultipart(ctx, u)
-	default:
-		if err == nil && stored.ID != u.ID {
-			s.dropMultipart(ctx, u)
-		}
 	}
 	if err != nil {
 		return nil, err
 	}
 
 	return s.opened(ctx, stored)
-}
-
-func (s *Service) admission(req *tcoderv1.CreateUploadRequest) (pipeline.Admission, error) {
-	terms := pipeline.Admission{WaitingLimit: s.cfg.WaitingLimit}
-	if req.GetIdempotencyKey() == "" {
-		return terms, nil
-	}
-	bare := proto.CloneOf(req)
-	bare.IdempotencyKey = ""
-	sum, err := fingerprint(bare)
-	terms.IdempotencyKey, terms.Fingerprint, terms.KeyTTL = req.GetIdempotencyKey(), sum, s.cfg.IdempotencyTTL
-
-	return terms, err
 }
 
 func (s *Service) newUpload(project string, req *tcoderv1.CreateUploadRequest) pipeline.Upload {

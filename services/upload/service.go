@@ -10,14 +10,10 @@ package upload
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"time"
-
-	"google.golang.org/protobuf/proto"
 
 	"github.com/tcoder-dev/tcoder/gen/go/tcoder/v1/tcoderv1connect"
 	"github.com/tcoder-dev/tcoder/internal/objectstore"
@@ -117,17 +113,6 @@ func (s *Service) owned(ctx context.Context, id string) (pipeline.Upload, error)
 	}
 
 	return u, nil
-}
-
-// fingerprint tells two requests of the same kind apart.
-func fingerprint(request proto.Message) (string, error) {
-	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(request)
-	if err != nil {
-		return "", fmt.Errorf("fingerprint: %w", err)
-	}
-	sum := sha256.Sum256(raw)
-
-	return hex.EncodeToString(sum[:]), nil
 }
 
 // storeError says that the object store didn't do op. What it wraps is for
