@@ -95,9 +95,10 @@ func (s *Service) assignment(ctx context.Context, l *lease) (*tcoderv1.AttachRes
 	return &tcoderv1.AttachResponse{Message: &tcoderv1.AttachResponse_Assignment{Assignment: a}}, nil
 }
 
-// plannedOutput returns the output that a task works for.
+// plannedOutput returns the output that a task works for; false for a task
+// that makes nothing of one.
 func plannedOutput(job pipeline.Job, task pipeline.Task) (media.OutputPlan, bool) {
-	if job.Plan == nil {
+	if job.Plan == nil || task.Kind != pipeline.KindEncode && task.Kind != pipeline.KindAudio {
 		return media.OutputPlan{}, false
 	}
 	at := slices.IndexFunc(job.Plan.Outputs, func(o media.OutputPlan) bool { return o.Name == task.Output })

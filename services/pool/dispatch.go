@@ -46,8 +46,6 @@ type asked struct {
 // claimed is what came of a claim.
 type claimed struct {
 	sess    *session
-	asked   int
-	got     int
 	more    bool // tasks are still ready
 	refused bool // the store doesn't trust it
 	kicked  int  // the wake-ups when it was asked
@@ -95,7 +93,7 @@ func (d *dispatcher) run(ctx context.Context) {
 			kicked := d.kicked
 			claims.Go(func() {
 				r := d.svc.claim(ctx, sess, batch)
-				r.sess, r.asked, r.kicked = sess, batch, kicked
+				r.sess, r.kicked = sess, kicked
 				sess.setClaiming(false)
 				results <- r
 			})
@@ -201,7 +199,7 @@ func (s *Service) claim(ctx context.Context, sess *session, most int) claimed {
 	if len(got.Leases) > 0 {
 		s.metrics.dispatch.Observe(time.Since(started).Seconds())
 	}
-	return claimed{got: len(got.Leases), more: got.More, refused: got.Refused}
+	return claimed{more: got.More, refused: got.Refused}
 }
 
 // assign sends a task to its worker, or hands it back.

@@ -249,7 +249,7 @@ func (s *Service) settleEncode(ctx context.Context, sess *session, out settled, 
 	result pipeline.TaskResult, m *tcoderv1.EncodeResult,
 ) (settled, error) {
 	output, ok := plannedOutput(job, task)
-	if task.Kind != pipeline.KindEncode && task.Kind != pipeline.KindAudio || !ok {
+	if !ok {
 		return s.reject(ctx, sess, out, result.Ref, "The task isn't an encode.")
 	}
 	encoded := mapper.EncodeResultFromProto(m)

@@ -52,7 +52,7 @@ func (s *Service) signObjects(ctx context.Context, sess *session, req *tcoderv1.
 	}
 	output, planned := plannedOutput(l.job, l.task)
 	prefix, err := attemptPrefix(l.job, l.task, l.ref)
-	if l.task.Kind != pipeline.KindEncode && l.task.Kind != pipeline.KindAudio || !planned || err != nil {
+	if !planned || err != nil {
 		return nil, &pipeline.Failure{Reason: pipeline.ReasonOutputInvalid, Message: "This task writes nothing."}
 	}
 	objects := make([]media.EncodedObject, 0, len(req.GetObjects()))
