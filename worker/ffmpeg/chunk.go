@@ -43,8 +43,7 @@ func checkChunk(work *tcoderv1.EncodeWork) error {
 	return nil
 }
 
-// segmentFrames is the number of frames of a segment, 0 for a segment that
-// isn't a whole number of groups of pictures.
+// segmentFrames is the number of frames of a segment.
 func segmentFrames(output *tcoderv1.OutputPlan) uint64 {
 	video := output.GetVideo()
 	rate := float64(video.GetFrameRate().GetNum()) / float64(video.GetFrameRate().GetDen())
@@ -105,9 +104,14 @@ func firstSegment(work *tcoderv1.EncodeWork) int {
 }
 
 func frameTime(work *tcoderv1.EncodeWork, frame uint64) time.Duration {
+	return time.Duration(timeOf(work, frame, float64(time.Second)))
+}
+
+// timeOf is when a frame is shown, in whole units of which a second has perSecond.
+func timeOf(work *tcoderv1.EncodeWork, frame uint64, perSecond float64) float64 {
 	rate := work.GetOutput().GetVideo().GetFrameRate()
 
-	return time.Duration(math.Round(float64(frame) * float64(rate.GetDen()) / float64(rate.GetNum()) * float64(time.Second)))
+	return math.Round(float64(frame) * float64(rate.GetDen()) / float64(rate.GetNum()) * perSecond)
 }
 
 // firstTick is where a work's first segment starts, in units of a track.
@@ -117,9 +121,7 @@ func firstTick(work *tcoderv1.EncodeWork, head track) uint64 {
 		return 0
 	}
 
-	rate := work.GetOutput().GetVideo().GetFrameRate()
-
-	return uint64(math.Round(float64(chunk.GetFirstFrame()) * float64(rate.GetDen()) / float64(rate.GetNum()) * float64(head.timescale)))
+	return uint64(timeOf(work, chunk.GetFirstFrame(), float64(head.timescale)))
 }
 
 // length is how long a work's result lasts, 0 if that isn't known.
