@@ -47,6 +47,7 @@ type subscription struct {
 	watchers  map[watcher]struct{}
 	live      chan struct{} // closed at the first confirmation
 	confirmed bool
+	asked     bool // on the connection that there is: a second confirmation would look like a reconnect
 }
 
 func newHub(client *redis.Client) *hub {
@@ -141,7 +142,7 @@ func (h *hub) unregister(channel string, w watcher) bool {
 	return true
 }
 
-// sync subscribes to a channel that is watched and isn't live, or leaves one
+// sync subscribes to a channel that is watched and was not asked for yet, or leaves one
 // that nobody watches. A failure shows at the receiver, which renews the
 // connection with what is watched then.
 func (h *hub) sync(ctx context.Context, channel string) {
@@ -150,7 +151,11 @@ func (h *hub) sync(ctx context.Context, channel string) {
 
 	h.mu.Lock()
 	conn, sub := h.conn, h.channels[channel]
-	settled := conn == nil || (sub != nil && sub.confirmed)
+	settled := conn == nil || (sub != nil && sub.asked)
+
+	if sub != nil && conn != nil {
+		sub.asked = true
+	}
 	h.mu.Unlock()
 
 	switch {
@@ -246,6 +251,10 @@ func (h *hub) connect(ctx context.Context) (*redis.PubSub, bool) {
 	if !closed {
 		h.conn = conn
 	}
+
+	for _, sub := range h.channels {
+		sub.asked = true
+	}
 	h.mu.Unlock()
 
 	if closed {
@@ -269,6 +278,10 @@ func (h *hub) disconnect(conn *redis.PubSub) bool {
 	defer h.mu.Unlock()
 
 	h.conn = nil
+
+	for _, sub := range h.channels {
+		sub.asked = false
+	}
 
 	return !h.closed
 }
