@@ -2,6 +2,7 @@ package memstore
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 
@@ -92,8 +93,8 @@ func (s *Store) ListMachines(context.Context) ([]pipeline.Machine, error) {
 func (s *Store) LoseMachine(_ context.Context, id string) error {
 	defer s.begin()()
 
-	for workerID, w := range s.workers {
-		if id == "" || w.rec.MachineID != id {
+	for _, workerID := range slices.Sorted(maps.Keys(s.workers)) {
+		if id == "" || s.workers[workerID].rec.MachineID != id {
 			continue
 		}
 

@@ -37,7 +37,7 @@
 //	k:...          idempotency keys
 //	machines, mw:<machine>  machines as JSON, and their workers
 //	sweep          hash  leader, its deadline, the last sweep, the next
-//	clock          what tests moved the clock by
+//	clock          what tests moved the clock by, or stopped it at
 //
 // A task is named "<job>-<index>" with its index padded to five digits in all
 // zsets, so that equal scores sort by index. Ids of jobs, tasks and claims

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -140,6 +141,16 @@ func (silent) Printf(context.Context, string, ...any) {}
 func (s *Store) AdvanceClock(ctx context.Context, d time.Duration) error {
 	if err := s.client.IncrBy(ctx, s.keys.clock, d.Milliseconds()).Err(); err != nil {
 		return failed("advance clock", err)
+	}
+
+	return nil
+}
+
+// StopClock sets the clock of the deployment to a moment, where it stays until
+// it is set again, for tests: of two runs of the same calls, the times are the same.
+func (s *Store) StopClock(ctx context.Context, at time.Time) error {
+	if err := s.client.Set(ctx, s.keys.clock, "="+strconv.FormatInt(at.UnixMilli(), 10), 0).Err(); err != nil {
+		return failed("stop clock", err)
 	}
 
 	return nil

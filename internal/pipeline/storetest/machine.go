@@ -18,6 +18,7 @@ func machineTests() map[string]func(*env) {
 		"AttachBeforeTheCreateDone": machineAttachBeforeCreated,
 		"UnknownIsNotFound":         machineUnknownIsNotFound,
 		"LoseReleasesItsLeases":     machineLose,
+		"LoseSparesWhoMovedAway":    machineLoseSparesWhoMovedAway,
 	}
 }
 
@@ -186,4 +187,22 @@ func machineLose(e *env) {
 	require.Equal(e, pipeline.TaskLeased, e.task(kept.ID, 0).State)
 	require.Len(e, e.workers(), 1)
 	require.Equal(e, []pipeline.LeaseRef{l.Ref}, e.renew(w, pipeline.Renewal{Ref: l.Ref}))
+}
+
+// A worker that came back on another machine, or on none, isn't the first one's any more.
+func machineLoseSparesWhoMovedAway(e *env) {
+	for id, next := range map[string]string{"moved": "m2", "alone": ""} {
+		_, _, err := e.store.AttachWorker(e.ctx(), pipeline.Worker{ID: id, MachineID: "m1"}, leaseFor)
+		require.NoError(e, err)
+
+		session, _, err := e.store.AttachWorker(e.ctx(), pipeline.Worker{ID: id, MachineID: next}, leaseFor)
+		require.NoError(e, err)
+
+		e.job()
+		l := e.claimOne(worker{id, session})
+		require.NoError(e, e.store.LoseMachine(e.ctx(), "m1"))
+		require.Empty(e, e.renew(worker{id, session}, pipeline.Renewal{Ref: l.Ref}), id)
+	}
+
+	require.Len(e, e.workers(), 2)
 }

@@ -1,7 +1,7 @@
 -- Records a worker's new stream, renews those of its leases that it holds,
 -- gives back those that it doesn't, and moves its machine to RUNNING.
 -- KEYS  common; 14 worker, 15 sessions, 16 machines, 17 workers of its machine (left out without one).
---       Derived: the jobs of its leases.
+--       Derived: the jobs of its leases, and the workers of the machine that it was on before.
 -- ARGV  prefix, worker id, machine id, version, slots, CPUs, encoders JSON, draining (0, 1), lease ms,
 --       reason and message for what is given back, then for each lease it holds: member, attempt
 -- Returns  {'', session, lease row (see task.lua), ...}
@@ -11,11 +11,13 @@
 -- $include(machine.lua)
 local worker, machine = ARGV[2], ARGV[3]
 local session = redis.call('INCR', KEYS[15])
-local state, first_seen = unpack(redis.call('HMGET', KEYS[14], 'v', 'fs'))
+local state, first_seen, was_on = unpack(redis.call('HMGET', KEYS[14], 'v', 'fs', 'mid'))
 local draining = ARGV[8] == '1' or state and select(2, parse_worker(state)) == '1'
 redis.call('HSET', KEYS[14], 'v', worker_state(session, draining and 1 or 0, 1), 'mid', machine, 'ver', ARGV[4], 'sl', ARGV[5], 'cpu', ARGV[6], 'enc', ARGV[7],
   'fs', first_seen or STAMP)
 zadd(WORKERS, STAMP, worker)
+-- What becomes of the machine that it was on before doesn't concern it.
+if was_on and was_on ~= '' and was_on ~= machine then redis.call('SREM', machine_workers_key(was_on), worker) end
 if KEYS[17] then
   redis.call('SADD', KEYS[17], worker)
   local m = load_machine(KEYS[16], machine)

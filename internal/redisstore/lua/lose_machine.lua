@@ -6,7 +6,9 @@
 -- Replay   the same.
 -- $include(task.lua)
 -- $include(worker.lua)
-for _, worker in ipairs(redis.call('SMEMBERS', KEYS[14])) do
+local workers = redis.call('SMEMBERS', KEYS[14])
+table.sort(workers)
+for _, worker in ipairs(workers) do
   for _, m in ipairs(held_by(worker)) do
     local job, index, t = leased_task(m)
     if job then blame_machine(job, index, t, 'RELEASED', ARGV[3], ARGV[4]) end

@@ -1,7 +1,7 @@
 -- Records a worker's new stream, renews those of its leases that it holds,
 -- gives back those that it doesn't, and moves its machine to RUNNING.
 -- KEYS  common; 14 worker, 15 sessions, 16 machines, 17 workers of its machine (left out without one).
---       Derived: the jobs of its leases.
+--       Derived: the jobs of its leases, and the workers of the machine that it was on before.
 -- ARGV  prefix, worker id, machine id, version, slots, CPUs, encoders JSON, draining (0, 1), lease ms,
 --       reason and message for what is given back, then for each lease it holds: member, attempt
 -- Returns  {'', session, lease row (see task.lua), ...}
@@ -23,8 +23,8 @@
 -- A script reads and decides first and writes last, each sorted set in one
 -- command, however many requests the call has; and a script that fails in
 -- between changed nothing.
--- NOW is the time of this script in milliseconds: Redis's clock, and what
--- tests moved it by. STAMP is NOW as text.
+-- NOW is the time of this script in milliseconds: Redis's clock. Tests move it
+-- (CLOCK is by how many ms) or stop it (CLOCK is = and a moment). STAMP is NOW as text.
 -- Every script gets these keys first, and the deployment's prefix (its hash
 -- tag and a colon) as ARGV[1]. The keys of jobs, workers and indexes that are
 -- only known once a queue was read are derived from the prefix, below the
@@ -48,8 +48,11 @@ local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':'
 local function job_channel(id) return PREFIX .. 'n:' .. id end
 local WAKE_CHANNEL = PREFIX .. 'wake'
 local function read_clock()
+  local test = redis.call('GET', CLOCK)
+  local stopped = test and string.match(test, '^=(%d+)$')
+  if stopped then return tonumber(stopped) end
   local t = redis.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000) + (tonumber(redis.call('GET', CLOCK)) or 0)
+  return t[1] * 1000 + math.floor(t[2] / 1000) + (tonumber(test) or 0)
 end
 local NOW = read_clock()
 local STAMP = string.format('%.0f', NOW)
@@ -698,11 +701,13 @@ local function save_machine(key, m)
 end
 local worker, machine = ARGV[2], ARGV[3]
 local session = redis.call('INCR', KEYS[15])
-local state, first_seen = unpack(redis.call('HMGET', KEYS[14], 'v', 'fs'))
+local state, first_seen, was_on = unpack(redis.call('HMGET', KEYS[14], 'v', 'fs', 'mid'))
 local draining = ARGV[8] == '1' or state and select(2, parse_worker(state)) == '1'
 redis.call('HSET', KEYS[14], 'v', worker_state(session, draining and 1 or 0, 1), 'mid', machine, 'ver', ARGV[4], 'sl', ARGV[5], 'cpu', ARGV[6], 'enc', ARGV[7],
   'fs', first_seen or STAMP)
 zadd(WORKERS, STAMP, worker)
+-- What becomes of the machine that it was on before doesn't concern it.
+if was_on and was_on ~= '' and was_on ~= machine then redis.call('SREM', machine_workers_key(was_on), worker) end
 if KEYS[17] then
   redis.call('SADD', KEYS[17], worker)
   local m = load_machine(KEYS[16], machine)

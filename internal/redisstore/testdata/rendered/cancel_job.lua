@@ -17,8 +17,8 @@
 -- A script reads and decides first and writes last, each sorted set in one
 -- command, however many requests the call has; and a script that fails in
 -- between changed nothing.
--- NOW is the time of this script in milliseconds: Redis's clock, and what
--- tests moved it by. STAMP is NOW as text.
+-- NOW is the time of this script in milliseconds: Redis's clock. Tests move it
+-- (CLOCK is by how many ms) or stop it (CLOCK is = and a moment). STAMP is NOW as text.
 -- Every script gets these keys first, and the deployment's prefix (its hash
 -- tag and a colon) as ARGV[1]. The keys of jobs, workers and indexes that are
 -- only known once a queue was read are derived from the prefix, below the
@@ -42,8 +42,11 @@ local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':'
 local function job_channel(id) return PREFIX .. 'n:' .. id end
 local WAKE_CHANNEL = PREFIX .. 'wake'
 local function read_clock()
+  local test = redis.call('GET', CLOCK)
+  local stopped = test and string.match(test, '^=(%d+)$')
+  if stopped then return tonumber(stopped) end
   local t = redis.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000) + (tonumber(redis.call('GET', CLOCK)) or 0)
+  return t[1] * 1000 + math.floor(t[2] / 1000) + (tonumber(test) or 0)
 end
 local NOW = read_clock()
 local STAMP = string.format('%.0f', NOW)
