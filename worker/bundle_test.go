@@ -12,7 +12,7 @@ import (
 
 // run is a task that the test ends.
 type run struct {
-	attempt
+	Attempt
 
 	ctx    context.Context //nolint:containedctx // the test looks at what the task sees
 	finish chan func() (*tcoderv1.TaskReport, error)
@@ -44,20 +44,12 @@ func setup(t *testing.T, change func(*Config)) *bundle {
 	b := &bundle{plane: newPlane(t), runs: make(chan *run, 100), result: make(chan error, 1), log: journal}
 	cfg := Config{
 		Servers: []string{"http://plane"}, WorkerID: "w1", MachineID: "m1", Token: "open sesame", Version: "test", Slots: 2,
-		ScratchDir: t.TempDir(), Logger: log, ControlClient: b.plane.client,
+		ScratchDir: t.TempDir(), Logger: log, Dial: b.plane.connect,
 	}
 
-	if change != nil {
-		change(&cfg)
-	}
-
-	worker, err := New(cfg)
-	require.NoError(t, err)
-
-	b.worker = worker
-	b.worker.work = func(ctx context.Context, a attempt) (*tcoderv1.TaskReport, error) {
+	cfg.Execute = func(ctx context.Context, a Attempt) (*tcoderv1.TaskReport, error) {
 		r := &run{
-			attempt: a, ctx: ctx, finish: make(chan func() (*tcoderv1.TaskReport, error), 1), ended: make(chan struct{}),
+			Attempt: a, ctx: ctx, finish: make(chan func() (*tcoderv1.TaskReport, error), 1), ended: make(chan struct{}),
 		}
 		defer close(r.ended)
 
@@ -71,6 +63,14 @@ func setup(t *testing.T, change func(*Config)) *bundle {
 		}
 	}
 
+	if change != nil {
+		change(&cfg)
+	}
+
+	worker, err := New(cfg)
+	require.NoError(t, err)
+
+	b.worker = worker
 	ctx, cancel := context.WithCancelCause(t.Context())
 	b.cancel = cancel
 	done := make(chan struct{})

@@ -12,8 +12,8 @@ import (
 
 // withScratch gives every attempt a folder of its own below base, and removes
 // it afterwards, whatever happened.
-func withScratch(base string, next executor) executor {
-	return func(ctx context.Context, a attempt) (report *tcoderv1.TaskReport, err error) {
+func withScratch(base string, next Executor) Executor {
+	return func(ctx context.Context, a Attempt) (report *tcoderv1.TaskReport, err error) {
 		a.dir, err = os.MkdirTemp(base, "attempt-")
 		if err != nil {
 			return nil, machineFault("The worker can't write to its scratch folder.", err)
@@ -30,9 +30,9 @@ func withScratch(base string, next executor) executor {
 }
 
 // withTimeLimit ends the work when the assignment's time is up.
-func withTimeLimit(next executor) executor {
-	return func(ctx context.Context, a attempt) (*tcoderv1.TaskReport, error) {
-		if limit := a.assignment.GetTimeLimit().AsDuration(); limit > 0 {
+func withTimeLimit(next Executor) Executor {
+	return func(ctx context.Context, a Attempt) (*tcoderv1.TaskReport, error) {
+		if limit := a.Assignment.GetTimeLimit().AsDuration(); limit > 0 {
 			limited, cancel := context.WithTimeoutCause(ctx, limit, errTimeLimit)
 			defer cancel()
 
@@ -46,8 +46,8 @@ func withTimeLimit(next executor) executor {
 }
 
 // withRecovery turns a panic into an error: one task's bug is not the others'.
-func withRecovery(next executor) executor {
-	return func(ctx context.Context, a attempt) (report *tcoderv1.TaskReport, err error) {
+func withRecovery(next Executor) Executor {
+	return func(ctx context.Context, a Attempt) (report *tcoderv1.TaskReport, err error) {
 		err = recovered(func() error {
 			var err error
 
@@ -72,12 +72,12 @@ func recovered(f func() error) (err error) {
 }
 
 // withLog tells the start and the end of every attempt.
-func withLog(next executor) executor {
-	return func(ctx context.Context, a attempt) (*tcoderv1.TaskReport, error) {
+func withLog(next Executor) Executor {
+	return func(ctx context.Context, a Attempt) (*tcoderv1.TaskReport, error) {
 		start := time.Now()
 
-		a.log.Info("attempt starts", "kind", a.assignment.GetKind().String(),
-			"source_size_bytes", a.assignment.GetSourceSizeBytes())
+		a.log.Info("attempt starts", "kind", a.Assignment.GetKind().String(),
+			"source_size_bytes", a.Assignment.GetSourceSizeBytes())
 
 		report, err := next(ctx, a)
 		log := a.log.With("seconds", time.Since(start).Seconds())
@@ -99,9 +99,9 @@ func withLog(next executor) executor {
 
 // withReport makes every end a report of the attempt's lease; the error is
 // always nil.
-func withReport(next executor) executor {
-	return func(ctx context.Context, a attempt) (*tcoderv1.TaskReport, error) {
-		lease := a.assignment.GetLease()
+func withReport(next Executor) Executor {
+	return func(ctx context.Context, a Attempt) (*tcoderv1.TaskReport, error) {
+		lease := a.Assignment.GetLease()
 
 		report, err := next(ctx, a)
 		if err != nil {
@@ -115,6 +115,6 @@ func withReport(next executor) executor {
 }
 
 // decorate builds what the worker runs out of the bare work.
-func decorate(scratchDir string, work executor) executor {
+func decorate(scratchDir string, work Executor) Executor {
 	return withReport(withLog(withRecovery(withTimeLimit(withScratch(scratchDir, work)))))
 }

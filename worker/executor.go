@@ -14,22 +14,24 @@ import (
 	"github.com/tcoder-dev/tcoder/worker/ffmpeg"
 )
 
-// attempt is one assignment, with all that the work may reach.
-type attempt struct {
-	assignment *tcoderv1.Assignment
-	source     *grant
+// Attempt is one assignment, with all that the work may reach.
+type Attempt struct {
+	Assignment *tcoderv1.Assignment
+	// Progress is told how far the work is, without blocking.
+	Progress func(*tcoderv1.TaskProgress)
+	// Sign gets presigned PUTs for objects below the attempt's folder, in order.
+	Sign func(ctx context.Context, objects []*tcoderv1.EncodedObject) ([]*tcoderv1.SignedRequest, error)
+
+	source *grant
 	// dir is the attempt's own folder, removed after it. Set by scratch.
 	dir string
-	// progress is told how far the work is, without blocking.
-	progress func(*tcoderv1.TaskProgress)
-	sign     signer
-	log      *slog.Logger
+	log *slog.Logger
 }
 
-// executor does the work of an attempt. It returns when all that it started
+// Executor does the work of an attempt. It returns when all that it started
 // has ended, soon after ctx has. The report carries no lease yet. An error is
 // a *ffmpeg.Fault, the cause of ctx, or something unexpected.
-type executor func(ctx context.Context, a attempt) (*tcoderv1.TaskReport, error)
+type Executor func(ctx context.Context, a Attempt) (*tcoderv1.TaskReport, error)
 
 // mediaWork is the innermost executor: FFmpeg between a source that is read
 // and results that are written by presigned URLs.
@@ -39,8 +41,8 @@ type mediaWork struct {
 	pacing transferPacing
 }
 
-func (m mediaWork) execute(ctx context.Context, a attempt) (*tcoderv1.TaskReport, error) {
-	work := a.assignment
+func (m mediaWork) execute(ctx context.Context, a Attempt) (*tcoderv1.TaskReport, error) {
+	work := a.Assignment
 
 	served, err := openSource(ctx, newObject(
 		m.client, a.source, int64(work.GetSourceSizeBytes()), work.GetSourceEtag(), m.pacing), a.log)
@@ -84,12 +86,12 @@ func (m mediaWork) execute(ctx context.Context, a attempt) (*tcoderv1.TaskReport
 // encode runs FFmpeg and uploads every file as soon as it is finished. Both
 // halves end when one fails.
 func (m mediaWork) encode(
-	ctx context.Context, a attempt, source ffmpeg.Source, work *tcoderv1.EncodeWork,
+	ctx context.Context, a Attempt, source ffmpeg.Source, work *tcoderv1.EncodeWork,
 ) ([]*tcoderv1.EncodedRendition, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 
-	uploads := newUploader(m.client, a.sign, a.dir, m.pacing, func(err error) { cancel(err) })
+	uploads := newUploader(m.client, a.Sign, a.dir, m.pacing, func(err error) { cancel(err) })
 
 	var (
 		uploading sync.WaitGroup
@@ -99,9 +101,9 @@ func (m mediaWork) encode(
 	uploading.Go(func() { uploaded = recovered(func() error { return uploads.run(ctx) }) })
 
 	renditions, err := ffmpeg.Encode(ctx, m.tools, ffmpeg.EncodeRequest{
-		Source: source, Work: work, Dir: a.dir, TimeLimit: a.assignment.GetTimeLimit().AsDuration(),
+		Source: source, Work: work, Dir: a.dir, TimeLimit: a.Assignment.GetTimeLimit().AsDuration(),
 		OnProgress: func(p ffmpeg.Progress) {
-			a.progress(progressOf(a.assignment.GetLease(), p))
+			a.Progress(progressOf(a.Assignment.GetLease(), p))
 
 			finished, err := ffmpeg.Finished(a.dir)
 			if err != nil {

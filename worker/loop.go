@@ -28,7 +28,7 @@ const (
 type loop struct {
 	cfg     Config
 	hello   *tcoderv1.Hello // what never changes of it
-	execute executor
+	execute Executor
 	connect func(context.Context) *session
 	route   *route
 	log     *slog.Logger
@@ -66,13 +66,13 @@ type endedTask struct {
 	report *tcoderv1.TaskReport
 }
 
-func newLoop(cfg Config, hello *tcoderv1.Hello, execute executor, drain <-chan struct{}) *loop {
+func newLoop(cfg Config, hello *tcoderv1.Hello, execute Executor, drain <-chan struct{}) *loop {
 	route := newRoute(cfg.Servers, cfg.Transport, cfg.WorkerID)
 
 	return &loop{
 		cfg: cfg, hello: hello, execute: execute, drain: drain, route: route,
 		connect: func(ctx context.Context) *session {
-			client := cfg.ControlClient(route.server(), route.calling)
+			client := newControlClient(cfg, route.server(), route.calling)
 
 			return attach(ctx, client, route.server(), cfg.Token, route.calling)
 		},

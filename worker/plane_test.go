@@ -126,26 +126,18 @@ func (p *plane) Attach(
 	}
 }
 
-// client dials the plane, in memory.
-func (p *plane) client(string, bool) *http.Client {
-	protocols := new(http.Protocols)
-	protocols.SetUnencryptedHTTP2(true)
+// connect dials the plane, in memory.
+func (p *plane) connect(ctx context.Context, _, _ string) (net.Conn, error) {
+	p.mu.Lock()
+	p.dialed = append(p.dialed, time.Now())
+	away := p.away
+	p.mu.Unlock()
 
-	return &http.Client{Transport: &http.Transport{
-		Protocols: protocols,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			p.mu.Lock()
-			p.dialed = append(p.dialed, time.Now())
-			away := p.away
-			p.mu.Unlock()
+	if away {
+		return nil, &net.OpError{Op: "dial", Net: "pipe", Err: errors.New("connection refused")}
+	}
 
-			if away {
-				return nil, &net.OpError{Op: "dial", Net: "pipe", Err: errors.New("connection refused")}
-			}
-
-			return p.dial(ctx)
-		},
-	}}
+	return p.dial(ctx)
 }
 
 func (p *plane) leave(away bool) {

@@ -117,10 +117,10 @@ func (l *loop) work(ctx context.Context, task *heldTask, assignment *tcoderv1.As
 	}
 	defer func() { <-l.slots }()
 
-	report, err := l.execute(ctx, attempt{
-		assignment: assignment,
+	report, err := l.execute(ctx, Attempt{
+		Assignment: assignment,
 		source:     task.source,
-		progress: func(progress *tcoderv1.TaskProgress) {
+		Progress: func(progress *tcoderv1.TaskProgress) {
 			task.progress.Store(progress)
 
 			select {
@@ -128,7 +128,7 @@ func (l *loop) work(ctx context.Context, task *heldTask, assignment *tcoderv1.As
 			default:
 			}
 		},
-		sign: func(ctx context.Context, objects []*tcoderv1.EncodedObject) ([]*tcoderv1.SignedRequest, error) {
+		Sign: func(ctx context.Context, objects []*tcoderv1.EncodedObject) ([]*tcoderv1.SignedRequest, error) {
 			return l.signUploads(ctx, task, objects)
 		},
 		log: task.log,

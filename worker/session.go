@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -17,8 +16,12 @@ import (
 	"github.com/tcoder-dev/tcoder/gen/go/tcoder/v1/tcoderv1connect"
 )
 
-// maxMessageBytes bounds a message of the control plane.
-const maxMessageBytes = 16 << 20
+const (
+	// maxMessageBytes bounds a message of the control plane.
+	maxMessageBytes = 16 << 20
+	// dialTimeout bounds the time until a connection is there.
+	dialTimeout = 10 * time.Second
+)
 
 // errNoAnswer ends a stream on which the control plane has gone quiet.
 var errNoAnswer = errors.New("the control plane said nothing for too long")
@@ -179,7 +182,7 @@ func (bearer) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.St
 // newControlClient returns a client for one session. Streams need HTTP/2, with
 // or without TLS as the URL says, and pings that find a dead peer behind a live
 // connection. Calls are for proxies, which all know HTTP/1.1.
-func newControlClient(serverURL string, calls bool) *http.Client {
+func newControlClient(cfg Config, serverURL string, calls bool) *http.Client {
 	protocols := new(http.Protocols)
 
 	switch plain := strings.HasPrefix(serverURL, "http://"); {
@@ -193,8 +196,8 @@ func newControlClient(serverURL string, calls bool) *http.Client {
 	}
 
 	return &http.Client{Transport: &http.Transport{
-		DialContext:         (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
-		TLSHandshakeTimeout: 10 * time.Second,
+		DialContext:         cfg.Dial,
+		TLSHandshakeTimeout: dialTimeout,
 		Protocols:           protocols,
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: 10 * time.Second, PingTimeout: 5 * time.Second},
 	}}

@@ -147,7 +147,7 @@ func TestLeaseLost(t *testing.T) {
 		},
 		"by a refused SignRequest": func(t *testing.T, _ *bundle, s *planeStream, r *run) *planeStream {
 			t.Helper()
-			go func() { _, _ = r.sign(r.ctx, []*tcoderv1.EncodedObject{{Name: "a"}}) }()
+			go func() { _, _ = r.Sign(r.ctx, []*tcoderv1.EncodedObject{{Name: "a"}}) }()
 
 			s.send(t, &tcoderv1.AttachResponse{Message: &tcoderv1.AttachResponse_Sign{Sign: &tcoderv1.SignResponse{
 				RequestId: first(t, s, getSign).GetRequestId(),
@@ -207,7 +207,7 @@ func TestHeartbeats(t *testing.T) {
 
 		for range 2 {
 			r := b.started(t)
-			runs[r.assignment.GetLease().GetTaskId()] = r
+			runs[r.Assignment.GetLease().GetTaskId()] = r
 		}
 
 		runs["job-1"].complete() // its report is never acknowledged: it stays held
@@ -243,8 +243,8 @@ func TestHeartbeats(t *testing.T) {
 
 		for i := range 100 {
 			<-tick.C
-			runs["job-0"].progress(&tcoderv1.TaskProgress{
-				Lease: runs["job-0"].assignment.GetLease(), Fraction: float64(i) / 100,
+			runs["job-0"].Progress(&tcoderv1.TaskProgress{
+				Lease: runs["job-0"].Assignment.GetLease(), Fraction: float64(i) / 100,
 			})
 		}
 
@@ -330,7 +330,7 @@ func TestSigning(t *testing.T) {
 			answers := make(chan answer, 1)
 
 			go func() {
-				requests, err := r.sign(r.ctx, []*tcoderv1.EncodedObject{{Name: name, SizeBytes: 1}})
+				requests, err := r.Sign(r.ctx, []*tcoderv1.EncodedObject{{Name: name, SizeBytes: 1}})
 				answers <- answer{requests, err}
 			}()
 

@@ -40,12 +40,12 @@ func TestDrain(t *testing.T) {
 				for _, id := range []string{"job-0", "job-1", "job-2"} {
 					s.assign(t, task(id, 1))
 					r := b.started(t)
-					runs[r.assignment.GetLease().GetTaskId()] = r
+					runs[r.Assignment.GetLease().GetTaskId()] = r
 				}
 
 				// After ten seconds job-2 has a minute and a half to go.
 				<-time.After(10 * time.Second)
-				runs["job-2"].progress(&tcoderv1.TaskProgress{Lease: runs["job-2"].assignment.GetLease(), Fraction: 0.1})
+				runs["job-2"].Progress(&tcoderv1.TaskProgress{Lease: runs["job-2"].Assignment.GetLease(), Fraction: 0.1})
 
 				start := time.Now()
 				tell(t, b, s)

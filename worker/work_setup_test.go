@@ -28,7 +28,7 @@ type workBundle struct {
 	grant   *grant
 	journal *journal
 	scratch string
-	execute executor
+	execute Executor
 
 	mu       sync.Mutex
 	progress []*tcoderv1.TaskProgress
@@ -81,16 +81,16 @@ func (b *workBundle) do(t *testing.T, ctx context.Context, assignment *tcoderv1.
 }
 
 func (b *workBundle) run(ctx context.Context, assignment *tcoderv1.Assignment) (*tcoderv1.TaskReport, error) {
-	return b.execute(ctx, attempt{
-		assignment: assignment,
+	return b.execute(ctx, Attempt{
+		Assignment: assignment,
 		source:     b.grant,
-		progress: func(p *tcoderv1.TaskProgress) {
+		Progress: func(p *tcoderv1.TaskProgress) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 
 			b.progress = append(b.progress, p)
 		},
-		sign: b.sign,
+		Sign: b.sign,
 		log:  b.log,
 	})
 }

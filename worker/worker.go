@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -65,19 +66,19 @@ type Config struct {
 	DrainTimeout time.Duration
 	// Logger gets the log. Required.
 	Logger *slog.Logger
-	// ControlClient makes a client for each stream, or for the calls that stand
-	// for one, so that a dead connection ends with it. Default: HTTP/2 with
-	// pings, and HTTP/1.1 for calls without TLS.
-	ControlClient func(server string, calls bool) *http.Client
+	// Dial opens connections to the control plane. Default: TCP.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// StoreClient sends presigned requests. It must not follow redirects.
 	// Default: HTTP/1.1.
 	StoreClient *http.Client
+	// Execute does the work in FFmpeg's place: for tests of the protocol, and
+	// simulations. Then neither FFmpeg nor StoreClient is used.
+	Execute Executor
 }
 
 // Worker runs tasks for one control plane.
 type Worker struct {
 	cfg   Config
-	work  executor // replaces FFmpeg in tests of the protocol
 	drain sync.Once
 	stop  chan struct{}
 }
@@ -137,8 +138,8 @@ func New(cfg Config) (*Worker, error) {
 		cfg.DrainTimeout = DefaultDrainTimeout
 	}
 
-	if cfg.ControlClient == nil {
-		cfg.ControlClient = newControlClient
+	if cfg.Dial == nil {
+		cfg.Dial = (&net.Dialer{Timeout: dialTimeout}).DialContext
 	}
 
 	cfg.Logger = cfg.Logger.With("worker_id", cfg.WorkerID)
@@ -161,7 +162,7 @@ func (w *Worker) Drain() {
 // the scratch folder can't be used or the control plane can't serve this
 // version. Losing the control plane is none. It is called once.
 func (w *Worker) Run(ctx context.Context) (err error) {
-	work, encoders := w.work, w.cfg.Encoders
+	work, encoders := w.cfg.Execute, w.cfg.Encoders
 
 	if work == nil {
 		client := w.cfg.StoreClient
