@@ -16,9 +16,9 @@ const (
 	minChunkedSeconds = 30
 )
 
-// chunks takes an output's picture apart for many workers: the first chunk is
-// one segment, so that a player can start soon, the others are about
-// chunkSeconds. None if one task does as well: a short source, a single slot,
+// chunks takes an output's picture apart for many workers. The first segment
+// comes first and alone, its smallest rendition before the others, so that a
+// player can start soon; the other chunks are about chunkSeconds. None if one task does as well: a short source, a single slot,
 // a copy. Nor where seeking isn't exact, for want of an index.
 func chunks(p Probe, o OutputPlan, slots int) []Chunk {
 	v := o.Video
@@ -29,17 +29,32 @@ func chunks(p Probe, o OutputPlan, slots int) []Chunk {
 	}
 	segment := segmentFrames(o)
 	length := segment * max(1, int64(math.Round(chunkSeconds/o.SegmentSeconds)))
-	list := []Chunk{{0, segment}}
+	list := firstChunks(v, segment)
+	start := len(list)
 	for first := segment; first < v.ExpectedFrames; first += length {
-		list = append(list, Chunk{first, first + length})
+		list = append(list, Chunk{First: first, End: first + length})
 	}
 	last := len(list) - 1
-	if left := v.ExpectedFrames - list[last].First; left < length/2 && last > 1 {
+	if left := v.ExpectedFrames - list[last].First; left < length/2 && last > start {
 		list = list[:last] // too little for a task: the one before makes it too
 	}
 	list[len(list)-1].End = v.ExpectedFrames
 
 	return list
+}
+
+// firstChunks are those of the first segment.
+func firstChunks(v *VideoPlan, segment int64) []Chunk {
+	var names []string
+	for _, r := range v.Renditions {
+		names = append(names, r.Name)
+	}
+	smallest := len(names) - 1
+	if smallest == 0 {
+		return []Chunk{{End: segment}}
+	}
+
+	return []Chunk{{End: segment, Renditions: names[smallest:]}, {End: segment, Renditions: names[:smallest]}}
 }
 
 // segmentFrames is the number of frames of a segment.
@@ -75,6 +90,13 @@ func (o OutputPlan) Share(part int) (OutputPlan, bool) {
 		o.Video, o.Chunks = nil, nil
 	default:
 		o.Audio, o.Chunks = nil, o.Chunks[part-1:part]
+		if names := o.Chunks[0].Renditions; len(names) > 0 {
+			video := *o.Video
+			video.Renditions = slices.DeleteFunc(slices.Clone(video.Renditions), func(r RenditionPlan) bool {
+				return !slices.Contains(names, r.Name)
+			})
+			o.Video = &video
+		}
 	}
 
 	return o, o.Video != nil || o.Audio != nil

@@ -43,6 +43,8 @@ type AudioPlan struct {
 type Chunk struct {
 	First int64 `json:"first"`
 	End   int64 `json:"end"` // the frame after its last
+	// Renditions are the names of those that it makes; none: all of the plan.
+	Renditions []string `json:"renditions,omitempty"`
 }
 
 // OutputPlan is one output to be made.

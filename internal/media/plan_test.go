@@ -313,3 +313,41 @@ func TestChunks(t *testing.T) {
 	_, ok := plan.Outputs[0].Share(len(plan.Outputs[0].Chunks) + 1)
 	require.False(t, ok)
 }
+
+// A ladder in chunks guarantees that its smallest rendition's first segment is
+// a task of its own, the first, and that the others' follows: together the
+// chunks make every frame of every rendition once.
+func TestFirstSegmentFirst(t *testing.T) {
+	t.Parallel()
+	p := camera()
+	p.Duration = time.Minute
+	for i := range p.Streams {
+		p.Streams[i].Duration = p.Duration
+	}
+	spec, err := media.Resolve(media.Spec{Preset: "hls-adaptive", Qualities: []string{"720p", "480p", "360p"}})
+	require.NoError(t, err)
+	ladder, err := media.MakePlan(p, spec, media.Limits{}, 2)
+	require.NoError(t, err)
+	o := ladder.Outputs[0]
+	first, _ := o.Share(1)
+	require.Equal(t, "360p", first.Video.Renditions[0].Name)
+	require.Len(t, first.Video.Renditions, 1)
+	second, _ := o.Share(2)
+	require.Equal(t, []string{"720p", "480p"}, []string{second.Video.Renditions[0].Name, second.Video.Renditions[1].Name})
+	require.Len(t, o.Video.Renditions, 3, "the plan keeps all")
+	made := map[string]int64{}
+	for part := range o.Chunks {
+		share, ok := o.Share(part + 1)
+		require.True(t, ok)
+		for _, r := range share.Video.Renditions {
+			require.Equal(t, made[r.Name], share.Chunks[0].First)
+			made[r.Name] = share.Chunks[0].End
+		}
+	}
+	require.Equal(t, map[string]int64{
+		"720p": o.Video.ExpectedFrames, "480p": o.Video.ExpectedFrames, "360p": o.Video.ExpectedFrames,
+	}, made)
+	require.Equal(t, []int{1, 0, 2, 3}, []int{
+		media.Tasks(ladder)[0].Part, media.Tasks(ladder)[1].Part, media.Tasks(ladder)[2].Part, media.Tasks(ladder)[3].Part,
+	})
+}

@@ -36,6 +36,40 @@ type Progress struct {
 	Speed     float64       `json:"speed"` // media seconds per second, 0 if unknown
 	FPS       float64       `json:"fps"`   // 0 if unknown
 	ETA       time.Duration `json:"eta"`   // 0 if unknown
+
+	// Filled for readers of a job.
+	Stages     []StageProgress     `json:"-"`
+	Renditions []RenditionProgress `json:"-"` // of HLS outputs, while they grow
+}
+
+// Stage is a stage of a job.
+type Stage string
+
+// The stages, in order.
+const (
+	StageProbe   Stage = "PROBE"
+	StageEncode  Stage = "ENCODE"
+	StagePublish Stage = "PUBLISH"
+)
+
+// StageProgress is how far a stage is.
+type StageProgress struct {
+	Stage   Stage
+	Percent float64
+}
+
+// RenditionProgress is how far a rendition that grows is.
+type RenditionProgress struct {
+	Output   string
+	Name     string
+	Playable time.Duration // from the start, without holes
+	Percent  float64       // of the planned duration
+}
+
+// PlayableOutput is an output that a player can start on.
+type PlayableOutput struct {
+	Output    string
+	ObjectKey string // of its master playlist, in the output bucket
 }
 
 // WaitReason is why a job waits.
@@ -68,6 +102,7 @@ type Job struct {
 	Probe    *media.Probe
 	Plan     *media.Plan
 	Outputs  []media.Output // in COMPLETED only
+	Playable []PlayableOutput
 
 	// Filled by GetJob, not by ListJobs.
 	Tasks        []Task

@@ -19,6 +19,7 @@ const (
 	prefixOutcome       = "ATTEMPT_OUTCOME_"
 	prefixEventType     = "JOB_EVENT_TYPE_"
 	prefixWaitReason    = "WAIT_REASON_"
+	prefixStage         = "STAGE_"
 	prefixMachineState  = "MACHINE_STATE_"
 	prefixFaultClass    = "FAULT_CLASS_"
 	prefixReportVerdict = "REPORT_VERDICT_"

@@ -35,6 +35,9 @@ func JobToProto(j pipeline.Job) *tcoderv1.Job {
 		Failure:  FailureToProto(j.Failure),
 		Outputs:  mapSlice(j.Outputs, OutputToProto),
 		Tasks:    mapSlice(j.Tasks, TaskToProto),
+		Playable: mapSlice(j.Playable, func(o pipeline.PlayableOutput) *tcoderv1.PlayableOutput {
+			return &tcoderv1.PlayableOutput{Output: o.Output, ObjectKey: o.ObjectKey}
+		}),
 	}
 	if j.Probe != nil {
 		p.Probe = ProbeToProto(*j.Probe)
@@ -66,6 +69,16 @@ func ProgressToProto(p pipeline.Progress) *tcoderv1.Progress {
 		Speed:     p.Speed,
 		Fps:       p.FPS,
 		Eta:       durationToProto(p.ETA),
+		Stages: mapSlice(p.Stages, func(s pipeline.StageProgress) *tcoderv1.StageProgress {
+			return &tcoderv1.StageProgress{
+				Stage: enumToProto[tcoderv1.Stage](tcoderv1.Stage_value, prefixStage, s.Stage), Percent: s.Percent,
+			}
+		}),
+		Renditions: mapSlice(p.Renditions, func(r pipeline.RenditionProgress) *tcoderv1.RenditionProgress {
+			return &tcoderv1.RenditionProgress{
+				Output: r.Output, Name: r.Name, Playable: durationToProto(r.Playable), Percent: r.Percent,
+			}
+		}),
 	}
 }
 

@@ -39,6 +39,7 @@ func enumValues() map[reflect.Type][2]string {
 		reflect.TypeFor[pipeline.Outcome]():      {"DONE", "LOST"},
 		reflect.TypeFor[pipeline.EventType]():    {"CREATED", "QUEUED"},
 		reflect.TypeFor[pipeline.WaitReason]():   {"QUEUE", "BACKOFF"},
+		reflect.TypeFor[pipeline.Stage]():        {"PROBE", "ENCODE"},
 		reflect.TypeFor[pipeline.MachineState](): {"RUNNING", "FAILED"},
 		reflect.TypeFor[pipeline.FaultClass]():   {"INPUT", "MACHINE"},
 		reflect.TypeFor[pipeline.UploadState]():  {"OPEN", "FAILED"},

@@ -27,7 +27,7 @@ func OutputPlanToProto(o media.OutputPlan) *tcoderv1.OutputPlan {
 }
 
 func chunkToProto(c media.Chunk) *tcoderv1.Chunk {
-	return &tcoderv1.Chunk{FirstFrame: uint64(c.First), EndFrame: uint64(c.End)}
+	return &tcoderv1.Chunk{FirstFrame: uint64(c.First), EndFrame: uint64(c.End), Renditions: c.Renditions}
 }
 
 func videoPlanToProto(v *media.VideoPlan) *tcoderv1.VideoPlan {

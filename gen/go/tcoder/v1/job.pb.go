@@ -300,6 +300,63 @@ func (AttemptOutcome) EnumDescriptor() ([]byte, []int) {
 	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{3}
 }
 
+// A stage of a job.
+type Stage int32
+
+const (
+	// Never sent.
+	Stage_STAGE_UNSPECIFIED Stage = 0
+	// What the source is gets read.
+	Stage_STAGE_PROBE Stage = 1
+	// The renditions are made.
+	Stage_STAGE_ENCODE Stage = 2
+	// The playlists are written and the job is completed.
+	Stage_STAGE_PUBLISH Stage = 3
+)
+
+// Enum value maps for Stage.
+var (
+	Stage_name = map[int32]string{
+		0: "STAGE_UNSPECIFIED",
+		1: "STAGE_PROBE",
+		2: "STAGE_ENCODE",
+		3: "STAGE_PUBLISH",
+	}
+	Stage_value = map[string]int32{
+		"STAGE_UNSPECIFIED": 0,
+		"STAGE_PROBE":       1,
+		"STAGE_ENCODE":      2,
+		"STAGE_PUBLISH":     3,
+	}
+)
+
+func (x Stage) Enum() *Stage {
+	p := new(Stage)
+	*p = x
+	return p
+}
+
+func (x Stage) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Stage) Descriptor() protoreflect.EnumDescriptor {
+	return file_tcoder_v1_job_proto_enumTypes[4].Descriptor()
+}
+
+func (Stage) Type() protoreflect.EnumType {
+	return &file_tcoder_v1_job_proto_enumTypes[4]
+}
+
+func (x Stage) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Stage.Descriptor instead.
+func (Stage) EnumDescriptor() ([]byte, []int) {
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{4}
+}
+
 // Why a job waits.
 type WaitReason int32
 
@@ -349,11 +406,11 @@ func (x WaitReason) String() string {
 }
 
 func (WaitReason) Descriptor() protoreflect.EnumDescriptor {
-	return file_tcoder_v1_job_proto_enumTypes[4].Descriptor()
+	return file_tcoder_v1_job_proto_enumTypes[5].Descriptor()
 }
 
 func (WaitReason) Type() protoreflect.EnumType {
-	return &file_tcoder_v1_job_proto_enumTypes[4]
+	return &file_tcoder_v1_job_proto_enumTypes[5]
 }
 
 func (x WaitReason) Number() protoreflect.EnumNumber {
@@ -362,7 +419,7 @@ func (x WaitReason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WaitReason.Descriptor instead.
 func (WaitReason) EnumDescriptor() ([]byte, []int) {
-	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{4}
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{5}
 }
 
 // One lease of a task.
@@ -575,26 +632,160 @@ func (x *Task) GetPart() uint32 {
 	return 0
 }
 
+// How far a stage of a job is.
+type StageProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The stage.
+	Stage Stage `protobuf:"varint,1,opt,name=stage,proto3,enum=tcoder.v1.Stage" json:"stage,omitempty"`
+	// 0 to 100.
+	Percent       float64 `protobuf:"fixed64,2,opt,name=percent,proto3" json:"percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StageProgress) Reset() {
+	*x = StageProgress{}
+	mi := &file_tcoder_v1_job_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StageProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StageProgress) ProtoMessage() {}
+
+func (x *StageProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_tcoder_v1_job_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StageProgress.ProtoReflect.Descriptor instead.
+func (*StageProgress) Descriptor() ([]byte, []int) {
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *StageProgress) GetStage() Stage {
+	if x != nil {
+		return x.Stage
+	}
+	return Stage_STAGE_UNSPECIFIED
+}
+
+func (x *StageProgress) GetPercent() float64 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+// How far a rendition that grows is.
+type RenditionProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of its output.
+	Output string `protobuf:"bytes,1,opt,name=output,proto3" json:"output,omitempty"`
+	// Name of the rendition: `720p`, `audio`.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Media time that a player can reach, from the start without holes.
+	Playable *durationpb.Duration `protobuf:"bytes,3,opt,name=playable,proto3" json:"playable,omitempty"`
+	// Its share of the planned duration, 0 to 100.
+	Percent       float64 `protobuf:"fixed64,4,opt,name=percent,proto3" json:"percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenditionProgress) Reset() {
+	*x = RenditionProgress{}
+	mi := &file_tcoder_v1_job_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenditionProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenditionProgress) ProtoMessage() {}
+
+func (x *RenditionProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_tcoder_v1_job_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenditionProgress.ProtoReflect.Descriptor instead.
+func (*RenditionProgress) Descriptor() ([]byte, []int) {
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RenditionProgress) GetOutput() string {
+	if x != nil {
+		return x.Output
+	}
+	return ""
+}
+
+func (x *RenditionProgress) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RenditionProgress) GetPlayable() *durationpb.Duration {
+	if x != nil {
+		return x.Playable
+	}
+	return nil
+}
+
+func (x *RenditionProgress) GetPercent() float64 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
 // How far a job is.
 type Progress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// 0 to 100 over all tasks. Never falls within a run.
+	// 0 to 100 over all tasks, by media time and the work that a second of each
+	// takes. Never falls within a run.
 	Percent float64 `protobuf:"fixed64,1,opt,name=percent,proto3" json:"percent,omitempty"`
-	// Media time encoded so far.
+	// Media time that the work done so far comes to.
 	MediaTime *durationpb.Duration `protobuf:"bytes,2,opt,name=media_time,json=mediaTime,proto3" json:"media_time,omitempty"`
-	// Media seconds per second, 0 until it is known.
+	// Media seconds per second since the plan was made, 0 until it is known.
 	Speed float64 `protobuf:"fixed64,3,opt,name=speed,proto3" json:"speed,omitempty"`
-	// Frames per second, 0 until it is known.
+	// Frames per second of the largest rendition, 0 until it is known.
 	Fps float64 `protobuf:"fixed64,4,opt,name=fps,proto3" json:"fps,omitempty"`
-	// Time left. Unset until it can be told.
-	Eta           *durationpb.Duration `protobuf:"bytes,5,opt,name=eta,proto3" json:"eta,omitempty"`
+	// Time left. Unset until it can be told: some seconds and percent into the
+	// encode.
+	Eta *durationpb.Duration `protobuf:"bytes,5,opt,name=eta,proto3" json:"eta,omitempty"`
+	// The stages, in order.
+	Stages []*StageProgress `protobuf:"bytes,6,rep,name=stages,proto3" json:"stages,omitempty"`
+	// The renditions of HLS outputs. Left out of lists, and empty in an ended job.
+	Renditions    []*RenditionProgress `protobuf:"bytes,7,rep,name=renditions,proto3" json:"renditions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_tcoder_v1_job_proto_msgTypes[2]
+	mi := &file_tcoder_v1_job_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -606,7 +797,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_job_proto_msgTypes[2]
+	mi := &file_tcoder_v1_job_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -619,7 +810,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{2}
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Progress) GetPercent() float64 {
@@ -657,6 +848,76 @@ func (x *Progress) GetEta() *durationpb.Duration {
 	return nil
 }
 
+func (x *Progress) GetStages() []*StageProgress {
+	if x != nil {
+		return x.Stages
+	}
+	return nil
+}
+
+func (x *Progress) GetRenditions() []*RenditionProgress {
+	if x != nil {
+		return x.Renditions
+	}
+	return nil
+}
+
+// An output that a player can start on.
+type PlayableOutput struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the output.
+	Output string `protobuf:"bytes,1,opt,name=output,proto3" json:"output,omitempty"`
+	// Key of its master playlist in the output bucket. The playlists that it
+	// names grow until the job has ended.
+	ObjectKey     string `protobuf:"bytes,2,opt,name=object_key,json=objectKey,proto3" json:"object_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlayableOutput) Reset() {
+	*x = PlayableOutput{}
+	mi := &file_tcoder_v1_job_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlayableOutput) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlayableOutput) ProtoMessage() {}
+
+func (x *PlayableOutput) ProtoReflect() protoreflect.Message {
+	mi := &file_tcoder_v1_job_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlayableOutput.ProtoReflect.Descriptor instead.
+func (*PlayableOutput) Descriptor() ([]byte, []int) {
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PlayableOutput) GetOutput() string {
+	if x != nil {
+		return x.Output
+	}
+	return ""
+}
+
+func (x *PlayableOutput) GetObjectKey() string {
+	if x != nil {
+		return x.ObjectKey
+	}
+	return ""
+}
+
 // Where a job's bytes come from.
 type Source struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -676,7 +937,7 @@ type Source struct {
 
 func (x *Source) Reset() {
 	*x = Source{}
-	mi := &file_tcoder_v1_job_proto_msgTypes[3]
+	mi := &file_tcoder_v1_job_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -688,7 +949,7 @@ func (x *Source) String() string {
 func (*Source) ProtoMessage() {}
 
 func (x *Source) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_job_proto_msgTypes[3]
+	mi := &file_tcoder_v1_job_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -701,7 +962,7 @@ func (x *Source) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Source.ProtoReflect.Descriptor instead.
 func (*Source) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{3}
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Source) GetObjectKey() string {
@@ -750,7 +1011,8 @@ type JobTimes struct {
 	StartedAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	// The plan was made.
 	PlannedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=planned_at,json=plannedAt,proto3" json:"planned_at,omitempty"`
-	// A player could start.
+	// A player could start: the first segments of an HLS output were in its
+	// published playlists. At the latest when the job completed.
 	PlayableAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=playable_at,json=playableAt,proto3" json:"playable_at,omitempty"`
 	// It ended.
 	FinishedAt    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"`
@@ -760,7 +1022,7 @@ type JobTimes struct {
 
 func (x *JobTimes) Reset() {
 	*x = JobTimes{}
-	mi := &file_tcoder_v1_job_proto_msgTypes[4]
+	mi := &file_tcoder_v1_job_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -772,7 +1034,7 @@ func (x *JobTimes) String() string {
 func (*JobTimes) ProtoMessage() {}
 
 func (x *JobTimes) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_job_proto_msgTypes[4]
+	mi := &file_tcoder_v1_job_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -785,7 +1047,7 @@ func (x *JobTimes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobTimes.ProtoReflect.Descriptor instead.
 func (*JobTimes) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{4}
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *JobTimes) GetCreatedAt() *timestamppb.Timestamp {
@@ -846,7 +1108,7 @@ type Waiting struct {
 
 func (x *Waiting) Reset() {
 	*x = Waiting{}
-	mi := &file_tcoder_v1_job_proto_msgTypes[5]
+	mi := &file_tcoder_v1_job_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -858,7 +1120,7 @@ func (x *Waiting) String() string {
 func (*Waiting) ProtoMessage() {}
 
 func (x *Waiting) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_job_proto_msgTypes[5]
+	mi := &file_tcoder_v1_job_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -871,7 +1133,7 @@ func (x *Waiting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Waiting.ProtoReflect.Descriptor instead.
 func (*Waiting) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{5}
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Waiting) GetReason() WaitReason {
@@ -932,17 +1194,21 @@ type Job struct {
 	Tasks []*Task `protobuf:"bytes,16,rep,name=tasks,proto3" json:"tasks,omitempty"`
 	// For what it waits. Unset if it doesn't, and in lists.
 	Waiting *Waiting `protobuf:"bytes,17,opt,name=waiting,proto3" json:"waiting,omitempty"`
-	// From queued to playable, unset until then.
+	// From `times.queued_at`, when the source was complete, to
+	// `times.playable_at`. Unset until then.
 	TimeToPlayable *durationpb.Duration `protobuf:"bytes,18,opt,name=time_to_playable,json=timeToPlayable,proto3" json:"time_to_playable,omitempty"`
-	// From queued to completed, unset until then.
+	// From `times.queued_at`, when the source was complete, to
+	// `times.finished_at`. Unset until it is COMPLETED.
 	TimeToComplete *durationpb.Duration `protobuf:"bytes,19,opt,name=time_to_complete,json=timeToComplete,proto3" json:"time_to_complete,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The HLS outputs that can be played by now.
+	Playable      []*PlayableOutput `protobuf:"bytes,20,rep,name=playable,proto3" json:"playable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_tcoder_v1_job_proto_msgTypes[6]
+	mi := &file_tcoder_v1_job_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +1220,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_job_proto_msgTypes[6]
+	mi := &file_tcoder_v1_job_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,7 +1233,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{6}
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Job) GetId() string {
@@ -1103,6 +1369,13 @@ func (x *Job) GetTimeToComplete() *durationpb.Duration {
 	return nil
 }
 
+func (x *Job) GetPlayable() []*PlayableOutput {
+	if x != nil {
+		return x.Playable
+	}
+	return nil
+}
+
 // Request of CreateJob.
 type CreateJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1122,7 +1395,7 @@ type CreateJobRequest struct {
 
 func (x *CreateJobRequest) Reset() {
 	*x = CreateJobRequest{}
-	mi := &file_tcoder_v1_job_proto_msgTypes[7]
+	mi := &file_tcoder_v1_job_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1134,7 +1407,7 @@ func (x *CreateJobRequest) String() string {
 func (*CreateJobRequest) ProtoMessage() {}
 
 func (x *CreateJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_job_proto_msgTypes[7]
+	mi := &file_tcoder_v1_job_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1147,7 +1420,7 @@ func (x *CreateJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJobRequest.ProtoReflect.Descriptor instead.
 func (*CreateJobRequest) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{7}
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CreateJobRequest) GetObjectKey() string {
@@ -1196,7 +1469,7 @@ type CreateJobResponse struct {
 
 func (x *CreateJobResponse) Reset() {
 	*x = CreateJobResponse{}
-	mi := &file_tcoder_v1_job_proto_msgTypes[8]
+	mi := &file_tcoder_v1_job_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1208,7 +1481,7 @@ func (x *CreateJobResponse) String() string {
 func (*CreateJobResponse) ProtoMessage() {}
 
 func (x *CreateJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_job_proto_msgTypes[8]
+	mi := &file_tcoder_v1_job_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1221,7 +1494,7 @@ func (x *CreateJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJobResponse.ProtoReflect.Descriptor instead.
 func (*CreateJobResponse) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{8}
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CreateJobResponse) GetJob() *Job {
@@ -1242,7 +1515,7 @@ type GetJobRequest struct {
 
 func (x *GetJobRequest) Reset() {
 	*x = GetJobRequest{}
-	mi := &file_tcoder_v1_job_proto_msgTypes[9]
+	mi := &file_tcoder_v1_job_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1254,7 +1527,7 @@ func (x *GetJobRequest) String() string {
 func (*GetJobRequest) ProtoMessage() {}
 
 func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_job_proto_msgTypes[9]
+	mi := &file_tcoder_v1_job_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1267,7 +1540,7 @@ func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobRequest.ProtoReflect.Descriptor instead.
 func (*GetJobRequest) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{9}
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetJobRequest) GetJobId() string {
@@ -1288,7 +1561,7 @@ type GetJobResponse struct {
 
 func (x *GetJobResponse) Reset() {
 	*x = GetJobResponse{}
-	mi := &file_tcoder_v1_job_proto_msgTypes[10]
+	mi := &file_tcoder_v1_job_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1300,7 +1573,7 @@ func (x *GetJobResponse) String() string {
 func (*GetJobResponse) ProtoMessage() {}
 
 func (x *GetJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_job_proto_msgTypes[10]
+	mi := &file_tcoder_v1_job_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1313,7 +1586,7 @@ func (x *GetJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobResponse.ProtoReflect.Descriptor instead.
 func (*GetJobResponse) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{10}
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetJobResponse) GetJob() *Job {
@@ -1342,7 +1615,7 @@ type ListJobsRequest struct {
 
 func (x *ListJobsRequest) Reset() {
 	*x = ListJobsRequest{}
-	mi := &file_tcoder_v1_job_proto_msgTypes[11]
+	mi := &file_tcoder_v1_job_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1354,7 +1627,7 @@ func (x *ListJobsRequest) String() string {
 func (*ListJobsRequest) ProtoMessage() {}
 
 func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_job_proto_msgTypes[11]
+	mi := &file_tcoder_v1_job_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1367,7 +1640,7 @@ func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobsRequest) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{11}
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListJobsRequest) GetStates() []JobState {
@@ -1411,7 +1684,7 @@ type ListJobsResponse struct {
 
 func (x *ListJobsResponse) Reset() {
 	*x = ListJobsResponse{}
-	mi := &file_tcoder_v1_job_proto_msgTypes[12]
+	mi := &file_tcoder_v1_job_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1423,7 +1696,7 @@ func (x *ListJobsResponse) String() string {
 func (*ListJobsResponse) ProtoMessage() {}
 
 func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_job_proto_msgTypes[12]
+	mi := &file_tcoder_v1_job_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1436,7 +1709,7 @@ func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobsResponse) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{12}
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListJobsResponse) GetJobs() []*Job {
@@ -1467,7 +1740,7 @@ type WatchJobRequest struct {
 
 func (x *WatchJobRequest) Reset() {
 	*x = WatchJobRequest{}
-	mi := &file_tcoder_v1_job_proto_msgTypes[13]
+	mi := &file_tcoder_v1_job_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1479,7 +1752,7 @@ func (x *WatchJobRequest) String() string {
 func (*WatchJobRequest) ProtoMessage() {}
 
 func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_job_proto_msgTypes[13]
+	mi := &file_tcoder_v1_job_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1492,7 +1765,7 @@ func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobRequest.ProtoReflect.Descriptor instead.
 func (*WatchJobRequest) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{13}
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WatchJobRequest) GetJobId() string {
@@ -1522,7 +1795,7 @@ type WatchJobResponse struct {
 
 func (x *WatchJobResponse) Reset() {
 	*x = WatchJobResponse{}
-	mi := &file_tcoder_v1_job_proto_msgTypes[14]
+	mi := &file_tcoder_v1_job_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1534,7 +1807,7 @@ func (x *WatchJobResponse) String() string {
 func (*WatchJobResponse) ProtoMessage() {}
 
 func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_job_proto_msgTypes[14]
+	mi := &file_tcoder_v1_job_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1547,7 +1820,7 @@ func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobResponse.ProtoReflect.Descriptor instead.
 func (*WatchJobResponse) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{14}
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchJobResponse) GetJob() *Job {
@@ -1575,7 +1848,7 @@ type CancelJobRequest struct {
 
 func (x *CancelJobRequest) Reset() {
 	*x = CancelJobRequest{}
-	mi := &file_tcoder_v1_job_proto_msgTypes[15]
+	mi := &file_tcoder_v1_job_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1587,7 +1860,7 @@ func (x *CancelJobRequest) String() string {
 func (*CancelJobRequest) ProtoMessage() {}
 
 func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_job_proto_msgTypes[15]
+	mi := &file_tcoder_v1_job_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1600,7 +1873,7 @@ func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobRequest.ProtoReflect.Descriptor instead.
 func (*CancelJobRequest) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{15}
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CancelJobRequest) GetJobId() string {
@@ -1621,7 +1894,7 @@ type CancelJobResponse struct {
 
 func (x *CancelJobResponse) Reset() {
 	*x = CancelJobResponse{}
-	mi := &file_tcoder_v1_job_proto_msgTypes[16]
+	mi := &file_tcoder_v1_job_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1633,7 +1906,7 @@ func (x *CancelJobResponse) String() string {
 func (*CancelJobResponse) ProtoMessage() {}
 
 func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_job_proto_msgTypes[16]
+	mi := &file_tcoder_v1_job_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1646,7 +1919,7 @@ func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobResponse.ProtoReflect.Descriptor instead.
 func (*CancelJobResponse) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{16}
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CancelJobResponse) GetJob() *Job {
@@ -1670,7 +1943,7 @@ type RetryJobRequest struct {
 
 func (x *RetryJobRequest) Reset() {
 	*x = RetryJobRequest{}
-	mi := &file_tcoder_v1_job_proto_msgTypes[17]
+	mi := &file_tcoder_v1_job_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1682,7 +1955,7 @@ func (x *RetryJobRequest) String() string {
 func (*RetryJobRequest) ProtoMessage() {}
 
 func (x *RetryJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_job_proto_msgTypes[17]
+	mi := &file_tcoder_v1_job_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1695,7 +1968,7 @@ func (x *RetryJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryJobRequest.ProtoReflect.Descriptor instead.
 func (*RetryJobRequest) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{17}
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RetryJobRequest) GetJobId() string {
@@ -1723,7 +1996,7 @@ type RetryJobResponse struct {
 
 func (x *RetryJobResponse) Reset() {
 	*x = RetryJobResponse{}
-	mi := &file_tcoder_v1_job_proto_msgTypes[18]
+	mi := &file_tcoder_v1_job_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1735,7 +2008,7 @@ func (x *RetryJobResponse) String() string {
 func (*RetryJobResponse) ProtoMessage() {}
 
 func (x *RetryJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_job_proto_msgTypes[18]
+	mi := &file_tcoder_v1_job_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1748,7 +2021,7 @@ func (x *RetryJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryJobResponse.ProtoReflect.Descriptor instead.
 func (*RetryJobResponse) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{18}
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RetryJobResponse) GetJob() *Job {
@@ -1769,7 +2042,7 @@ type DeleteJobRequest struct {
 
 func (x *DeleteJobRequest) Reset() {
 	*x = DeleteJobRequest{}
-	mi := &file_tcoder_v1_job_proto_msgTypes[19]
+	mi := &file_tcoder_v1_job_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1781,7 +2054,7 @@ func (x *DeleteJobRequest) String() string {
 func (*DeleteJobRequest) ProtoMessage() {}
 
 func (x *DeleteJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_job_proto_msgTypes[19]
+	mi := &file_tcoder_v1_job_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1794,7 +2067,7 @@ func (x *DeleteJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJobRequest.ProtoReflect.Descriptor instead.
 func (*DeleteJobRequest) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{19}
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DeleteJobRequest) GetJobId() string {
@@ -1813,7 +2086,7 @@ type DeleteJobResponse struct {
 
 func (x *DeleteJobResponse) Reset() {
 	*x = DeleteJobResponse{}
-	mi := &file_tcoder_v1_job_proto_msgTypes[20]
+	mi := &file_tcoder_v1_job_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1825,7 +2098,7 @@ func (x *DeleteJobResponse) String() string {
 func (*DeleteJobResponse) ProtoMessage() {}
 
 func (x *DeleteJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_job_proto_msgTypes[20]
+	mi := &file_tcoder_v1_job_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1838,7 +2111,7 @@ func (x *DeleteJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJobResponse.ProtoReflect.Descriptor instead.
 func (*DeleteJobResponse) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{20}
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{23}
 }
 
 // Request of ListOutputObjects.
@@ -1858,7 +2131,7 @@ type ListOutputObjectsRequest struct {
 
 func (x *ListOutputObjectsRequest) Reset() {
 	*x = ListOutputObjectsRequest{}
-	mi := &file_tcoder_v1_job_proto_msgTypes[21]
+	mi := &file_tcoder_v1_job_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1870,7 +2143,7 @@ func (x *ListOutputObjectsRequest) String() string {
 func (*ListOutputObjectsRequest) ProtoMessage() {}
 
 func (x *ListOutputObjectsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_job_proto_msgTypes[21]
+	mi := &file_tcoder_v1_job_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1883,7 +2156,7 @@ func (x *ListOutputObjectsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOutputObjectsRequest.ProtoReflect.Descriptor instead.
 func (*ListOutputObjectsRequest) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{21}
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListOutputObjectsRequest) GetJobId() string {
@@ -1931,7 +2204,7 @@ type ReadableObject struct {
 
 func (x *ReadableObject) Reset() {
 	*x = ReadableObject{}
-	mi := &file_tcoder_v1_job_proto_msgTypes[22]
+	mi := &file_tcoder_v1_job_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1943,7 +2216,7 @@ func (x *ReadableObject) String() string {
 func (*ReadableObject) ProtoMessage() {}
 
 func (x *ReadableObject) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_job_proto_msgTypes[22]
+	mi := &file_tcoder_v1_job_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1956,7 +2229,7 @@ func (x *ReadableObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadableObject.ProtoReflect.Descriptor instead.
 func (*ReadableObject) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{22}
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ReadableObject) GetOutput() string {
@@ -2000,7 +2273,7 @@ type ListOutputObjectsResponse struct {
 
 func (x *ListOutputObjectsResponse) Reset() {
 	*x = ListOutputObjectsResponse{}
-	mi := &file_tcoder_v1_job_proto_msgTypes[23]
+	mi := &file_tcoder_v1_job_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2012,7 +2285,7 @@ func (x *ListOutputObjectsResponse) String() string {
 func (*ListOutputObjectsResponse) ProtoMessage() {}
 
 func (x *ListOutputObjectsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_job_proto_msgTypes[23]
+	mi := &file_tcoder_v1_job_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2025,7 +2298,7 @@ func (x *ListOutputObjectsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOutputObjectsResponse.ProtoReflect.Descriptor instead.
 func (*ListOutputObjectsResponse) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{23}
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListOutputObjectsResponse) GetObjects() []*ReadableObject {
@@ -2051,7 +2324,7 @@ type ListPresetsRequest struct {
 
 func (x *ListPresetsRequest) Reset() {
 	*x = ListPresetsRequest{}
-	mi := &file_tcoder_v1_job_proto_msgTypes[24]
+	mi := &file_tcoder_v1_job_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2063,7 +2336,7 @@ func (x *ListPresetsRequest) String() string {
 func (*ListPresetsRequest) ProtoMessage() {}
 
 func (x *ListPresetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_job_proto_msgTypes[24]
+	mi := &file_tcoder_v1_job_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2076,7 +2349,7 @@ func (x *ListPresetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPresetsRequest.ProtoReflect.Descriptor instead.
 func (*ListPresetsRequest) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{24}
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{27}
 }
 
 // Response of ListPresets.
@@ -2090,7 +2363,7 @@ type ListPresetsResponse struct {
 
 func (x *ListPresetsResponse) Reset() {
 	*x = ListPresetsResponse{}
-	mi := &file_tcoder_v1_job_proto_msgTypes[25]
+	mi := &file_tcoder_v1_job_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2102,7 +2375,7 @@ func (x *ListPresetsResponse) String() string {
 func (*ListPresetsResponse) ProtoMessage() {}
 
 func (x *ListPresetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_job_proto_msgTypes[25]
+	mi := &file_tcoder_v1_job_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2115,7 +2388,7 @@ func (x *ListPresetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPresetsResponse.ProtoReflect.Descriptor instead.
 func (*ListPresetsResponse) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{25}
+	return file_tcoder_v1_job_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListPresetsResponse) GetPresets() []*Preset {
@@ -2148,14 +2421,30 @@ const file_tcoder_v1_job_proto_rawDesc = "" +
 	"\n" +
 	"not_before\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x12\x10\n" +
 	"\x03run\x18\a \x01(\rR\x03run\x12\x12\n" +
-	"\x04part\x18\b \x01(\rR\x04part\"\xb3\x01\n" +
+	"\x04part\x18\b \x01(\rR\x04part\"Q\n" +
+	"\rStageProgress\x12&\n" +
+	"\x05stage\x18\x01 \x01(\x0e2\x10.tcoder.v1.StageR\x05stage\x12\x18\n" +
+	"\apercent\x18\x02 \x01(\x01R\apercent\"\x90\x01\n" +
+	"\x11RenditionProgress\x12\x16\n" +
+	"\x06output\x18\x01 \x01(\tR\x06output\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x125\n" +
+	"\bplayable\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bplayable\x12\x18\n" +
+	"\apercent\x18\x04 \x01(\x01R\apercent\"\xa3\x02\n" +
 	"\bProgress\x12\x18\n" +
 	"\apercent\x18\x01 \x01(\x01R\apercent\x128\n" +
 	"\n" +
 	"media_time\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tmediaTime\x12\x14\n" +
 	"\x05speed\x18\x03 \x01(\x01R\x05speed\x12\x10\n" +
 	"\x03fps\x18\x04 \x01(\x01R\x03fps\x12+\n" +
-	"\x03eta\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x03eta\"\x93\x01\n" +
+	"\x03eta\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x03eta\x120\n" +
+	"\x06stages\x18\x06 \x03(\v2\x18.tcoder.v1.StageProgressR\x06stages\x12<\n" +
+	"\n" +
+	"renditions\x18\a \x03(\v2\x1c.tcoder.v1.RenditionProgressR\n" +
+	"renditions\"G\n" +
+	"\x0ePlayableOutput\x12\x16\n" +
+	"\x06output\x18\x01 \x01(\tR\x06output\x12\x1d\n" +
+	"\n" +
+	"object_key\x18\x02 \x01(\tR\tobjectKey\"\x93\x01\n" +
 	"\x06Source\x12\x1d\n" +
 	"\n" +
 	"object_key\x18\x01 \x01(\tR\tobjectKey\x12\x1d\n" +
@@ -2179,7 +2468,7 @@ const file_tcoder_v1_job_proto_rawDesc = "" +
 	"\aWaiting\x12-\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x15.tcoder.v1.WaitReasonR\x06reason\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\x04R\bposition\x12#\n" +
-	"\rrunning_limit\x18\x03 \x01(\rR\frunningLimit\"\xcf\x06\n" +
+	"\rrunning_limit\x18\x03 \x01(\rR\frunningLimit\"\x86\a\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x12)\n" +
@@ -2200,7 +2489,8 @@ const file_tcoder_v1_job_proto_rawDesc = "" +
 	"\x05tasks\x18\x10 \x03(\v2\x0f.tcoder.v1.TaskR\x05tasks\x12,\n" +
 	"\awaiting\x18\x11 \x01(\v2\x12.tcoder.v1.WaitingR\awaiting\x12C\n" +
 	"\x10time_to_playable\x18\x12 \x01(\v2\x19.google.protobuf.DurationR\x0etimeToPlayable\x12C\n" +
-	"\x10time_to_complete\x18\x13 \x01(\v2\x19.google.protobuf.DurationR\x0etimeToComplete\x1a9\n" +
+	"\x10time_to_complete\x18\x13 \x01(\v2\x19.google.protobuf.DurationR\x0etimeToComplete\x125\n" +
+	"\bplayable\x18\x14 \x03(\v2\x19.tcoder.v1.PlayableOutputR\bplayable\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe3\x02\n" +
@@ -2297,7 +2587,12 @@ const file_tcoder_v1_job_proto_rawDesc = "" +
 	"\x16ATTEMPT_OUTCOME_FAILED\x10\x02\x12\x18\n" +
 	"\x14ATTEMPT_OUTCOME_LOST\x10\x03\x12\x1c\n" +
 	"\x18ATTEMPT_OUTCOME_RELEASED\x10\x04\x12\x1c\n" +
-	"\x18ATTEMPT_OUTCOME_CANCELED\x10\x05*\xab\x01\n" +
+	"\x18ATTEMPT_OUTCOME_CANCELED\x10\x05*T\n" +
+	"\x05Stage\x12\x15\n" +
+	"\x11STAGE_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vSTAGE_PROBE\x10\x01\x12\x10\n" +
+	"\fSTAGE_ENCODE\x10\x02\x12\x11\n" +
+	"\rSTAGE_PUBLISH\x10\x03*\xab\x01\n" +
 	"\n" +
 	"WaitReason\x12\x1b\n" +
 	"\x17WAIT_REASON_UNSPECIFIED\x10\x00\x12\x16\n" +
@@ -2330,124 +2625,133 @@ func file_tcoder_v1_job_proto_rawDescGZIP() []byte {
 	return file_tcoder_v1_job_proto_rawDescData
 }
 
-var file_tcoder_v1_job_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_tcoder_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_tcoder_v1_job_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_tcoder_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_tcoder_v1_job_proto_goTypes = []any{
 	(JobState)(0),                     // 0: tcoder.v1.JobState
 	(TaskKind)(0),                     // 1: tcoder.v1.TaskKind
 	(TaskState)(0),                    // 2: tcoder.v1.TaskState
 	(AttemptOutcome)(0),               // 3: tcoder.v1.AttemptOutcome
-	(WaitReason)(0),                   // 4: tcoder.v1.WaitReason
-	(*Attempt)(nil),                   // 5: tcoder.v1.Attempt
-	(*Task)(nil),                      // 6: tcoder.v1.Task
-	(*Progress)(nil),                  // 7: tcoder.v1.Progress
-	(*Source)(nil),                    // 8: tcoder.v1.Source
-	(*JobTimes)(nil),                  // 9: tcoder.v1.JobTimes
-	(*Waiting)(nil),                   // 10: tcoder.v1.Waiting
-	(*Job)(nil),                       // 11: tcoder.v1.Job
-	(*CreateJobRequest)(nil),          // 12: tcoder.v1.CreateJobRequest
-	(*CreateJobResponse)(nil),         // 13: tcoder.v1.CreateJobResponse
-	(*GetJobRequest)(nil),             // 14: tcoder.v1.GetJobRequest
-	(*GetJobResponse)(nil),            // 15: tcoder.v1.GetJobResponse
-	(*ListJobsRequest)(nil),           // 16: tcoder.v1.ListJobsRequest
-	(*ListJobsResponse)(nil),          // 17: tcoder.v1.ListJobsResponse
-	(*WatchJobRequest)(nil),           // 18: tcoder.v1.WatchJobRequest
-	(*WatchJobResponse)(nil),          // 19: tcoder.v1.WatchJobResponse
-	(*CancelJobRequest)(nil),          // 20: tcoder.v1.CancelJobRequest
-	(*CancelJobResponse)(nil),         // 21: tcoder.v1.CancelJobResponse
-	(*RetryJobRequest)(nil),           // 22: tcoder.v1.RetryJobRequest
-	(*RetryJobResponse)(nil),          // 23: tcoder.v1.RetryJobResponse
-	(*DeleteJobRequest)(nil),          // 24: tcoder.v1.DeleteJobRequest
-	(*DeleteJobResponse)(nil),         // 25: tcoder.v1.DeleteJobResponse
-	(*ListOutputObjectsRequest)(nil),  // 26: tcoder.v1.ListOutputObjectsRequest
-	(*ReadableObject)(nil),            // 27: tcoder.v1.ReadableObject
-	(*ListOutputObjectsResponse)(nil), // 28: tcoder.v1.ListOutputObjectsResponse
-	(*ListPresetsRequest)(nil),        // 29: tcoder.v1.ListPresetsRequest
-	(*ListPresetsResponse)(nil),       // 30: tcoder.v1.ListPresetsResponse
-	nil,                               // 31: tcoder.v1.Job.LabelsEntry
-	nil,                               // 32: tcoder.v1.CreateJobRequest.LabelsEntry
-	(*timestamppb.Timestamp)(nil),     // 33: google.protobuf.Timestamp
-	(*Failure)(nil),                   // 34: tcoder.v1.Failure
-	(*durationpb.Duration)(nil),       // 35: google.protobuf.Duration
-	(*JobSpec)(nil),                   // 36: tcoder.v1.JobSpec
-	(*ProbeResult)(nil),               // 37: tcoder.v1.ProbeResult
-	(*Plan)(nil),                      // 38: tcoder.v1.Plan
-	(*Output)(nil),                    // 39: tcoder.v1.Output
-	(ErrorReason)(0),                  // 40: tcoder.v1.ErrorReason
-	(*JobEvent)(nil),                  // 41: tcoder.v1.JobEvent
-	(*OutputObject)(nil),              // 42: tcoder.v1.OutputObject
-	(*Preset)(nil),                    // 43: tcoder.v1.Preset
+	(Stage)(0),                        // 4: tcoder.v1.Stage
+	(WaitReason)(0),                   // 5: tcoder.v1.WaitReason
+	(*Attempt)(nil),                   // 6: tcoder.v1.Attempt
+	(*Task)(nil),                      // 7: tcoder.v1.Task
+	(*StageProgress)(nil),             // 8: tcoder.v1.StageProgress
+	(*RenditionProgress)(nil),         // 9: tcoder.v1.RenditionProgress
+	(*Progress)(nil),                  // 10: tcoder.v1.Progress
+	(*PlayableOutput)(nil),            // 11: tcoder.v1.PlayableOutput
+	(*Source)(nil),                    // 12: tcoder.v1.Source
+	(*JobTimes)(nil),                  // 13: tcoder.v1.JobTimes
+	(*Waiting)(nil),                   // 14: tcoder.v1.Waiting
+	(*Job)(nil),                       // 15: tcoder.v1.Job
+	(*CreateJobRequest)(nil),          // 16: tcoder.v1.CreateJobRequest
+	(*CreateJobResponse)(nil),         // 17: tcoder.v1.CreateJobResponse
+	(*GetJobRequest)(nil),             // 18: tcoder.v1.GetJobRequest
+	(*GetJobResponse)(nil),            // 19: tcoder.v1.GetJobResponse
+	(*ListJobsRequest)(nil),           // 20: tcoder.v1.ListJobsRequest
+	(*ListJobsResponse)(nil),          // 21: tcoder.v1.ListJobsResponse
+	(*WatchJobRequest)(nil),           // 22: tcoder.v1.WatchJobRequest
+	(*WatchJobResponse)(nil),          // 23: tcoder.v1.WatchJobResponse
+	(*CancelJobRequest)(nil),          // 24: tcoder.v1.CancelJobRequest
+	(*CancelJobResponse)(nil),         // 25: tcoder.v1.CancelJobResponse
+	(*RetryJobRequest)(nil),           // 26: tcoder.v1.RetryJobRequest
+	(*RetryJobResponse)(nil),          // 27: tcoder.v1.RetryJobResponse
+	(*DeleteJobRequest)(nil),          // 28: tcoder.v1.DeleteJobRequest
+	(*DeleteJobResponse)(nil),         // 29: tcoder.v1.DeleteJobResponse
+	(*ListOutputObjectsRequest)(nil),  // 30: tcoder.v1.ListOutputObjectsRequest
+	(*ReadableObject)(nil),            // 31: tcoder.v1.ReadableObject
+	(*ListOutputObjectsResponse)(nil), // 32: tcoder.v1.ListOutputObjectsResponse
+	(*ListPresetsRequest)(nil),        // 33: tcoder.v1.ListPresetsRequest
+	(*ListPresetsResponse)(nil),       // 34: tcoder.v1.ListPresetsResponse
+	nil,                               // 35: tcoder.v1.Job.LabelsEntry
+	nil,                               // 36: tcoder.v1.CreateJobRequest.LabelsEntry
+	(*timestamppb.Timestamp)(nil),     // 37: google.protobuf.Timestamp
+	(*Failure)(nil),                   // 38: tcoder.v1.Failure
+	(*durationpb.Duration)(nil),       // 39: google.protobuf.Duration
+	(*JobSpec)(nil),                   // 40: tcoder.v1.JobSpec
+	(*ProbeResult)(nil),               // 41: tcoder.v1.ProbeResult
+	(*Plan)(nil),                      // 42: tcoder.v1.Plan
+	(*Output)(nil),                    // 43: tcoder.v1.Output
+	(ErrorReason)(0),                  // 44: tcoder.v1.ErrorReason
+	(*JobEvent)(nil),                  // 45: tcoder.v1.JobEvent
+	(*OutputObject)(nil),              // 46: tcoder.v1.OutputObject
+	(*Preset)(nil),                    // 47: tcoder.v1.Preset
 }
 var file_tcoder_v1_job_proto_depIdxs = []int32{
-	33, // 0: tcoder.v1.Attempt.started_at:type_name -> google.protobuf.Timestamp
-	33, // 1: tcoder.v1.Attempt.ended_at:type_name -> google.protobuf.Timestamp
+	37, // 0: tcoder.v1.Attempt.started_at:type_name -> google.protobuf.Timestamp
+	37, // 1: tcoder.v1.Attempt.ended_at:type_name -> google.protobuf.Timestamp
 	3,  // 2: tcoder.v1.Attempt.outcome:type_name -> tcoder.v1.AttemptOutcome
-	34, // 3: tcoder.v1.Attempt.failure:type_name -> tcoder.v1.Failure
+	38, // 3: tcoder.v1.Attempt.failure:type_name -> tcoder.v1.Failure
 	1,  // 4: tcoder.v1.Task.kind:type_name -> tcoder.v1.TaskKind
 	2,  // 5: tcoder.v1.Task.state:type_name -> tcoder.v1.TaskState
-	5,  // 6: tcoder.v1.Task.attempts:type_name -> tcoder.v1.Attempt
-	33, // 7: tcoder.v1.Task.not_before:type_name -> google.protobuf.Timestamp
-	35, // 8: tcoder.v1.Progress.media_time:type_name -> google.protobuf.Duration
-	35, // 9: tcoder.v1.Progress.eta:type_name -> google.protobuf.Duration
-	33, // 10: tcoder.v1.JobTimes.created_at:type_name -> google.protobuf.Timestamp
-	33, // 11: tcoder.v1.JobTimes.queued_at:type_name -> google.protobuf.Timestamp
-	33, // 12: tcoder.v1.JobTimes.started_at:type_name -> google.protobuf.Timestamp
-	33, // 13: tcoder.v1.JobTimes.planned_at:type_name -> google.protobuf.Timestamp
-	33, // 14: tcoder.v1.JobTimes.playable_at:type_name -> google.protobuf.Timestamp
-	33, // 15: tcoder.v1.JobTimes.finished_at:type_name -> google.protobuf.Timestamp
-	4,  // 16: tcoder.v1.Waiting.reason:type_name -> tcoder.v1.WaitReason
-	0,  // 17: tcoder.v1.Job.state:type_name -> tcoder.v1.JobState
-	36, // 18: tcoder.v1.Job.spec:type_name -> tcoder.v1.JobSpec
-	8,  // 19: tcoder.v1.Job.source:type_name -> tcoder.v1.Source
-	31, // 20: tcoder.v1.Job.labels:type_name -> tcoder.v1.Job.LabelsEntry
-	9,  // 21: tcoder.v1.Job.times:type_name -> tcoder.v1.JobTimes
-	7,  // 22: tcoder.v1.Job.progress:type_name -> tcoder.v1.Progress
-	34, // 23: tcoder.v1.Job.failure:type_name -> tcoder.v1.Failure
-	37, // 24: tcoder.v1.Job.probe:type_name -> tcoder.v1.ProbeResult
-	38, // 25: tcoder.v1.Job.plan:type_name -> tcoder.v1.Plan
-	39, // 26: tcoder.v1.Job.outputs:type_name -> tcoder.v1.Output
-	6,  // 27: tcoder.v1.Job.tasks:type_name -> tcoder.v1.Task
-	10, // 28: tcoder.v1.Job.waiting:type_name -> tcoder.v1.Waiting
-	35, // 29: tcoder.v1.Job.time_to_playable:type_name -> google.protobuf.Duration
-	35, // 30: tcoder.v1.Job.time_to_complete:type_name -> google.protobuf.Duration
-	36, // 31: tcoder.v1.CreateJobRequest.spec:type_name -> tcoder.v1.JobSpec
-	32, // 32: tcoder.v1.CreateJobRequest.labels:type_name -> tcoder.v1.CreateJobRequest.LabelsEntry
-	11, // 33: tcoder.v1.CreateJobResponse.job:type_name -> tcoder.v1.Job
-	11, // 34: tcoder.v1.GetJobResponse.job:type_name -> tcoder.v1.Job
-	0,  // 35: tcoder.v1.ListJobsRequest.states:type_name -> tcoder.v1.JobState
-	40, // 36: tcoder.v1.ListJobsRequest.reasons:type_name -> tcoder.v1.ErrorReason
-	11, // 37: tcoder.v1.ListJobsResponse.jobs:type_name -> tcoder.v1.Job
-	11, // 38: tcoder.v1.WatchJobResponse.job:type_name -> tcoder.v1.Job
-	41, // 39: tcoder.v1.WatchJobResponse.event:type_name -> tcoder.v1.JobEvent
-	11, // 40: tcoder.v1.CancelJobResponse.job:type_name -> tcoder.v1.Job
-	11, // 41: tcoder.v1.RetryJobResponse.job:type_name -> tcoder.v1.Job
-	42, // 42: tcoder.v1.ReadableObject.object:type_name -> tcoder.v1.OutputObject
-	33, // 43: tcoder.v1.ReadableObject.expires_at:type_name -> google.protobuf.Timestamp
-	27, // 44: tcoder.v1.ListOutputObjectsResponse.objects:type_name -> tcoder.v1.ReadableObject
-	43, // 45: tcoder.v1.ListPresetsResponse.presets:type_name -> tcoder.v1.Preset
-	12, // 46: tcoder.v1.JobService.CreateJob:input_type -> tcoder.v1.CreateJobRequest
-	14, // 47: tcoder.v1.JobService.GetJob:input_type -> tcoder.v1.GetJobRequest
-	16, // 48: tcoder.v1.JobService.ListJobs:input_type -> tcoder.v1.ListJobsRequest
-	18, // 49: tcoder.v1.JobService.WatchJob:input_type -> tcoder.v1.WatchJobRequest
-	20, // 50: tcoder.v1.JobService.CancelJob:input_type -> tcoder.v1.CancelJobRequest
-	22, // 51: tcoder.v1.JobService.RetryJob:input_type -> tcoder.v1.RetryJobRequest
-	24, // 52: tcoder.v1.JobService.DeleteJob:input_type -> tcoder.v1.DeleteJobRequest
-	26, // 53: tcoder.v1.JobService.ListOutputObjects:input_type -> tcoder.v1.ListOutputObjectsRequest
-	29, // 54: tcoder.v1.JobService.ListPresets:input_type -> tcoder.v1.ListPresetsRequest
-	13, // 55: tcoder.v1.JobService.CreateJob:output_type -> tcoder.v1.CreateJobResponse
-	15, // 56: tcoder.v1.JobService.GetJob:output_type -> tcoder.v1.GetJobResponse
-	17, // 57: tcoder.v1.JobService.ListJobs:output_type -> tcoder.v1.ListJobsResponse
-	19, // 58: tcoder.v1.JobService.WatchJob:output_type -> tcoder.v1.WatchJobResponse
-	21, // 59: tcoder.v1.JobService.CancelJob:output_type -> tcoder.v1.CancelJobResponse
-	23, // 60: tcoder.v1.JobService.RetryJob:output_type -> tcoder.v1.RetryJobResponse
-	25, // 61: tcoder.v1.JobService.DeleteJob:output_type -> tcoder.v1.DeleteJobResponse
-	28, // 62: tcoder.v1.JobService.ListOutputObjects:output_type -> tcoder.v1.ListOutputObjectsResponse
-	30, // 63: tcoder.v1.JobService.ListPresets:output_type -> tcoder.v1.ListPresetsResponse
-	55, // [55:64] is the sub-list for method output_type
-	46, // [46:55] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	6,  // 6: tcoder.v1.Task.attempts:type_name -> tcoder.v1.Attempt
+	37, // 7: tcoder.v1.Task.not_before:type_name -> google.protobuf.Timestamp
+	4,  // 8: tcoder.v1.StageProgress.stage:type_name -> tcoder.v1.Stage
+	39, // 9: tcoder.v1.RenditionProgress.playable:type_name -> google.protobuf.Duration
+	39, // 10: tcoder.v1.Progress.media_time:type_name -> google.protobuf.Duration
+	39, // 11: tcoder.v1.Progress.eta:type_name -> google.protobuf.Duration
+	8,  // 12: tcoder.v1.Progress.stages:type_name -> tcoder.v1.StageProgress
+	9,  // 13: tcoder.v1.Progress.renditions:type_name -> tcoder.v1.RenditionProgress
+	37, // 14: tcoder.v1.JobTimes.created_at:type_name -> google.protobuf.Timestamp
+	37, // 15: tcoder.v1.JobTimes.queued_at:type_name -> google.protobuf.Timestamp
+	37, // 16: tcoder.v1.JobTimes.started_at:type_name -> google.protobuf.Timestamp
+	37, // 17: tcoder.v1.JobTimes.planned_at:type_name -> google.protobuf.Timestamp
+	37, // 18: tcoder.v1.JobTimes.playable_at:type_name -> google.protobuf.Timestamp
+	37, // 19: tcoder.v1.JobTimes.finished_at:type_name -> google.protobuf.Timestamp
+	5,  // 20: tcoder.v1.Waiting.reason:type_name -> tcoder.v1.WaitReason
+	0,  // 21: tcoder.v1.Job.state:type_name -> tcoder.v1.JobState
+	40, // 22: tcoder.v1.Job.spec:type_name -> tcoder.v1.JobSpec
+	12, // 23: tcoder.v1.Job.source:type_name -> tcoder.v1.Source
+	35, // 24: tcoder.v1.Job.labels:type_name -> tcoder.v1.Job.LabelsEntry
+	13, // 25: tcoder.v1.Job.times:type_name -> tcoder.v1.JobTimes
+	10, // 26: tcoder.v1.Job.progress:type_name -> tcoder.v1.Progress
+	38, // 27: tcoder.v1.Job.failure:type_name -> tcoder.v1.Failure
+	41, // 28: tcoder.v1.Job.probe:type_name -> tcoder.v1.ProbeResult
+	42, // 29: tcoder.v1.Job.plan:type_name -> tcoder.v1.Plan
+	43, // 30: tcoder.v1.Job.outputs:type_name -> tcoder.v1.Output
+	7,  // 31: tcoder.v1.Job.tasks:type_name -> tcoder.v1.Task
+	14, // 32: tcoder.v1.Job.waiting:type_name -> tcoder.v1.Waiting
+	39, // 33: tcoder.v1.Job.time_to_playable:type_name -> google.protobuf.Duration
+	39, // 34: tcoder.v1.Job.time_to_complete:type_name -> google.protobuf.Duration
+	11, // 35: tcoder.v1.Job.playable:type_name -> tcoder.v1.PlayableOutput
+	40, // 36: tcoder.v1.CreateJobRequest.spec:type_name -> tcoder.v1.JobSpec
+	36, // 37: tcoder.v1.CreateJobRequest.labels:type_name -> tcoder.v1.CreateJobRequest.LabelsEntry
+	15, // 38: tcoder.v1.CreateJobResponse.job:type_name -> tcoder.v1.Job
+	15, // 39: tcoder.v1.GetJobResponse.job:type_name -> tcoder.v1.Job
+	0,  // 40: tcoder.v1.ListJobsRequest.states:type_name -> tcoder.v1.JobState
+	44, // 41: tcoder.v1.ListJobsRequest.reasons:type_name -> tcoder.v1.ErrorReason
+	15, // 42: tcoder.v1.ListJobsResponse.jobs:type_name -> tcoder.v1.Job
+	15, // 43: tcoder.v1.WatchJobResponse.job:type_name -> tcoder.v1.Job
+	45, // 44: tcoder.v1.WatchJobResponse.event:type_name -> tcoder.v1.JobEvent
+	15, // 45: tcoder.v1.CancelJobResponse.job:type_name -> tcoder.v1.Job
+	15, // 46: tcoder.v1.RetryJobResponse.job:type_name -> tcoder.v1.Job
+	46, // 47: tcoder.v1.ReadableObject.object:type_name -> tcoder.v1.OutputObject
+	37, // 48: tcoder.v1.ReadableObject.expires_at:type_name -> google.protobuf.Timestamp
+	31, // 49: tcoder.v1.ListOutputObjectsResponse.objects:type_name -> tcoder.v1.ReadableObject
+	47, // 50: tcoder.v1.ListPresetsResponse.presets:type_name -> tcoder.v1.Preset
+	16, // 51: tcoder.v1.JobService.CreateJob:input_type -> tcoder.v1.CreateJobRequest
+	18, // 52: tcoder.v1.JobService.GetJob:input_type -> tcoder.v1.GetJobRequest
+	20, // 53: tcoder.v1.JobService.ListJobs:input_type -> tcoder.v1.ListJobsRequest
+	22, // 54: tcoder.v1.JobService.WatchJob:input_type -> tcoder.v1.WatchJobRequest
+	24, // 55: tcoder.v1.JobService.CancelJob:input_type -> tcoder.v1.CancelJobRequest
+	26, // 56: tcoder.v1.JobService.RetryJob:input_type -> tcoder.v1.RetryJobRequest
+	28, // 57: tcoder.v1.JobService.DeleteJob:input_type -> tcoder.v1.DeleteJobRequest
+	30, // 58: tcoder.v1.JobService.ListOutputObjects:input_type -> tcoder.v1.ListOutputObjectsRequest
+	33, // 59: tcoder.v1.JobService.ListPresets:input_type -> tcoder.v1.ListPresetsRequest
+	17, // 60: tcoder.v1.JobService.CreateJob:output_type -> tcoder.v1.CreateJobResponse
+	19, // 61: tcoder.v1.JobService.GetJob:output_type -> tcoder.v1.GetJobResponse
+	21, // 62: tcoder.v1.JobService.ListJobs:output_type -> tcoder.v1.ListJobsResponse
+	23, // 63: tcoder.v1.JobService.WatchJob:output_type -> tcoder.v1.WatchJobResponse
+	25, // 64: tcoder.v1.JobService.CancelJob:output_type -> tcoder.v1.CancelJobResponse
+	27, // 65: tcoder.v1.JobService.RetryJob:output_type -> tcoder.v1.RetryJobResponse
+	29, // 66: tcoder.v1.JobService.DeleteJob:output_type -> tcoder.v1.DeleteJobResponse
+	32, // 67: tcoder.v1.JobService.ListOutputObjects:output_type -> tcoder.v1.ListOutputObjectsResponse
+	34, // 68: tcoder.v1.JobService.ListPresets:output_type -> tcoder.v1.ListPresetsResponse
+	60, // [60:69] is the sub-list for method output_type
+	51, // [51:60] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_tcoder_v1_job_proto_init() }
@@ -2463,8 +2767,8 @@ func file_tcoder_v1_job_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcoder_v1_job_proto_rawDesc), len(file_tcoder_v1_job_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   28,
+			NumEnums:      6,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1544,7 +1544,9 @@ type Chunk struct {
 	// Its first frame, counted from 0 at the plan's `frame_rate`: the first of a segment.
 	FirstFrame uint64 `protobuf:"varint,1,opt,name=first_frame,json=firstFrame,proto3" json:"first_frame,omitempty"`
 	// The frame after its last.
-	EndFrame      uint64 `protobuf:"varint,2,opt,name=end_frame,json=endFrame,proto3" json:"end_frame,omitempty"`
+	EndFrame uint64 `protobuf:"varint,2,opt,name=end_frame,json=endFrame,proto3" json:"end_frame,omitempty"`
+	// The renditions that it makes. Empty: all of the plan.
+	Renditions    []string `protobuf:"bytes,3,rep,name=renditions,proto3" json:"renditions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1593,6 +1595,13 @@ func (x *Chunk) GetEndFrame() uint64 {
 	return 0
 }
 
+func (x *Chunk) GetRenditions() []string {
+	if x != nil {
+		return x.Renditions
+	}
+	return nil
+}
+
 // One output as planned.
 type OutputPlan struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1607,7 +1616,8 @@ type OutputPlan struct {
 	// Seconds of a segment, for HLS. A multiple of the keyframe distance.
 	SegmentSeconds float64 `protobuf:"fixed64,5,opt,name=segment_seconds,json=segmentSeconds,proto3" json:"segment_seconds,omitempty"`
 	// The chunks of its picture in playback order, each a task; the sound is one
-	// task more. Empty: one task makes all of it.
+	// task more. The first segment may be two: its smallest rendition, so that a
+	// player can start soon, and the others. Empty: one task makes all of it.
 	Chunks        []*Chunk `protobuf:"bytes,6,rep,name=chunks,proto3" json:"chunks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2191,11 +2201,14 @@ const file_tcoder_v1_media_proto_rawDesc = "" +
 	"\x0esample_rate_hz\x18\x05 \x01(\rR\fsampleRateHz\x12\x12\n" +
 	"\x04copy\x18\x06 \x01(\bR\x04copy\x12\x12\n" +
 	"\x04name\x18\a \x01(\tR\x04name\x12\x1a\n" +
-	"\blanguage\x18\b \x01(\tR\blanguage\"E\n" +
+	"\blanguage\x18\b \x01(\tR\blanguage\"e\n" +
 	"\x05Chunk\x12\x1f\n" +
 	"\vfirst_frame\x18\x01 \x01(\x04R\n" +
 	"firstFrame\x12\x1b\n" +
-	"\tend_frame\x18\x02 \x01(\x04R\bendFrame\"\xf6\x01\n" +
+	"\tend_frame\x18\x02 \x01(\x04R\bendFrame\x12\x1e\n" +
+	"\n" +
+	"renditions\x18\x03 \x03(\tR\n" +
+	"renditions\"\xf6\x01\n" +
 	"\n" +
 	"OutputPlan\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +

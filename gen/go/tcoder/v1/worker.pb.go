@@ -90,7 +90,7 @@ const (
 	ReportVerdict_REPORT_VERDICT_ACCEPTED ReportVerdict = 1
 	// The lease was no longer the worker's; the report changed nothing.
 	ReportVerdict_REPORT_VERDICT_STALE ReportVerdict = 2
-	// The result doesn't match the plan; the attempt failed with OUTPUT_INVALID.
+	// It doesn't match the plan; an attempt whose result doesn't failed with OUTPUT_INVALID.
 	ReportVerdict_REPORT_VERDICT_REJECTED ReportVerdict = 3
 )
 
@@ -205,6 +205,7 @@ type AttachRequest struct {
 	//	*AttachRequest_Sign
 	//	*AttachRequest_Draining
 	//	*AttachRequest_Leave
+	//	*AttachRequest_Segments
 	Message       isAttachRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -301,6 +302,15 @@ func (x *AttachRequest) GetLeave() *LeaveRequest {
 	return nil
 }
 
+func (x *AttachRequest) GetSegments() *SegmentReport {
+	if x != nil {
+		if x, ok := x.Message.(*AttachRequest_Segments); ok {
+			return x.Segments
+		}
+	}
+	return nil
+}
+
 type isAttachRequest_Message interface {
 	isAttachRequest_Message()
 }
@@ -335,6 +345,11 @@ type AttachRequest_Leave struct {
 	Leave *LeaveRequest `protobuf:"bytes,6,opt,name=leave,proto3,oneof"`
 }
 
+type AttachRequest_Segments struct {
+	// Tells of segments that are uploaded; sent again until it is acknowledged.
+	Segments *SegmentReport `protobuf:"bytes,7,opt,name=segments,proto3,oneof"`
+}
+
 func (*AttachRequest_Hello) isAttachRequest_Message() {}
 
 func (*AttachRequest_Heartbeat) isAttachRequest_Message() {}
@@ -346,6 +361,8 @@ func (*AttachRequest_Sign) isAttachRequest_Message() {}
 func (*AttachRequest_Draining) isAttachRequest_Message() {}
 
 func (*AttachRequest_Leave) isAttachRequest_Message() {}
+
+func (*AttachRequest_Segments) isAttachRequest_Message() {}
 
 // Who a worker is and what it holds.
 type Hello struct {
@@ -999,6 +1016,147 @@ func (*Released) Descriptor() ([]byte, []int) {
 	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{10}
 }
 
+// Segments of one rendition that an attempt has uploaded.
+type UploadedSegments struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is: name, codecs, and of a picture its size and cadence. The rest
+	// is for the task's result.
+	Rendition *RenditionResult `protobuf:"bytes,1,opt,name=rendition,proto3" json:"rendition,omitempty"`
+	// Its init segment.
+	InitSegment *EncodedObject `protobuf:"bytes,2,opt,name=init_segment,json=initSegment,proto3" json:"init_segment,omitempty"`
+	// Position of the first of `segments` among those that the task makes of
+	// the rendition, from 0.
+	First uint32 `protobuf:"varint,3,opt,name=first,proto3" json:"first,omitempty"`
+	// The segments, in order.
+	Segments      []*EncodedObject `protobuf:"bytes,4,rep,name=segments,proto3" json:"segments,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadedSegments) Reset() {
+	*x = UploadedSegments{}
+	mi := &file_tcoder_v1_worker_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadedSegments) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadedSegments) ProtoMessage() {}
+
+func (x *UploadedSegments) ProtoReflect() protoreflect.Message {
+	mi := &file_tcoder_v1_worker_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadedSegments.ProtoReflect.Descriptor instead.
+func (*UploadedSegments) Descriptor() ([]byte, []int) {
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *UploadedSegments) GetRendition() *RenditionResult {
+	if x != nil {
+		return x.Rendition
+	}
+	return nil
+}
+
+func (x *UploadedSegments) GetInitSegment() *EncodedObject {
+	if x != nil {
+		return x.InitSegment
+	}
+	return nil
+}
+
+func (x *UploadedSegments) GetFirst() uint32 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *UploadedSegments) GetSegments() []*EncodedObject {
+	if x != nil {
+		return x.Segments
+	}
+	return nil
+}
+
+// Tells of HLS segments that are uploaded, so that they can be played before
+// their task ends. A worker has one report of an attempt under way at a time,
+// and its result names all segments again.
+type SegmentReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The attempt.
+	Lease *LeaseRef `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	// Number of the report within the attempt, from 1.
+	Sequence uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// The renditions that have grown.
+	Renditions    []*UploadedSegments `protobuf:"bytes,3,rep,name=renditions,proto3" json:"renditions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SegmentReport) Reset() {
+	*x = SegmentReport{}
+	mi := &file_tcoder_v1_worker_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SegmentReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SegmentReport) ProtoMessage() {}
+
+func (x *SegmentReport) ProtoReflect() protoreflect.Message {
+	mi := &file_tcoder_v1_worker_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SegmentReport.ProtoReflect.Descriptor instead.
+func (*SegmentReport) Descriptor() ([]byte, []int) {
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SegmentReport) GetLease() *LeaseRef {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *SegmentReport) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *SegmentReport) GetRenditions() []*UploadedSegments {
+	if x != nil {
+		return x.Renditions
+	}
+	return nil
+}
+
 // Asks for presigned PUTs below the attempt's folder.
 type SignRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1014,7 +1172,7 @@ type SignRequest struct {
 
 func (x *SignRequest) Reset() {
 	*x = SignRequest{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[11]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +1184,7 @@ func (x *SignRequest) String() string {
 func (*SignRequest) ProtoMessage() {}
 
 func (x *SignRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[11]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +1197,7 @@ func (x *SignRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignRequest.ProtoReflect.Descriptor instead.
 func (*SignRequest) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{11}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SignRequest) GetRequestId() uint64 {
@@ -1072,7 +1230,7 @@ type Draining struct {
 
 func (x *Draining) Reset() {
 	*x = Draining{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[12]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1084,7 +1242,7 @@ func (x *Draining) String() string {
 func (*Draining) ProtoMessage() {}
 
 func (x *Draining) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[12]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1097,7 +1255,7 @@ func (x *Draining) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Draining.ProtoReflect.Descriptor instead.
 func (*Draining) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{12}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{14}
 }
 
 // The worker has been idle for the pool's threshold.
@@ -1109,7 +1267,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[13]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1121,7 +1279,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[13]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1134,7 +1292,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{13}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{15}
 }
 
 // One message of the control plane.
@@ -1152,6 +1310,7 @@ type AttachResponse struct {
 	//	*AttachResponse_Stop
 	//	*AttachResponse_Drain
 	//	*AttachResponse_LeaveGranted
+	//	*AttachResponse_Segments
 	Message       isAttachResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1159,7 +1318,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[14]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1171,7 +1330,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[14]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1184,7 +1343,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{14}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AttachResponse) GetMessage() isAttachResponse_Message {
@@ -1266,6 +1425,15 @@ func (x *AttachResponse) GetLeaveGranted() *LeaveGranted {
 	return nil
 }
 
+func (x *AttachResponse) GetSegments() *SegmentAck {
+	if x != nil {
+		if x, ok := x.Message.(*AttachResponse_Segments); ok {
+			return x.Segments
+		}
+	}
+	return nil
+}
+
 type isAttachResponse_Message interface {
 	isAttachResponse_Message()
 }
@@ -1310,6 +1478,11 @@ type AttachResponse_LeaveGranted struct {
 	LeaveGranted *LeaveGranted `protobuf:"bytes,8,opt,name=leave_granted,json=leaveGranted,proto3,oneof"`
 }
 
+type AttachResponse_Segments struct {
+	// Answer to SegmentReport.
+	Segments *SegmentAck `protobuf:"bytes,9,opt,name=segments,proto3,oneof"`
+}
+
 func (*AttachResponse_Welcome) isAttachResponse_Message() {}
 
 func (*AttachResponse_Assignment) isAttachResponse_Message() {}
@@ -1325,6 +1498,8 @@ func (*AttachResponse_Stop) isAttachResponse_Message() {}
 func (*AttachResponse_Drain) isAttachResponse_Message() {}
 
 func (*AttachResponse_LeaveGranted) isAttachResponse_Message() {}
+
+func (*AttachResponse_Segments) isAttachResponse_Message() {}
 
 // Answer to Hello: what the worker should be doing.
 type Welcome struct {
@@ -1345,7 +1520,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[15]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1357,7 +1532,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[15]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1370,7 +1545,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{15}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Welcome) GetHeartbeatInterval() *durationpb.Duration {
@@ -1421,7 +1596,7 @@ type LeaseRenewal struct {
 
 func (x *LeaseRenewal) Reset() {
 	*x = LeaseRenewal{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[16]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1433,7 +1608,7 @@ func (x *LeaseRenewal) String() string {
 func (*LeaseRenewal) ProtoMessage() {}
 
 func (x *LeaseRenewal) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[16]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1446,7 +1621,7 @@ func (x *LeaseRenewal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRenewal.ProtoReflect.Descriptor instead.
 func (*LeaseRenewal) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{16}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LeaseRenewal) GetLease() *LeaseRef {
@@ -1480,7 +1655,7 @@ type InputLimits struct {
 
 func (x *InputLimits) Reset() {
 	*x = InputLimits{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[17]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1492,7 +1667,7 @@ func (x *InputLimits) String() string {
 func (*InputLimits) ProtoMessage() {}
 
 func (x *InputLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[17]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1505,7 +1680,7 @@ func (x *InputLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InputLimits.ProtoReflect.Descriptor instead.
 func (*InputLimits) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{17}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *InputLimits) GetMaxPixels() uint64 {
@@ -1547,7 +1722,7 @@ type ProbeWork struct {
 
 func (x *ProbeWork) Reset() {
 	*x = ProbeWork{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[18]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1559,7 +1734,7 @@ func (x *ProbeWork) String() string {
 func (*ProbeWork) ProtoMessage() {}
 
 func (x *ProbeWork) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[18]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1572,7 +1747,7 @@ func (x *ProbeWork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeWork.ProtoReflect.Descriptor instead.
 func (*ProbeWork) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{18}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ProbeWork) GetLimits() *InputLimits {
@@ -1599,7 +1774,7 @@ type EncodeWork struct {
 
 func (x *EncodeWork) Reset() {
 	*x = EncodeWork{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[19]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1611,7 +1786,7 @@ func (x *EncodeWork) String() string {
 func (*EncodeWork) ProtoMessage() {}
 
 func (x *EncodeWork) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[19]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1624,7 +1799,7 @@ func (x *EncodeWork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EncodeWork.ProtoReflect.Descriptor instead.
 func (*EncodeWork) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{19}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *EncodeWork) GetOutput() *OutputPlan {
@@ -1685,7 +1860,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[20]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1697,7 +1872,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[20]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1710,7 +1885,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{20}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Assignment) GetLease() *LeaseRef {
@@ -1818,7 +1993,7 @@ type HeartbeatAck struct {
 
 func (x *HeartbeatAck) Reset() {
 	*x = HeartbeatAck{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[21]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1830,7 +2005,7 @@ func (x *HeartbeatAck) String() string {
 func (*HeartbeatAck) ProtoMessage() {}
 
 func (x *HeartbeatAck) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[21]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1843,7 +2018,7 @@ func (x *HeartbeatAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAck.ProtoReflect.Descriptor instead.
 func (*HeartbeatAck) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{21}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *HeartbeatAck) GetRenewed() []*LeaseRenewal {
@@ -1873,7 +2048,7 @@ type ReportAck struct {
 
 func (x *ReportAck) Reset() {
 	*x = ReportAck{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[22]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1885,7 +2060,7 @@ func (x *ReportAck) String() string {
 func (*ReportAck) ProtoMessage() {}
 
 func (x *ReportAck) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[22]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1898,7 +2073,7 @@ func (x *ReportAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportAck.ProtoReflect.Descriptor instead.
 func (*ReportAck) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{22}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReportAck) GetLease() *LeaseRef {
@@ -1909,6 +2084,71 @@ func (x *ReportAck) GetLease() *LeaseRef {
 }
 
 func (x *ReportAck) GetVerdict() ReportVerdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return ReportVerdict_REPORT_VERDICT_UNSPECIFIED
+}
+
+// Answer to SegmentReport.
+type SegmentAck struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The attempt.
+	Lease *LeaseRef `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	// That of the report.
+	Sequence uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// What became of it. One that was rejected will be again, and the attempt's
+	// result with it.
+	Verdict       ReportVerdict `protobuf:"varint,3,opt,name=verdict,proto3,enum=tcoder.v1.ReportVerdict" json:"verdict,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SegmentAck) Reset() {
+	*x = SegmentAck{}
+	mi := &file_tcoder_v1_worker_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SegmentAck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SegmentAck) ProtoMessage() {}
+
+func (x *SegmentAck) ProtoReflect() protoreflect.Message {
+	mi := &file_tcoder_v1_worker_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SegmentAck.ProtoReflect.Descriptor instead.
+func (*SegmentAck) Descriptor() ([]byte, []int) {
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *SegmentAck) GetLease() *LeaseRef {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *SegmentAck) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *SegmentAck) GetVerdict() ReportVerdict {
 	if x != nil {
 		return x.Verdict
 	}
@@ -1930,7 +2170,7 @@ type SignResponse struct {
 
 func (x *SignResponse) Reset() {
 	*x = SignResponse{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[23]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1942,7 +2182,7 @@ func (x *SignResponse) String() string {
 func (*SignResponse) ProtoMessage() {}
 
 func (x *SignResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[23]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1955,7 +2195,7 @@ func (x *SignResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignResponse.ProtoReflect.Descriptor instead.
 func (*SignResponse) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{23}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SignResponse) GetRequestId() uint64 {
@@ -1992,7 +2232,7 @@ type StopTask struct {
 
 func (x *StopTask) Reset() {
 	*x = StopTask{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[24]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2004,7 +2244,7 @@ func (x *StopTask) String() string {
 func (*StopTask) ProtoMessage() {}
 
 func (x *StopTask) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[24]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2017,7 +2257,7 @@ func (x *StopTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopTask.ProtoReflect.Descriptor instead.
 func (*StopTask) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{24}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *StopTask) GetLease() *LeaseRef {
@@ -2045,7 +2285,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[25]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2057,7 +2297,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[25]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2070,7 +2310,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{25}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Drain) GetReason() string {
@@ -2089,7 +2329,7 @@ type LeaveGranted struct {
 
 func (x *LeaveGranted) Reset() {
 	*x = LeaveGranted{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[26]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2101,7 +2341,7 @@ func (x *LeaveGranted) String() string {
 func (*LeaveGranted) ProtoMessage() {}
 
 func (x *LeaveGranted) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[26]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2114,7 +2354,7 @@ func (x *LeaveGranted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveGranted.ProtoReflect.Descriptor instead.
 func (*LeaveGranted) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{26}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{29}
 }
 
 // What a worker says in one call of PoolService.Sync.
@@ -2137,7 +2377,7 @@ type SyncRequest struct {
 
 func (x *SyncRequest) Reset() {
 	*x = SyncRequest{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[27]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2149,7 +2389,7 @@ func (x *SyncRequest) String() string {
 func (*SyncRequest) ProtoMessage() {}
 
 func (x *SyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[27]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2162,7 +2402,7 @@ func (x *SyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncRequest.ProtoReflect.Descriptor instead.
 func (*SyncRequest) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{27}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SyncRequest) GetHello() *Hello {
@@ -2216,7 +2456,7 @@ type SyncResponse struct {
 
 func (x *SyncResponse) Reset() {
 	*x = SyncResponse{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[28]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2228,7 +2468,7 @@ func (x *SyncResponse) String() string {
 func (*SyncResponse) ProtoMessage() {}
 
 func (x *SyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[28]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2241,7 +2481,7 @@ func (x *SyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncResponse.ProtoReflect.Descriptor instead.
 func (*SyncResponse) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{28}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SyncResponse) GetSession() int64 {
@@ -2272,14 +2512,15 @@ const file_tcoder_v1_worker_proto_rawDesc = "" +
 	"\x16tcoder/v1/worker.proto\x12\ttcoder.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x15tcoder/v1/error.proto\x1a\x13tcoder/v1/job.proto\x1a\x15tcoder/v1/media.proto\x1a\x16tcoder/v1/upload.proto\"Q\n" +
 	"\bLeaseRef\x12\"\n" +
 	"\atask_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18`R\x06taskId\x12!\n" +
-	"\aattempt\x18\x02 \x01(\rB\a\xbaH\x04*\x02(\x01R\aattempt\"\xc4\x02\n" +
+	"\aattempt\x18\x02 \x01(\rB\a\xbaH\x04*\x02(\x01R\aattempt\"\xfc\x02\n" +
 	"\rAttachRequest\x12(\n" +
 	"\x05hello\x18\x01 \x01(\v2\x10.tcoder.v1.HelloH\x00R\x05hello\x124\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x14.tcoder.v1.HeartbeatH\x00R\theartbeat\x12/\n" +
 	"\x06report\x18\x03 \x01(\v2\x15.tcoder.v1.TaskReportH\x00R\x06report\x12,\n" +
 	"\x04sign\x18\x04 \x01(\v2\x16.tcoder.v1.SignRequestH\x00R\x04sign\x121\n" +
 	"\bdraining\x18\x05 \x01(\v2\x13.tcoder.v1.DrainingH\x00R\bdraining\x12/\n" +
-	"\x05leave\x18\x06 \x01(\v2\x17.tcoder.v1.LeaveRequestH\x00R\x05leaveB\x10\n" +
+	"\x05leave\x18\x06 \x01(\v2\x17.tcoder.v1.LeaveRequestH\x00R\x05leave\x126\n" +
+	"\bsegments\x18\a \x01(\v2\x18.tcoder.v1.SegmentReportH\x00R\bsegmentsB\x10\n" +
 	"\amessage\x12\x05\xbaH\x02\b\x01\"\xe5\x02\n" +
 	"\x05Hello\x129\n" +
 	"\tworker_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x172\x15^[A-Za-z0-9_-]{1,64}$R\bworkerId\x12;\n" +
@@ -2328,7 +2569,19 @@ const file_tcoder_v1_worker_proto_rawDesc = "" +
 	"\breleased\x18\x05 \x01(\v2\x13.tcoder.v1.ReleasedH\x00R\breleasedB\f\n" +
 	"\x03end\x12\x05\xbaH\x02\b\x01\"\n" +
 	"\n" +
-	"\bReleased\"\x9f\x01\n" +
+	"\bReleased\"\xfd\x01\n" +
+	"\x10UploadedSegments\x12@\n" +
+	"\trendition\x18\x01 \x01(\v2\x1a.tcoder.v1.RenditionResultB\x06\xbaH\x03\xc8\x01\x01R\trendition\x12C\n" +
+	"\finit_segment\x18\x02 \x01(\v2\x18.tcoder.v1.EncodedObjectB\x06\xbaH\x03\xc8\x01\x01R\vinitSegment\x12\x1f\n" +
+	"\x05first\x18\x03 \x01(\rB\t\xbaH\x06*\x04\x18\xc0\x84=R\x05first\x12A\n" +
+	"\bsegments\x18\x04 \x03(\v2\x18.tcoder.v1.EncodedObjectB\v\xbaH\b\x92\x01\x05\b\x01\x10\x80\x02R\bsegments\"\xb0\x01\n" +
+	"\rSegmentReport\x121\n" +
+	"\x05lease\x18\x01 \x01(\v2\x13.tcoder.v1.LeaseRefB\x06\xbaH\x03\xc8\x01\x01R\x05lease\x12#\n" +
+	"\bsequence\x18\x02 \x01(\x04B\a\xbaH\x042\x02(\x01R\bsequence\x12G\n" +
+	"\n" +
+	"renditions\x18\x03 \x03(\v2\x1b.tcoder.v1.UploadedSegmentsB\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10 R\n" +
+	"renditions\"\x9f\x01\n" +
 	"\vSignRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\x04R\trequestId\x121\n" +
@@ -2337,7 +2590,7 @@ const file_tcoder_v1_worker_proto_rawDesc = "" +
 	"\xbaH\a\x92\x01\x04\b\x01\x10dR\aobjects\"\n" +
 	"\n" +
 	"\bDraining\"\x0e\n" +
-	"\fLeaveRequest\"\xb1\x03\n" +
+	"\fLeaveRequest\"\xe6\x03\n" +
 	"\x0eAttachResponse\x12.\n" +
 	"\awelcome\x18\x01 \x01(\v2\x12.tcoder.v1.WelcomeH\x00R\awelcome\x127\n" +
 	"\n" +
@@ -2348,7 +2601,8 @@ const file_tcoder_v1_worker_proto_rawDesc = "" +
 	"\x04sign\x18\x05 \x01(\v2\x17.tcoder.v1.SignResponseH\x00R\x04sign\x12)\n" +
 	"\x04stop\x18\x06 \x01(\v2\x13.tcoder.v1.StopTaskH\x00R\x04stop\x12(\n" +
 	"\x05drain\x18\a \x01(\v2\x10.tcoder.v1.DrainH\x00R\x05drain\x12>\n" +
-	"\rleave_granted\x18\b \x01(\v2\x17.tcoder.v1.LeaveGrantedH\x00R\fleaveGrantedB\t\n" +
+	"\rleave_granted\x18\b \x01(\v2\x17.tcoder.v1.LeaveGrantedH\x00R\fleaveGranted\x123\n" +
+	"\bsegments\x18\t \x01(\v2\x15.tcoder.v1.SegmentAckH\x00R\bsegmentsB\t\n" +
 	"\amessage\"\x9c\x02\n" +
 	"\aWelcome\x12H\n" +
 	"\x12heartbeat_interval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x11heartbeatInterval\x12/\n" +
@@ -2393,7 +2647,12 @@ const file_tcoder_v1_worker_proto_rawDesc = "" +
 	"\x04lost\x18\x02 \x03(\v2\x13.tcoder.v1.LeaseRefR\x04lost\"j\n" +
 	"\tReportAck\x12)\n" +
 	"\x05lease\x18\x01 \x01(\v2\x13.tcoder.v1.LeaseRefR\x05lease\x122\n" +
-	"\averdict\x18\x02 \x01(\x0e2\x18.tcoder.v1.ReportVerdictR\averdict\"\x91\x01\n" +
+	"\averdict\x18\x02 \x01(\x0e2\x18.tcoder.v1.ReportVerdictR\averdict\"\x87\x01\n" +
+	"\n" +
+	"SegmentAck\x12)\n" +
+	"\x05lease\x18\x01 \x01(\v2\x13.tcoder.v1.LeaseRefR\x05lease\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\x122\n" +
+	"\averdict\x18\x03 \x01(\x0e2\x18.tcoder.v1.ReportVerdictR\averdict\"\x91\x01\n" +
 	"\fSignResponse\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\x04R\trequestId\x124\n" +
@@ -2440,7 +2699,7 @@ func file_tcoder_v1_worker_proto_rawDescGZIP() []byte {
 }
 
 var file_tcoder_v1_worker_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_tcoder_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_tcoder_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_tcoder_v1_worker_proto_goTypes = []any{
 	(FaultClass)(0),             // 0: tcoder.v1.FaultClass
 	(ReportVerdict)(0),          // 1: tcoder.v1.ReportVerdict
@@ -2455,104 +2714,116 @@ var file_tcoder_v1_worker_proto_goTypes = []any{
 	(*EncodeResult)(nil),        // 10: tcoder.v1.EncodeResult
 	(*TaskReport)(nil),          // 11: tcoder.v1.TaskReport
 	(*Released)(nil),            // 12: tcoder.v1.Released
-	(*SignRequest)(nil),         // 13: tcoder.v1.SignRequest
-	(*Draining)(nil),            // 14: tcoder.v1.Draining
-	(*LeaveRequest)(nil),        // 15: tcoder.v1.LeaveRequest
-	(*AttachResponse)(nil),      // 16: tcoder.v1.AttachResponse
-	(*Welcome)(nil),             // 17: tcoder.v1.Welcome
-	(*LeaseRenewal)(nil),        // 18: tcoder.v1.LeaseRenewal
-	(*InputLimits)(nil),         // 19: tcoder.v1.InputLimits
-	(*ProbeWork)(nil),           // 20: tcoder.v1.ProbeWork
-	(*EncodeWork)(nil),          // 21: tcoder.v1.EncodeWork
-	(*Assignment)(nil),          // 22: tcoder.v1.Assignment
-	(*HeartbeatAck)(nil),        // 23: tcoder.v1.HeartbeatAck
-	(*ReportAck)(nil),           // 24: tcoder.v1.ReportAck
-	(*SignResponse)(nil),        // 25: tcoder.v1.SignResponse
-	(*StopTask)(nil),            // 26: tcoder.v1.StopTask
-	(*Drain)(nil),               // 27: tcoder.v1.Drain
-	(*LeaveGranted)(nil),        // 28: tcoder.v1.LeaveGranted
-	(*SyncRequest)(nil),         // 29: tcoder.v1.SyncRequest
-	(*SyncResponse)(nil),        // 30: tcoder.v1.SyncResponse
-	(VideoCodec)(0),             // 31: tcoder.v1.VideoCodec
-	(*durationpb.Duration)(nil), // 32: google.protobuf.Duration
-	(*Failure)(nil),             // 33: tcoder.v1.Failure
-	(*RenditionResult)(nil),     // 34: tcoder.v1.RenditionResult
-	(*ProbeResult)(nil),         // 35: tcoder.v1.ProbeResult
-	(*SignedRequest)(nil),       // 36: tcoder.v1.SignedRequest
-	(*OutputPlan)(nil),          // 37: tcoder.v1.OutputPlan
-	(TaskKind)(0),               // 38: tcoder.v1.TaskKind
+	(*UploadedSegments)(nil),    // 13: tcoder.v1.UploadedSegments
+	(*SegmentReport)(nil),       // 14: tcoder.v1.SegmentReport
+	(*SignRequest)(nil),         // 15: tcoder.v1.SignRequest
+	(*Draining)(nil),            // 16: tcoder.v1.Draining
+	(*LeaveRequest)(nil),        // 17: tcoder.v1.LeaveRequest
+	(*AttachResponse)(nil),      // 18: tcoder.v1.AttachResponse
+	(*Welcome)(nil),             // 19: tcoder.v1.Welcome
+	(*LeaseRenewal)(nil),        // 20: tcoder.v1.LeaseRenewal
+	(*InputLimits)(nil),         // 21: tcoder.v1.InputLimits
+	(*ProbeWork)(nil),           // 22: tcoder.v1.ProbeWork
+	(*EncodeWork)(nil),          // 23: tcoder.v1.EncodeWork
+	(*Assignment)(nil),          // 24: tcoder.v1.Assignment
+	(*HeartbeatAck)(nil),        // 25: tcoder.v1.HeartbeatAck
+	(*ReportAck)(nil),           // 26: tcoder.v1.ReportAck
+	(*SegmentAck)(nil),          // 27: tcoder.v1.SegmentAck
+	(*SignResponse)(nil),        // 28: tcoder.v1.SignResponse
+	(*StopTask)(nil),            // 29: tcoder.v1.StopTask
+	(*Drain)(nil),               // 30: tcoder.v1.Drain
+	(*LeaveGranted)(nil),        // 31: tcoder.v1.LeaveGranted
+	(*SyncRequest)(nil),         // 32: tcoder.v1.SyncRequest
+	(*SyncResponse)(nil),        // 33: tcoder.v1.SyncResponse
+	(VideoCodec)(0),             // 34: tcoder.v1.VideoCodec
+	(*durationpb.Duration)(nil), // 35: google.protobuf.Duration
+	(*Failure)(nil),             // 36: tcoder.v1.Failure
+	(*RenditionResult)(nil),     // 37: tcoder.v1.RenditionResult
+	(*ProbeResult)(nil),         // 38: tcoder.v1.ProbeResult
+	(*SignedRequest)(nil),       // 39: tcoder.v1.SignedRequest
+	(*OutputPlan)(nil),          // 40: tcoder.v1.OutputPlan
+	(TaskKind)(0),               // 41: tcoder.v1.TaskKind
 }
 var file_tcoder_v1_worker_proto_depIdxs = []int32{
 	4,  // 0: tcoder.v1.AttachRequest.hello:type_name -> tcoder.v1.Hello
 	6,  // 1: tcoder.v1.AttachRequest.heartbeat:type_name -> tcoder.v1.Heartbeat
 	11, // 2: tcoder.v1.AttachRequest.report:type_name -> tcoder.v1.TaskReport
-	13, // 3: tcoder.v1.AttachRequest.sign:type_name -> tcoder.v1.SignRequest
-	14, // 4: tcoder.v1.AttachRequest.draining:type_name -> tcoder.v1.Draining
-	15, // 5: tcoder.v1.AttachRequest.leave:type_name -> tcoder.v1.LeaveRequest
-	31, // 6: tcoder.v1.Hello.encoders:type_name -> tcoder.v1.VideoCodec
-	2,  // 7: tcoder.v1.Hello.held:type_name -> tcoder.v1.LeaseRef
-	2,  // 8: tcoder.v1.TaskProgress.lease:type_name -> tcoder.v1.LeaseRef
-	32, // 9: tcoder.v1.TaskProgress.media_time:type_name -> google.protobuf.Duration
-	5,  // 10: tcoder.v1.Heartbeat.running:type_name -> tcoder.v1.TaskProgress
-	0,  // 11: tcoder.v1.Fault.class:type_name -> tcoder.v1.FaultClass
-	33, // 12: tcoder.v1.Fault.failure:type_name -> tcoder.v1.Failure
-	32, // 13: tcoder.v1.EncodedObject.duration:type_name -> google.protobuf.Duration
-	34, // 14: tcoder.v1.EncodedRendition.result:type_name -> tcoder.v1.RenditionResult
-	8,  // 15: tcoder.v1.EncodedRendition.init_segment:type_name -> tcoder.v1.EncodedObject
-	8,  // 16: tcoder.v1.EncodedRendition.segments:type_name -> tcoder.v1.EncodedObject
-	8,  // 17: tcoder.v1.EncodedRendition.file:type_name -> tcoder.v1.EncodedObject
-	9,  // 18: tcoder.v1.EncodeResult.renditions:type_name -> tcoder.v1.EncodedRendition
-	2,  // 19: tcoder.v1.TaskReport.lease:type_name -> tcoder.v1.LeaseRef
-	35, // 20: tcoder.v1.TaskReport.probe:type_name -> tcoder.v1.ProbeResult
-	10, // 21: tcoder.v1.TaskReport.encode:type_name -> tcoder.v1.EncodeResult
-	7,  // 22: tcoder.v1.TaskReport.fault:type_name -> tcoder.v1.Fault
-	12, // 23: tcoder.v1.TaskReport.released:type_name -> tcoder.v1.Released
-	2,  // 24: tcoder.v1.SignRequest.lease:type_name -> tcoder.v1.LeaseRef
-	8,  // 25: tcoder.v1.SignRequest.objects:type_name -> tcoder.v1.EncodedObject
-	17, // 26: tcoder.v1.AttachResponse.welcome:type_name -> tcoder.v1.Welcome
-	22, // 27: tcoder.v1.AttachResponse.assignment:type_name -> tcoder.v1.Assignment
-	23, // 28: tcoder.v1.AttachResponse.heartbeat:type_name -> tcoder.v1.HeartbeatAck
-	24, // 29: tcoder.v1.AttachResponse.report:type_name -> tcoder.v1.ReportAck
-	25, // 30: tcoder.v1.AttachResponse.sign:type_name -> tcoder.v1.SignResponse
-	26, // 31: tcoder.v1.AttachResponse.stop:type_name -> tcoder.v1.StopTask
-	27, // 32: tcoder.v1.AttachResponse.drain:type_name -> tcoder.v1.Drain
-	28, // 33: tcoder.v1.AttachResponse.leave_granted:type_name -> tcoder.v1.LeaveGranted
-	32, // 34: tcoder.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	32, // 35: tcoder.v1.Welcome.lease:type_name -> google.protobuf.Duration
-	32, // 36: tcoder.v1.Welcome.idle_threshold:type_name -> google.protobuf.Duration
-	18, // 37: tcoder.v1.Welcome.kept:type_name -> tcoder.v1.LeaseRenewal
-	2,  // 38: tcoder.v1.Welcome.lost:type_name -> tcoder.v1.LeaseRef
-	2,  // 39: tcoder.v1.LeaseRenewal.lease:type_name -> tcoder.v1.LeaseRef
-	36, // 40: tcoder.v1.LeaseRenewal.source:type_name -> tcoder.v1.SignedRequest
-	32, // 41: tcoder.v1.InputLimits.max_duration:type_name -> google.protobuf.Duration
-	19, // 42: tcoder.v1.ProbeWork.limits:type_name -> tcoder.v1.InputLimits
-	37, // 43: tcoder.v1.EncodeWork.output:type_name -> tcoder.v1.OutputPlan
-	35, // 44: tcoder.v1.EncodeWork.source:type_name -> tcoder.v1.ProbeResult
-	32, // 45: tcoder.v1.EncodeWork.duration:type_name -> google.protobuf.Duration
-	19, // 46: tcoder.v1.EncodeWork.limits:type_name -> tcoder.v1.InputLimits
-	2,  // 47: tcoder.v1.Assignment.lease:type_name -> tcoder.v1.LeaseRef
-	38, // 48: tcoder.v1.Assignment.kind:type_name -> tcoder.v1.TaskKind
-	36, // 49: tcoder.v1.Assignment.source:type_name -> tcoder.v1.SignedRequest
-	32, // 50: tcoder.v1.Assignment.time_limit:type_name -> google.protobuf.Duration
-	20, // 51: tcoder.v1.Assignment.probe:type_name -> tcoder.v1.ProbeWork
-	21, // 52: tcoder.v1.Assignment.encode:type_name -> tcoder.v1.EncodeWork
-	18, // 53: tcoder.v1.HeartbeatAck.renewed:type_name -> tcoder.v1.LeaseRenewal
-	2,  // 54: tcoder.v1.HeartbeatAck.lost:type_name -> tcoder.v1.LeaseRef
-	2,  // 55: tcoder.v1.ReportAck.lease:type_name -> tcoder.v1.LeaseRef
-	1,  // 56: tcoder.v1.ReportAck.verdict:type_name -> tcoder.v1.ReportVerdict
-	36, // 57: tcoder.v1.SignResponse.requests:type_name -> tcoder.v1.SignedRequest
-	33, // 58: tcoder.v1.SignResponse.refused:type_name -> tcoder.v1.Failure
-	2,  // 59: tcoder.v1.StopTask.lease:type_name -> tcoder.v1.LeaseRef
-	33, // 60: tcoder.v1.StopTask.failure:type_name -> tcoder.v1.Failure
-	4,  // 61: tcoder.v1.SyncRequest.hello:type_name -> tcoder.v1.Hello
-	3,  // 62: tcoder.v1.SyncRequest.messages:type_name -> tcoder.v1.AttachRequest
-	32, // 63: tcoder.v1.SyncRequest.wait:type_name -> google.protobuf.Duration
-	16, // 64: tcoder.v1.SyncResponse.messages:type_name -> tcoder.v1.AttachResponse
-	65, // [65:65] is the sub-list for method output_type
-	65, // [65:65] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	15, // 3: tcoder.v1.AttachRequest.sign:type_name -> tcoder.v1.SignRequest
+	16, // 4: tcoder.v1.AttachRequest.draining:type_name -> tcoder.v1.Draining
+	17, // 5: tcoder.v1.AttachRequest.leave:type_name -> tcoder.v1.LeaveRequest
+	14, // 6: tcoder.v1.AttachRequest.segments:type_name -> tcoder.v1.SegmentReport
+	34, // 7: tcoder.v1.Hello.encoders:type_name -> tcoder.v1.VideoCodec
+	2,  // 8: tcoder.v1.Hello.held:type_name -> tcoder.v1.LeaseRef
+	2,  // 9: tcoder.v1.TaskProgress.lease:type_name -> tcoder.v1.LeaseRef
+	35, // 10: tcoder.v1.TaskProgress.media_time:type_name -> google.protobuf.Duration
+	5,  // 11: tcoder.v1.Heartbeat.running:type_name -> tcoder.v1.TaskProgress
+	0,  // 12: tcoder.v1.Fault.class:type_name -> tcoder.v1.FaultClass
+	36, // 13: tcoder.v1.Fault.failure:type_name -> tcoder.v1.Failure
+	35, // 14: tcoder.v1.EncodedObject.duration:type_name -> google.protobuf.Duration
+	37, // 15: tcoder.v1.EncodedRendition.result:type_name -> tcoder.v1.RenditionResult
+	8,  // 16: tcoder.v1.EncodedRendition.init_segment:type_name -> tcoder.v1.EncodedObject
+	8,  // 17: tcoder.v1.EncodedRendition.segments:type_name -> tcoder.v1.EncodedObject
+	8,  // 18: tcoder.v1.EncodedRendition.file:type_name -> tcoder.v1.EncodedObject
+	9,  // 19: tcoder.v1.EncodeResult.renditions:type_name -> tcoder.v1.EncodedRendition
+	2,  // 20: tcoder.v1.TaskReport.lease:type_name -> tcoder.v1.LeaseRef
+	38, // 21: tcoder.v1.TaskReport.probe:type_name -> tcoder.v1.ProbeResult
+	10, // 22: tcoder.v1.TaskReport.encode:type_name -> tcoder.v1.EncodeResult
+	7,  // 23: tcoder.v1.TaskReport.fault:type_name -> tcoder.v1.Fault
+	12, // 24: tcoder.v1.TaskReport.released:type_name -> tcoder.v1.Released
+	37, // 25: tcoder.v1.UploadedSegments.rendition:type_name -> tcoder.v1.RenditionResult
+	8,  // 26: tcoder.v1.UploadedSegments.init_segment:type_name -> tcoder.v1.EncodedObject
+	8,  // 27: tcoder.v1.UploadedSegments.segments:type_name -> tcoder.v1.EncodedObject
+	2,  // 28: tcoder.v1.SegmentReport.lease:type_name -> tcoder.v1.LeaseRef
+	13, // 29: tcoder.v1.SegmentReport.renditions:type_name -> tcoder.v1.UploadedSegments
+	2,  // 30: tcoder.v1.SignRequest.lease:type_name -> tcoder.v1.LeaseRef
+	8,  // 31: tcoder.v1.SignRequest.objects:type_name -> tcoder.v1.EncodedObject
+	19, // 32: tcoder.v1.AttachResponse.welcome:type_name -> tcoder.v1.Welcome
+	24, // 33: tcoder.v1.AttachResponse.assignment:type_name -> tcoder.v1.Assignment
+	25, // 34: tcoder.v1.AttachResponse.heartbeat:type_name -> tcoder.v1.HeartbeatAck
+	26, // 35: tcoder.v1.AttachResponse.report:type_name -> tcoder.v1.ReportAck
+	28, // 36: tcoder.v1.AttachResponse.sign:type_name -> tcoder.v1.SignResponse
+	29, // 37: tcoder.v1.AttachResponse.stop:type_name -> tcoder.v1.StopTask
+	30, // 38: tcoder.v1.AttachResponse.drain:type_name -> tcoder.v1.Drain
+	31, // 39: tcoder.v1.AttachResponse.leave_granted:type_name -> tcoder.v1.LeaveGranted
+	27, // 40: tcoder.v1.AttachResponse.segments:type_name -> tcoder.v1.SegmentAck
+	35, // 41: tcoder.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	35, // 42: tcoder.v1.Welcome.lease:type_name -> google.protobuf.Duration
+	35, // 43: tcoder.v1.Welcome.idle_threshold:type_name -> google.protobuf.Duration
+	20, // 44: tcoder.v1.Welcome.kept:type_name -> tcoder.v1.LeaseRenewal
+	2,  // 45: tcoder.v1.Welcome.lost:type_name -> tcoder.v1.LeaseRef
+	2,  // 46: tcoder.v1.LeaseRenewal.lease:type_name -> tcoder.v1.LeaseRef
+	39, // 47: tcoder.v1.LeaseRenewal.source:type_name -> tcoder.v1.SignedRequest
+	35, // 48: tcoder.v1.InputLimits.max_duration:type_name -> google.protobuf.Duration
+	21, // 49: tcoder.v1.ProbeWork.limits:type_name -> tcoder.v1.InputLimits
+	40, // 50: tcoder.v1.EncodeWork.output:type_name -> tcoder.v1.OutputPlan
+	38, // 51: tcoder.v1.EncodeWork.source:type_name -> tcoder.v1.ProbeResult
+	35, // 52: tcoder.v1.EncodeWork.duration:type_name -> google.protobuf.Duration
+	21, // 53: tcoder.v1.EncodeWork.limits:type_name -> tcoder.v1.InputLimits
+	2,  // 54: tcoder.v1.Assignment.lease:type_name -> tcoder.v1.LeaseRef
+	41, // 55: tcoder.v1.Assignment.kind:type_name -> tcoder.v1.TaskKind
+	39, // 56: tcoder.v1.Assignment.source:type_name -> tcoder.v1.SignedRequest
+	35, // 57: tcoder.v1.Assignment.time_limit:type_name -> google.protobuf.Duration
+	22, // 58: tcoder.v1.Assignment.probe:type_name -> tcoder.v1.ProbeWork
+	23, // 59: tcoder.v1.Assignment.encode:type_name -> tcoder.v1.EncodeWork
+	20, // 60: tcoder.v1.HeartbeatAck.renewed:type_name -> tcoder.v1.LeaseRenewal
+	2,  // 61: tcoder.v1.HeartbeatAck.lost:type_name -> tcoder.v1.LeaseRef
+	2,  // 62: tcoder.v1.ReportAck.lease:type_name -> tcoder.v1.LeaseRef
+	1,  // 63: tcoder.v1.ReportAck.verdict:type_name -> tcoder.v1.ReportVerdict
+	2,  // 64: tcoder.v1.SegmentAck.lease:type_name -> tcoder.v1.LeaseRef
+	1,  // 65: tcoder.v1.SegmentAck.verdict:type_name -> tcoder.v1.ReportVerdict
+	39, // 66: tcoder.v1.SignResponse.requests:type_name -> tcoder.v1.SignedRequest
+	36, // 67: tcoder.v1.SignResponse.refused:type_name -> tcoder.v1.Failure
+	2,  // 68: tcoder.v1.StopTask.lease:type_name -> tcoder.v1.LeaseRef
+	36, // 69: tcoder.v1.StopTask.failure:type_name -> tcoder.v1.Failure
+	4,  // 70: tcoder.v1.SyncRequest.hello:type_name -> tcoder.v1.Hello
+	3,  // 71: tcoder.v1.SyncRequest.messages:type_name -> tcoder.v1.AttachRequest
+	35, // 72: tcoder.v1.SyncRequest.wait:type_name -> google.protobuf.Duration
+	18, // 73: tcoder.v1.SyncResponse.messages:type_name -> tcoder.v1.AttachResponse
+	74, // [74:74] is the sub-list for method output_type
+	74, // [74:74] is the sub-list for method input_type
+	74, // [74:74] is the sub-list for extension type_name
+	74, // [74:74] is the sub-list for extension extendee
+	0,  // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_tcoder_v1_worker_proto_init() }
@@ -2571,6 +2842,7 @@ func file_tcoder_v1_worker_proto_init() {
 		(*AttachRequest_Sign)(nil),
 		(*AttachRequest_Draining)(nil),
 		(*AttachRequest_Leave)(nil),
+		(*AttachRequest_Segments)(nil),
 	}
 	file_tcoder_v1_worker_proto_msgTypes[9].OneofWrappers = []any{
 		(*TaskReport_Probe)(nil),
@@ -2578,7 +2850,7 @@ func file_tcoder_v1_worker_proto_init() {
 		(*TaskReport_Fault)(nil),
 		(*TaskReport_Released)(nil),
 	}
-	file_tcoder_v1_worker_proto_msgTypes[14].OneofWrappers = []any{
+	file_tcoder_v1_worker_proto_msgTypes[16].OneofWrappers = []any{
 		(*AttachResponse_Welcome)(nil),
 		(*AttachResponse_Assignment)(nil),
 		(*AttachResponse_Heartbeat)(nil),
@@ -2587,8 +2859,9 @@ func file_tcoder_v1_worker_proto_init() {
 		(*AttachResponse_Stop)(nil),
 		(*AttachResponse_Drain)(nil),
 		(*AttachResponse_LeaveGranted)(nil),
+		(*AttachResponse_Segments)(nil),
 	}
-	file_tcoder_v1_worker_proto_msgTypes[20].OneofWrappers = []any{
+	file_tcoder_v1_worker_proto_msgTypes[22].OneofWrappers = []any{
 		(*Assignment_Probe)(nil),
 		(*Assignment_Encode)(nil),
 	}
@@ -2598,7 +2871,7 @@ func file_tcoder_v1_worker_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcoder_v1_worker_proto_rawDesc), len(file_tcoder_v1_worker_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   29,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -121,7 +121,8 @@ export enum JobEventType {
   PLANNED = 4,
 
   /**
-   * `job.playable`: a player can start on the growing output.
+   * `job.playable`: a player can start on a growing output. Once in a run that
+   * completes, and before that.
    *
    * @generated from enum value: JOB_EVENT_TYPE_PLAYABLE = 5;
    */

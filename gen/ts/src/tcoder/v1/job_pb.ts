@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tcoder/v1/job.proto.
  */
 export const file_tcoder_v1_job: GenFile = /*@__PURE__*/
-  fileDesc("ChN0Y29kZXIvdjEvam9iLnByb3RvEgl0Y29kZXIudjEi7AEKB0F0dGVtcHQSDgoGbnVtYmVyGAEgASgNEhEKCXdvcmtlcl9pZBgCIAEoCRIuCgpzdGFydGVkX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKgoHb3V0Y29tZRgFIAEoDjIZLnRjb2Rlci52MS5BdHRlbXB0T3V0Y29tZRIjCgdmYWlsdXJlGAYgASgLMhIudGNvZGVyLnYxLkZhaWx1cmUSDwoHY2hhcmdlZBgHIAEoCCLbAQoEVGFzaxIKCgJpZBgBIAEoCRIhCgRraW5kGAIgASgOMhMudGNvZGVyLnYxLlRhc2tLaW5kEiMKBXN0YXRlGAMgASgOMhQudGNvZGVyLnYxLlRhc2tTdGF0ZRIOCgZvdXRwdXQYBCABKAkSJAoIYXR0ZW1wdHMYBSADKAsyEi50Y29kZXIudjEuQXR0ZW1wdBIuCgpub3RfYmVmb3JlGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBILCgNydW4YByABKA0SDAoEcGFydBgIIAEoDSKOAQoIUHJvZ3Jlc3MSDwoHcGVyY2VudBgBIAEoARItCgptZWRpYV90aW1lGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg0KBXNwZWVkGAMgASgBEgsKA2ZwcxgEIAEoARImCgNldGEYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iYwoGU291cmNlEhIKCm9iamVjdF9rZXkYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoBBIMCgRldGFnGAMgASgJEhAKCGZpbGVuYW1lGAQgASgJEhEKCXVwbG9hZF9pZBgFIAEoCSKrAgoISm9iVGltZXMSLgoKY3JlYXRlZF9hdBgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLQoJcXVldWVkX2F0GAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpzdGFydGVkX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpwbGFubmVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtwbGF5YWJsZV9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZmluaXNoZWRfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlkKB1dhaXRpbmcSJQoGcmVhc29uGAEgASgOMhUudGNvZGVyLnYxLldhaXRSZWFzb24SEAoIcG9zaXRpb24YAiABKAQSFQoNcnVubmluZ19saW1pdBgDIAEoDSKgBQoDSm9iEgoKAmlkGAEgASgJEg8KB3Byb2plY3QYAiABKAkSIgoFc3RhdGUYAyABKA4yEy50Y29kZXIudjEuSm9iU3RhdGUSIAoEc3BlYxgEIAEoCzISLnRjb2Rlci52MS5Kb2JTcGVjEiEKBnNvdXJjZRgFIAEoCzIRLnRjb2Rlci52MS5Tb3VyY2USEAoIcHJpb3JpdHkYBiABKBESKgoGbGFiZWxzGAcgAygLMhoudGNvZGVyLnYxLkpvYi5MYWJlbHNFbnRyeRIiCgV0aW1lcxgIIAEoCzITLnRjb2Rlci52MS5Kb2JUaW1lcxILCgNydW4YCSABKA0SEAoIc2VxdWVuY2UYCiABKAQSJQoIcHJvZ3Jlc3MYCyABKAsyEy50Y29kZXIudjEuUHJvZ3Jlc3MSIwoHZmFpbHVyZRgMIAEoCzISLnRjb2Rlci52MS5GYWlsdXJlEiUKBXByb2JlGA0gASgLMhYudGNvZGVyLnYxLlByb2JlUmVzdWx0Eh0KBHBsYW4YDiABKAsyDy50Y29kZXIudjEuUGxhbhIiCgdvdXRwdXRzGA8gAygLMhEudGNvZGVyLnYxLk91dHB1dBIeCgV0YXNrcxgQIAMoCzIPLnRjb2Rlci52MS5UYXNrEiMKB3dhaXRpbmcYESABKAsyEi50Y29kZXIudjEuV2FpdGluZxIzChB0aW1lX3RvX3BsYXlhYmxlGBIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjMKEHRpbWVfdG9fY29tcGxldGUYEyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24aLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASLbAQoQQ3JlYXRlSm9iUmVxdWVzdBISCgpvYmplY3Rfa2V5GAEgASgJEiAKBHNwZWMYAiABKAsyEi50Y29kZXIudjEuSm9iU3BlYxIXCg9pZGVtcG90ZW5jeV9rZXkYAyABKAkSEAoIcHJpb3JpdHkYBCABKBESNwoGbGFiZWxzGAUgAygLMicudGNvZGVyLnYxLkNyZWF0ZUpvYlJlcXVlc3QuTGFiZWxzRW50cnkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIwChFDcmVhdGVKb2JSZXNwb25zZRIbCgNqb2IYASABKAsyDi50Y29kZXIudjEuSm9iIh8KDUdldEpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJIi0KDkdldEpvYlJlc3BvbnNlEhsKA2pvYhgBIAEoCzIOLnRjb2Rlci52MS5Kb2IihgEKD0xpc3RKb2JzUmVxdWVzdBIjCgZzdGF0ZXMYASADKA4yEy50Y29kZXIudjEuSm9iU3RhdGUSEQoJcGFnZV9zaXplGAIgASgNEhIKCnBhZ2VfdG9rZW4YAyABKAkSJwoHcmVhc29ucxgEIAMoDjIWLnRjb2Rlci52MS5FcnJvclJlYXNvbiJJChBMaXN0Sm9ic1Jlc3BvbnNlEhwKBGpvYnMYASADKAsyDi50Y29kZXIudjEuSm9iEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSI5Cg9XYXRjaEpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJEhYKDmFmdGVyX3NlcXVlbmNlGAIgASgEIlMKEFdhdGNoSm9iUmVzcG9uc2USGwoDam9iGAEgASgLMg4udGNvZGVyLnYxLkpvYhIiCgVldmVudBgCIAEoCzITLnRjb2Rlci52MS5Kb2JFdmVudCIiChBDYW5jZWxKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSIwChFDYW5jZWxKb2JSZXNwb25zZRIbCgNqb2IYASABKAsyDi50Y29kZXIudjEuSm9iIi4KD1JldHJ5Sm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkSCwoDcnVuGAIgASgNIi8KEFJldHJ5Sm9iUmVzcG9uc2USGwoDam9iGAEgASgLMg4udGNvZGVyLnYxLkpvYiIiChBEZWxldGVKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCSITChFEZWxldGVKb2JSZXNwb25zZSJhChhMaXN0T3V0cHV0T2JqZWN0c1JlcXVlc3QSDgoGam9iX2lkGAEgASgJEg4KBm91dHB1dBgCIAEoCRIRCglwYWdlX3NpemUYAyABKA0SEgoKcGFnZV90b2tlbhgEIAEoCSKGAQoOUmVhZGFibGVPYmplY3QSDgoGb3V0cHV0GAEgASgJEicKBm9iamVjdBgCIAEoCzIXLnRjb2Rlci52MS5PdXRwdXRPYmplY3QSCwoDdXJsGAMgASgJEi4KCmV4cGlyZXNfYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wImAKGUxpc3RPdXRwdXRPYmplY3RzUmVzcG9uc2USKgoHb2JqZWN0cxgBIAMoCzIZLnRjb2Rlci52MS5SZWFkYWJsZU9iamVjdBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiFAoSTGlzdFByZXNldHNSZXF1ZXN0IjkKE0xpc3RQcmVzZXRzUmVzcG9uc2USIgoHcHJlc2V0cxgBIAMoCzIRLnRjb2Rlci52MS5QcmVzZXQqswEKCEpvYlN0YXRlEhkKFUpPQl9TVEFURV9VTlNQRUNJRklFRBAAEhcKE0pPQl9TVEFURV9VUExPQURJTkcQARIVChFKT0JfU1RBVEVfUEVORElORxACEhUKEUpPQl9TVEFURV9SVU5OSU5HEAMSFwoTSk9CX1NUQVRFX0NPTVBMRVRFRBAEEhQKEEpPQl9TVEFURV9GQUlMRUQQBRIWChJKT0JfU1RBVEVfQ0FOQ0VMRUQQBiqoAQoIVGFza0tpbmQSGQoVVEFTS19LSU5EX1VOU1BFQ0lGSUVEEAASEwoPVEFTS19LSU5EX0ZFVENIEAESEwoPVEFTS19LSU5EX1BST0JFEAISFAoQVEFTS19LSU5EX0VOQ09ERRADEhMKD1RBU0tfS0lORF9BVURJTxAEEhQKEFRBU0tfS0lORF9JTUFHRVMQBRIWChJUQVNLX0tJTkRfQVNTRU1CTEUQBirHAQoJVGFza1N0YXRlEhoKFlRBU0tfU1RBVEVfVU5TUEVDSUZJRUQQABIWChJUQVNLX1NUQVRFX0JMT0NLRUQQARIUChBUQVNLX1NUQVRFX1JFQURZEAISFQoRVEFTS19TVEFURV9MRUFTRUQQAxIWChJUQVNLX1NUQVRFX0RFTEFZRUQQBBITCg9UQVNLX1NUQVRFX0RPTkUQBRITCg9UQVNLX1NUQVRFX0RFQUQQBhIXChNUQVNLX1NUQVRFX0NBTkNFTEVEEAcqvQEKDkF0dGVtcHRPdXRjb21lEh8KG0FUVEVNUFRfT1VUQ09NRV9VTlNQRUNJRklFRBAAEhgKFEFUVEVNUFRfT1VUQ09NRV9ET05FEAESGgoWQVRURU1QVF9PVVRDT01FX0ZBSUxFRBACEhgKFEFUVEVNUFRfT1VUQ09NRV9MT1NUEAMSHAoYQVRURU1QVF9PVVRDT01FX1JFTEVBU0VEEAQSHAoYQVRURU1QVF9PVVRDT01FX0NBTkNFTEVEEAUqqwEKCldhaXRSZWFzb24SGwoXV0FJVF9SRUFTT05fVU5TUEVDSUZJRUQQABIWChJXQUlUX1JFQVNPTl9VUExPQUQQARIVChFXQUlUX1JFQVNPTl9RVUVVRRACEhkKFVdBSVRfUkVBU09OX05PX1dPUktFUhADEhcKE1dBSVRfUkVBU09OX0JBQ0tPRkYQBBIdChlXQUlUX1JFQVNPTl9QUk9KRUNUX0xJTUlUEAUytgUKCkpvYlNlcnZpY2USRgoJQ3JlYXRlSm9iEhsudGNvZGVyLnYxLkNyZWF0ZUpvYlJlcXVlc3QaHC50Y29kZXIudjEuQ3JlYXRlSm9iUmVzcG9uc2USQgoGR2V0Sm9iEhgudGNvZGVyLnYxLkdldEpvYlJlcXVlc3QaGS50Y29kZXIudjEuR2V0Sm9iUmVzcG9uc2UiA5ACARJICghMaXN0Sm9icxIaLnRjb2Rlci52MS5MaXN0Sm9ic1JlcXVlc3QaGy50Y29kZXIudjEuTGlzdEpvYnNSZXNwb25zZSIDkAIBEkUKCFdhdGNoSm9iEhoudGNvZGVyLnYxLldhdGNoSm9iUmVxdWVzdBobLnRjb2Rlci52MS5XYXRjaEpvYlJlc3BvbnNlMAESRgoJQ2FuY2VsSm9iEhsudGNvZGVyLnYxLkNhbmNlbEpvYlJlcXVlc3QaHC50Y29kZXIudjEuQ2FuY2VsSm9iUmVzcG9uc2USQwoIUmV0cnlKb2ISGi50Y29kZXIudjEuUmV0cnlKb2JSZXF1ZXN0GhsudGNvZGVyLnYxLlJldHJ5Sm9iUmVzcG9uc2USRgoJRGVsZXRlSm9iEhsudGNvZGVyLnYxLkRlbGV0ZUpvYlJlcXVlc3QaHC50Y29kZXIudjEuRGVsZXRlSm9iUmVzcG9uc2USYwoRTGlzdE91dHB1dE9iamVjdHMSIy50Y29kZXIudjEuTGlzdE91dHB1dE9iamVjdHNSZXF1ZXN0GiQudGNvZGVyLnYxLkxpc3RPdXRwdXRPYmplY3RzUmVzcG9uc2UiA5ACARJRCgtMaXN0UHJlc2V0cxIdLnRjb2Rlci52MS5MaXN0UHJlc2V0c1JlcXVlc3QaHi50Y29kZXIudjEuTGlzdFByZXNldHNSZXNwb25zZSIDkAIBQjhaNmdpdGh1Yi5jb20vdGNvZGVyLWRldi90Y29kZXIvZ2VuL2dvL3Rjb2Rlci92MTt0Y29kZXJ2MWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_tcoder_v1_error, file_tcoder_v1_event, file_tcoder_v1_media]);
+  fileDesc("ChN0Y29kZXIvdjEvam9iLnByb3RvEgl0Y29kZXIudjEi7AEKB0F0dGVtcHQSDgoGbnVtYmVyGAEgASgNEhEKCXdvcmtlcl9pZBgCIAEoCRIuCgpzdGFydGVkX2F0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKgoHb3V0Y29tZRgFIAEoDjIZLnRjb2Rlci52MS5BdHRlbXB0T3V0Y29tZRIjCgdmYWlsdXJlGAYgASgLMhIudGNvZGVyLnYxLkZhaWx1cmUSDwoHY2hhcmdlZBgHIAEoCCLbAQoEVGFzaxIKCgJpZBgBIAEoCRIhCgRraW5kGAIgASgOMhMudGNvZGVyLnYxLlRhc2tLaW5kEiMKBXN0YXRlGAMgASgOMhQudGNvZGVyLnYxLlRhc2tTdGF0ZRIOCgZvdXRwdXQYBCABKAkSJAoIYXR0ZW1wdHMYBSADKAsyEi50Y29kZXIudjEuQXR0ZW1wdBIuCgpub3RfYmVmb3JlGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBILCgNydW4YByABKA0SDAoEcGFydBgIIAEoDSJBCg1TdGFnZVByb2dyZXNzEh8KBXN0YWdlGAEgASgOMhAudGNvZGVyLnYxLlN0YWdlEg8KB3BlcmNlbnQYAiABKAEibwoRUmVuZGl0aW9uUHJvZ3Jlc3MSDgoGb3V0cHV0GAEgASgJEgwKBG5hbWUYAiABKAkSKwoIcGxheWFibGUYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDwoHcGVyY2VudBgEIAEoASLqAQoIUHJvZ3Jlc3MSDwoHcGVyY2VudBgBIAEoARItCgptZWRpYV90aW1lGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg0KBXNwZWVkGAMgASgBEgsKA2ZwcxgEIAEoARImCgNldGEYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKAoGc3RhZ2VzGAYgAygLMhgudGNvZGVyLnYxLlN0YWdlUHJvZ3Jlc3MSMAoKcmVuZGl0aW9ucxgHIAMoCzIcLnRjb2Rlci52MS5SZW5kaXRpb25Qcm9ncmVzcyI0Cg5QbGF5YWJsZU91dHB1dBIOCgZvdXRwdXQYASABKAkSEgoKb2JqZWN0X2tleRgCIAEoCSJjCgZTb3VyY2USEgoKb2JqZWN0X2tleRgBIAEoCRISCgpzaXplX2J5dGVzGAIgASgEEgwKBGV0YWcYAyABKAkSEAoIZmlsZW5hbWUYBCABKAkSEQoJdXBsb2FkX2lkGAUgASgJIqsCCghKb2JUaW1lcxIuCgpjcmVhdGVkX2F0GAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBItCglxdWV1ZWRfYXQYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnN0YXJ0ZWRfYXQYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCnBsYW5uZWRfYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3BsYXlhYmxlX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtmaW5pc2hlZF9hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiWQoHV2FpdGluZxIlCgZyZWFzb24YASABKA4yFS50Y29kZXIudjEuV2FpdFJlYXNvbhIQCghwb3NpdGlvbhgCIAEoBBIVCg1ydW5uaW5nX2xpbWl0GAMgASgNIs0FCgNKb2ISCgoCaWQYASABKAkSDwoHcHJvamVjdBgCIAEoCRIiCgVzdGF0ZRgDIAEoDjITLnRjb2Rlci52MS5Kb2JTdGF0ZRIgCgRzcGVjGAQgASgLMhIudGNvZGVyLnYxLkpvYlNwZWMSIQoGc291cmNlGAUgASgLMhEudGNvZGVyLnYxLlNvdXJjZRIQCghwcmlvcml0eRgGIAEoERIqCgZsYWJlbHMYByADKAsyGi50Y29kZXIudjEuSm9iLkxhYmVsc0VudHJ5EiIKBXRpbWVzGAggASgLMhMudGNvZGVyLnYxLkpvYlRpbWVzEgsKA3J1bhgJIAEoDRIQCghzZXF1ZW5jZRgKIAEoBBIlCghwcm9ncmVzcxgLIAEoCzITLnRjb2Rlci52MS5Qcm9ncmVzcxIjCgdmYWlsdXJlGAwgASgLMhIudGNvZGVyLnYxLkZhaWx1cmUSJQoFcHJvYmUYDSABKAsyFi50Y29kZXIudjEuUHJvYmVSZXN1bHQSHQoEcGxhbhgOIAEoCzIPLnRjb2Rlci52MS5QbGFuEiIKB291dHB1dHMYDyADKAsyES50Y29kZXIudjEuT3V0cHV0Eh4KBXRhc2tzGBAgAygLMg8udGNvZGVyLnYxLlRhc2sSIwoHd2FpdGluZxgRIAEoCzISLnRjb2Rlci52MS5XYWl0aW5nEjMKEHRpbWVfdG9fcGxheWFibGUYEiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SMwoQdGltZV90b19jb21wbGV0ZRgTIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIrCghwbGF5YWJsZRgUIAMoCzIZLnRjb2Rlci52MS5QbGF5YWJsZU91dHB1dBotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBItsBChBDcmVhdGVKb2JSZXF1ZXN0EhIKCm9iamVjdF9rZXkYASABKAkSIAoEc3BlYxgCIAEoCzISLnRjb2Rlci52MS5Kb2JTcGVjEhcKD2lkZW1wb3RlbmN5X2tleRgDIAEoCRIQCghwcmlvcml0eRgEIAEoERI3CgZsYWJlbHMYBSADKAsyJy50Y29kZXIudjEuQ3JlYXRlSm9iUmVxdWVzdC5MYWJlbHNFbnRyeRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIjAKEUNyZWF0ZUpvYlJlc3BvbnNlEhsKA2pvYhgBIAEoCzIOLnRjb2Rlci52MS5Kb2IiHwoNR2V0Sm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkiLQoOR2V0Sm9iUmVzcG9uc2USGwoDam9iGAEgASgLMg4udGNvZGVyLnYxLkpvYiKGAQoPTGlzdEpvYnNSZXF1ZXN0EiMKBnN0YXRlcxgBIAMoDjITLnRjb2Rlci52MS5Kb2JTdGF0ZRIRCglwYWdlX3NpemUYAiABKA0SEgoKcGFnZV90b2tlbhgDIAEoCRInCgdyZWFzb25zGAQgAygOMhYudGNvZGVyLnYxLkVycm9yUmVhc29uIkkKEExpc3RKb2JzUmVzcG9uc2USHAoEam9icxgBIAMoCzIOLnRjb2Rlci52MS5Kb2ISFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIjkKD1dhdGNoSm9iUmVxdWVzdBIOCgZqb2JfaWQYASABKAkSFgoOYWZ0ZXJfc2VxdWVuY2UYAiABKAQiUwoQV2F0Y2hKb2JSZXNwb25zZRIbCgNqb2IYASABKAsyDi50Y29kZXIudjEuSm9iEiIKBWV2ZW50GAIgASgLMhMudGNvZGVyLnYxLkpvYkV2ZW50IiIKEENhbmNlbEpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJIjAKEUNhbmNlbEpvYlJlc3BvbnNlEhsKA2pvYhgBIAEoCzIOLnRjb2Rlci52MS5Kb2IiLgoPUmV0cnlKb2JSZXF1ZXN0Eg4KBmpvYl9pZBgBIAEoCRILCgNydW4YAiABKA0iLwoQUmV0cnlKb2JSZXNwb25zZRIbCgNqb2IYASABKAsyDi50Y29kZXIudjEuSm9iIiIKEERlbGV0ZUpvYlJlcXVlc3QSDgoGam9iX2lkGAEgASgJIhMKEURlbGV0ZUpvYlJlc3BvbnNlImEKGExpc3RPdXRwdXRPYmplY3RzUmVxdWVzdBIOCgZqb2JfaWQYASABKAkSDgoGb3V0cHV0GAIgASgJEhEKCXBhZ2Vfc2l6ZRgDIAEoDRISCgpwYWdlX3Rva2VuGAQgASgJIoYBCg5SZWFkYWJsZU9iamVjdBIOCgZvdXRwdXQYASABKAkSJwoGb2JqZWN0GAIgASgLMhcudGNvZGVyLnYxLk91dHB1dE9iamVjdBILCgN1cmwYAyABKAkSLgoKZXhwaXJlc19hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiYAoZTGlzdE91dHB1dE9iamVjdHNSZXNwb25zZRIqCgdvYmplY3RzGAEgAygLMhkudGNvZGVyLnYxLlJlYWRhYmxlT2JqZWN0EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSIUChJMaXN0UHJlc2V0c1JlcXVlc3QiOQoTTGlzdFByZXNldHNSZXNwb25zZRIiCgdwcmVzZXRzGAEgAygLMhEudGNvZGVyLnYxLlByZXNldCqzAQoISm9iU3RhdGUSGQoVSk9CX1NUQVRFX1VOU1BFQ0lGSUVEEAASFwoTSk9CX1NUQVRFX1VQTE9BRElORxABEhUKEUpPQl9TVEFURV9QRU5ESU5HEAISFQoRSk9CX1NUQVRFX1JVTk5JTkcQAxIXChNKT0JfU1RBVEVfQ09NUExFVEVEEAQSFAoQSk9CX1NUQVRFX0ZBSUxFRBAFEhYKEkpPQl9TVEFURV9DQU5DRUxFRBAGKqgBCghUYXNrS2luZBIZChVUQVNLX0tJTkRfVU5TUEVDSUZJRUQQABITCg9UQVNLX0tJTkRfRkVUQ0gQARITCg9UQVNLX0tJTkRfUFJPQkUQAhIUChBUQVNLX0tJTkRfRU5DT0RFEAMSEwoPVEFTS19LSU5EX0FVRElPEAQSFAoQVEFTS19LSU5EX0lNQUdFUxAFEhYKElRBU0tfS0lORF9BU1NFTUJMRRAGKscBCglUYXNrU3RhdGUSGgoWVEFTS19TVEFURV9VTlNQRUNJRklFRBAAEhYKElRBU0tfU1RBVEVfQkxPQ0tFRBABEhQKEFRBU0tfU1RBVEVfUkVBRFkQAhIVChFUQVNLX1NUQVRFX0xFQVNFRBADEhYKElRBU0tfU1RBVEVfREVMQVlFRBAEEhMKD1RBU0tfU1RBVEVfRE9ORRAFEhMKD1RBU0tfU1RBVEVfREVBRBAGEhcKE1RBU0tfU1RBVEVfQ0FOQ0VMRUQQByq9AQoOQXR0ZW1wdE91dGNvbWUSHwobQVRURU1QVF9PVVRDT01FX1VOU1BFQ0lGSUVEEAASGAoUQVRURU1QVF9PVVRDT01FX0RPTkUQARIaChZBVFRFTVBUX09VVENPTUVfRkFJTEVEEAISGAoUQVRURU1QVF9PVVRDT01FX0xPU1QQAxIcChhBVFRFTVBUX09VVENPTUVfUkVMRUFTRUQQBBIcChhBVFRFTVBUX09VVENPTUVfQ0FOQ0VMRUQQBSpUCgVTdGFnZRIVChFTVEFHRV9VTlNQRUNJRklFRBAAEg8KC1NUQUdFX1BST0JFEAESEAoMU1RBR0VfRU5DT0RFEAISEQoNU1RBR0VfUFVCTElTSBADKqsBCgpXYWl0UmVhc29uEhsKF1dBSVRfUkVBU09OX1VOU1BFQ0lGSUVEEAASFgoSV0FJVF9SRUFTT05fVVBMT0FEEAESFQoRV0FJVF9SRUFTT05fUVVFVUUQAhIZChVXQUlUX1JFQVNPTl9OT19XT1JLRVIQAxIXChNXQUlUX1JFQVNPTl9CQUNLT0ZGEAQSHQoZV0FJVF9SRUFTT05fUFJPSkVDVF9MSU1JVBAFMrYFCgpKb2JTZXJ2aWNlEkYKCUNyZWF0ZUpvYhIbLnRjb2Rlci52MS5DcmVhdGVKb2JSZXF1ZXN0GhwudGNvZGVyLnYxLkNyZWF0ZUpvYlJlc3BvbnNlEkIKBkdldEpvYhIYLnRjb2Rlci52MS5HZXRKb2JSZXF1ZXN0GhkudGNvZGVyLnYxLkdldEpvYlJlc3BvbnNlIgOQAgESSAoITGlzdEpvYnMSGi50Y29kZXIudjEuTGlzdEpvYnNSZXF1ZXN0GhsudGNvZGVyLnYxLkxpc3RKb2JzUmVzcG9uc2UiA5ACARJFCghXYXRjaEpvYhIaLnRjb2Rlci52MS5XYXRjaEpvYlJlcXVlc3QaGy50Y29kZXIudjEuV2F0Y2hKb2JSZXNwb25zZTABEkYKCUNhbmNlbEpvYhIbLnRjb2Rlci52MS5DYW5jZWxKb2JSZXF1ZXN0GhwudGNvZGVyLnYxLkNhbmNlbEpvYlJlc3BvbnNlEkMKCFJldHJ5Sm9iEhoudGNvZGVyLnYxLlJldHJ5Sm9iUmVxdWVzdBobLnRjb2Rlci52MS5SZXRyeUpvYlJlc3BvbnNlEkYKCURlbGV0ZUpvYhIbLnRjb2Rlci52MS5EZWxldGVKb2JSZXF1ZXN0GhwudGNvZGVyLnYxLkRlbGV0ZUpvYlJlc3BvbnNlEmMKEUxpc3RPdXRwdXRPYmplY3RzEiMudGNvZGVyLnYxLkxpc3RPdXRwdXRPYmplY3RzUmVxdWVzdBokLnRjb2Rlci52MS5MaXN0T3V0cHV0T2JqZWN0c1Jlc3BvbnNlIgOQAgESUQoLTGlzdFByZXNldHMSHS50Y29kZXIudjEuTGlzdFByZXNldHNSZXF1ZXN0Gh4udGNvZGVyLnYxLkxpc3RQcmVzZXRzUmVzcG9uc2UiA5ACAUI4WjZnaXRodWIuY29tL3Rjb2Rlci1kZXYvdGNvZGVyL2dlbi9nby90Y29kZXIvdjE7dGNvZGVydjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_tcoder_v1_error, file_tcoder_v1_event, file_tcoder_v1_media]);
 
 /**
  * One lease of a task.
@@ -155,45 +155,131 @@ export const TaskSchema: GenMessage<Task> = /*@__PURE__*/
   messageDesc(file_tcoder_v1_job, 1);
 
 /**
+ * How far a stage of a job is.
+ *
+ * @generated from message tcoder.v1.StageProgress
+ */
+export type StageProgress = Message<"tcoder.v1.StageProgress"> & {
+  /**
+   * The stage.
+   *
+   * @generated from field: tcoder.v1.Stage stage = 1;
+   */
+  stage: Stage;
+
+  /**
+   * 0 to 100.
+   *
+   * @generated from field: double percent = 2;
+   */
+  percent: number;
+};
+
+/**
+ * Describes the message tcoder.v1.StageProgress.
+ * Use `create(StageProgressSchema)` to create a new message.
+ */
+export const StageProgressSchema: GenMessage<StageProgress> = /*@__PURE__*/
+  messageDesc(file_tcoder_v1_job, 2);
+
+/**
+ * How far a rendition that grows is.
+ *
+ * @generated from message tcoder.v1.RenditionProgress
+ */
+export type RenditionProgress = Message<"tcoder.v1.RenditionProgress"> & {
+  /**
+   * Name of its output.
+   *
+   * @generated from field: string output = 1;
+   */
+  output: string;
+
+  /**
+   * Name of the rendition: `720p`, `audio`.
+   *
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * Media time that a player can reach, from the start without holes.
+   *
+   * @generated from field: google.protobuf.Duration playable = 3;
+   */
+  playable?: Duration | undefined;
+
+  /**
+   * Its share of the planned duration, 0 to 100.
+   *
+   * @generated from field: double percent = 4;
+   */
+  percent: number;
+};
+
+/**
+ * Describes the message tcoder.v1.RenditionProgress.
+ * Use `create(RenditionProgressSchema)` to create a new message.
+ */
+export const RenditionProgressSchema: GenMessage<RenditionProgress> = /*@__PURE__*/
+  messageDesc(file_tcoder_v1_job, 3);
+
+/**
  * How far a job is.
  *
  * @generated from message tcoder.v1.Progress
  */
 export type Progress = Message<"tcoder.v1.Progress"> & {
   /**
-   * 0 to 100 over all tasks. Never falls within a run.
+   * 0 to 100 over all tasks, by media time and the work that a second of each
+   * takes. Never falls within a run.
    *
    * @generated from field: double percent = 1;
    */
   percent: number;
 
   /**
-   * Media time encoded so far.
+   * Media time that the work done so far comes to.
    *
    * @generated from field: google.protobuf.Duration media_time = 2;
    */
   mediaTime?: Duration | undefined;
 
   /**
-   * Media seconds per second, 0 until it is known.
+   * Media seconds per second since the plan was made, 0 until it is known.
    *
    * @generated from field: double speed = 3;
    */
   speed: number;
 
   /**
-   * Frames per second, 0 until it is known.
+   * Frames per second of the largest rendition, 0 until it is known.
    *
    * @generated from field: double fps = 4;
    */
   fps: number;
 
   /**
-   * Time left. Unset until it can be told.
+   * Time left. Unset until it can be told: some seconds and percent into the
+   * encode.
    *
    * @generated from field: google.protobuf.Duration eta = 5;
    */
   eta?: Duration | undefined;
+
+  /**
+   * The stages, in order.
+   *
+   * @generated from field: repeated tcoder.v1.StageProgress stages = 6;
+   */
+  stages: StageProgress[];
+
+  /**
+   * The renditions of HLS outputs. Left out of lists, and empty in an ended job.
+   *
+   * @generated from field: repeated tcoder.v1.RenditionProgress renditions = 7;
+   */
+  renditions: RenditionProgress[];
 };
 
 /**
@@ -201,7 +287,36 @@ export type Progress = Message<"tcoder.v1.Progress"> & {
  * Use `create(ProgressSchema)` to create a new message.
  */
 export const ProgressSchema: GenMessage<Progress> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_job, 2);
+  messageDesc(file_tcoder_v1_job, 4);
+
+/**
+ * An output that a player can start on.
+ *
+ * @generated from message tcoder.v1.PlayableOutput
+ */
+export type PlayableOutput = Message<"tcoder.v1.PlayableOutput"> & {
+  /**
+   * Name of the output.
+   *
+   * @generated from field: string output = 1;
+   */
+  output: string;
+
+  /**
+   * Key of its master playlist in the output bucket. The playlists that it
+   * names grow until the job has ended.
+   *
+   * @generated from field: string object_key = 2;
+   */
+  objectKey: string;
+};
+
+/**
+ * Describes the message tcoder.v1.PlayableOutput.
+ * Use `create(PlayableOutputSchema)` to create a new message.
+ */
+export const PlayableOutputSchema: GenMessage<PlayableOutput> = /*@__PURE__*/
+  messageDesc(file_tcoder_v1_job, 5);
 
 /**
  * Where a job's bytes come from.
@@ -250,7 +365,7 @@ export type Source = Message<"tcoder.v1.Source"> & {
  * Use `create(SourceSchema)` to create a new message.
  */
 export const SourceSchema: GenMessage<Source> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_job, 3);
+  messageDesc(file_tcoder_v1_job, 6);
 
 /**
  * When each stage of the current run was reached; unset if it wasn't.
@@ -287,7 +402,8 @@ export type JobTimes = Message<"tcoder.v1.JobTimes"> & {
   plannedAt?: Timestamp | undefined;
 
   /**
-   * A player could start.
+   * A player could start: the first segments of an HLS output were in its
+   * published playlists. At the latest when the job completed.
    *
    * @generated from field: google.protobuf.Timestamp playable_at = 5;
    */
@@ -306,7 +422,7 @@ export type JobTimes = Message<"tcoder.v1.JobTimes"> & {
  * Use `create(JobTimesSchema)` to create a new message.
  */
 export const JobTimesSchema: GenMessage<JobTimes> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_job, 4);
+  messageDesc(file_tcoder_v1_job, 7);
 
 /**
  * A job that waits says for what.
@@ -342,7 +458,7 @@ export type Waiting = Message<"tcoder.v1.Waiting"> & {
  * Use `create(WaitingSchema)` to create a new message.
  */
 export const WaitingSchema: GenMessage<Waiting> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_job, 5);
+  messageDesc(file_tcoder_v1_job, 8);
 
 /**
  * One source turned into a set of outputs.
@@ -470,18 +586,27 @@ export type Job = Message<"tcoder.v1.Job"> & {
   waiting?: Waiting | undefined;
 
   /**
-   * From queued to playable, unset until then.
+   * From `times.queued_at`, when the source was complete, to
+   * `times.playable_at`. Unset until then.
    *
    * @generated from field: google.protobuf.Duration time_to_playable = 18;
    */
   timeToPlayable?: Duration | undefined;
 
   /**
-   * From queued to completed, unset until then.
+   * From `times.queued_at`, when the source was complete, to
+   * `times.finished_at`. Unset until it is COMPLETED.
    *
    * @generated from field: google.protobuf.Duration time_to_complete = 19;
    */
   timeToComplete?: Duration | undefined;
+
+  /**
+   * The HLS outputs that can be played by now.
+   *
+   * @generated from field: repeated tcoder.v1.PlayableOutput playable = 20;
+   */
+  playable: PlayableOutput[];
 };
 
 /**
@@ -489,7 +614,7 @@ export type Job = Message<"tcoder.v1.Job"> & {
  * Use `create(JobSchema)` to create a new message.
  */
 export const JobSchema: GenMessage<Job> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_job, 6);
+  messageDesc(file_tcoder_v1_job, 9);
 
 /**
  * Request of CreateJob.
@@ -538,7 +663,7 @@ export type CreateJobRequest = Message<"tcoder.v1.CreateJobRequest"> & {
  * Use `create(CreateJobRequestSchema)` to create a new message.
  */
 export const CreateJobRequestSchema: GenMessage<CreateJobRequest> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_job, 7);
+  messageDesc(file_tcoder_v1_job, 10);
 
 /**
  * Response of CreateJob.
@@ -559,7 +684,7 @@ export type CreateJobResponse = Message<"tcoder.v1.CreateJobResponse"> & {
  * Use `create(CreateJobResponseSchema)` to create a new message.
  */
 export const CreateJobResponseSchema: GenMessage<CreateJobResponse> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_job, 8);
+  messageDesc(file_tcoder_v1_job, 11);
 
 /**
  * Request of GetJob.
@@ -580,7 +705,7 @@ export type GetJobRequest = Message<"tcoder.v1.GetJobRequest"> & {
  * Use `create(GetJobRequestSchema)` to create a new message.
  */
 export const GetJobRequestSchema: GenMessage<GetJobRequest> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_job, 9);
+  messageDesc(file_tcoder_v1_job, 12);
 
 /**
  * Response of GetJob.
@@ -601,7 +726,7 @@ export type GetJobResponse = Message<"tcoder.v1.GetJobResponse"> & {
  * Use `create(GetJobResponseSchema)` to create a new message.
  */
 export const GetJobResponseSchema: GenMessage<GetJobResponse> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_job, 10);
+  messageDesc(file_tcoder_v1_job, 13);
 
 /**
  * Request of ListJobs.
@@ -645,7 +770,7 @@ export type ListJobsRequest = Message<"tcoder.v1.ListJobsRequest"> & {
  * Use `create(ListJobsRequestSchema)` to create a new message.
  */
 export const ListJobsRequestSchema: GenMessage<ListJobsRequest> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_job, 11);
+  messageDesc(file_tcoder_v1_job, 14);
 
 /**
  * Response of ListJobs.
@@ -673,7 +798,7 @@ export type ListJobsResponse = Message<"tcoder.v1.ListJobsResponse"> & {
  * Use `create(ListJobsResponseSchema)` to create a new message.
  */
 export const ListJobsResponseSchema: GenMessage<ListJobsResponse> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_job, 12);
+  messageDesc(file_tcoder_v1_job, 15);
 
 /**
  * Request of WatchJob.
@@ -702,7 +827,7 @@ export type WatchJobRequest = Message<"tcoder.v1.WatchJobRequest"> & {
  * Use `create(WatchJobRequestSchema)` to create a new message.
  */
 export const WatchJobRequestSchema: GenMessage<WatchJobRequest> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_job, 13);
+  messageDesc(file_tcoder_v1_job, 16);
 
 /**
  * One message of WatchJob.
@@ -730,7 +855,7 @@ export type WatchJobResponse = Message<"tcoder.v1.WatchJobResponse"> & {
  * Use `create(WatchJobResponseSchema)` to create a new message.
  */
 export const WatchJobResponseSchema: GenMessage<WatchJobResponse> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_job, 14);
+  messageDesc(file_tcoder_v1_job, 17);
 
 /**
  * Request of CancelJob.
@@ -751,7 +876,7 @@ export type CancelJobRequest = Message<"tcoder.v1.CancelJobRequest"> & {
  * Use `create(CancelJobRequestSchema)` to create a new message.
  */
 export const CancelJobRequestSchema: GenMessage<CancelJobRequest> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_job, 15);
+  messageDesc(file_tcoder_v1_job, 18);
 
 /**
  * Response of CancelJob.
@@ -772,7 +897,7 @@ export type CancelJobResponse = Message<"tcoder.v1.CancelJobResponse"> & {
  * Use `create(CancelJobResponseSchema)` to create a new message.
  */
 export const CancelJobResponseSchema: GenMessage<CancelJobResponse> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_job, 16);
+  messageDesc(file_tcoder_v1_job, 19);
 
 /**
  * Request of RetryJob.
@@ -801,7 +926,7 @@ export type RetryJobRequest = Message<"tcoder.v1.RetryJobRequest"> & {
  * Use `create(RetryJobRequestSchema)` to create a new message.
  */
 export const RetryJobRequestSchema: GenMessage<RetryJobRequest> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_job, 17);
+  messageDesc(file_tcoder_v1_job, 20);
 
 /**
  * Response of RetryJob.
@@ -822,7 +947,7 @@ export type RetryJobResponse = Message<"tcoder.v1.RetryJobResponse"> & {
  * Use `create(RetryJobResponseSchema)` to create a new message.
  */
 export const RetryJobResponseSchema: GenMessage<RetryJobResponse> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_job, 18);
+  messageDesc(file_tcoder_v1_job, 21);
 
 /**
  * Request of DeleteJob.
@@ -843,7 +968,7 @@ export type DeleteJobRequest = Message<"tcoder.v1.DeleteJobRequest"> & {
  * Use `create(DeleteJobRequestSchema)` to create a new message.
  */
 export const DeleteJobRequestSchema: GenMessage<DeleteJobRequest> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_job, 19);
+  messageDesc(file_tcoder_v1_job, 22);
 
 /**
  * Response of DeleteJob.
@@ -858,7 +983,7 @@ export type DeleteJobResponse = Message<"tcoder.v1.DeleteJobResponse"> & {
  * Use `create(DeleteJobResponseSchema)` to create a new message.
  */
 export const DeleteJobResponseSchema: GenMessage<DeleteJobResponse> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_job, 20);
+  messageDesc(file_tcoder_v1_job, 23);
 
 /**
  * Request of ListOutputObjects.
@@ -900,7 +1025,7 @@ export type ListOutputObjectsRequest = Message<"tcoder.v1.ListOutputObjectsReque
  * Use `create(ListOutputObjectsRequestSchema)` to create a new message.
  */
 export const ListOutputObjectsRequestSchema: GenMessage<ListOutputObjectsRequest> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_job, 21);
+  messageDesc(file_tcoder_v1_job, 24);
 
 /**
  * A stored file and a way to read it.
@@ -942,7 +1067,7 @@ export type ReadableObject = Message<"tcoder.v1.ReadableObject"> & {
  * Use `create(ReadableObjectSchema)` to create a new message.
  */
 export const ReadableObjectSchema: GenMessage<ReadableObject> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_job, 22);
+  messageDesc(file_tcoder_v1_job, 25);
 
 /**
  * Response of ListOutputObjects.
@@ -970,7 +1095,7 @@ export type ListOutputObjectsResponse = Message<"tcoder.v1.ListOutputObjectsResp
  * Use `create(ListOutputObjectsResponseSchema)` to create a new message.
  */
 export const ListOutputObjectsResponseSchema: GenMessage<ListOutputObjectsResponse> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_job, 23);
+  messageDesc(file_tcoder_v1_job, 26);
 
 /**
  * Request of ListPresets.
@@ -985,7 +1110,7 @@ export type ListPresetsRequest = Message<"tcoder.v1.ListPresetsRequest"> & {
  * Use `create(ListPresetsRequestSchema)` to create a new message.
  */
 export const ListPresetsRequestSchema: GenMessage<ListPresetsRequest> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_job, 24);
+  messageDesc(file_tcoder_v1_job, 27);
 
 /**
  * Response of ListPresets.
@@ -1006,7 +1131,7 @@ export type ListPresetsResponse = Message<"tcoder.v1.ListPresetsResponse"> & {
  * Use `create(ListPresetsResponseSchema)` to create a new message.
  */
 export const ListPresetsResponseSchema: GenMessage<ListPresetsResponse> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_job, 25);
+  messageDesc(file_tcoder_v1_job, 28);
 
 /**
  * State of a job.
@@ -1257,6 +1382,47 @@ export const AttemptOutcomeSchema: GenEnum<AttemptOutcome> = /*@__PURE__*/
   enumDesc(file_tcoder_v1_job, 3);
 
 /**
+ * A stage of a job.
+ *
+ * @generated from enum tcoder.v1.Stage
+ */
+export enum Stage {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: STAGE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * What the source is gets read.
+   *
+   * @generated from enum value: STAGE_PROBE = 1;
+   */
+  PROBE = 1,
+
+  /**
+   * The renditions are made.
+   *
+   * @generated from enum value: STAGE_ENCODE = 2;
+   */
+  ENCODE = 2,
+
+  /**
+   * The playlists are written and the job is completed.
+   *
+   * @generated from enum value: STAGE_PUBLISH = 3;
+   */
+  PUBLISH = 3,
+}
+
+/**
+ * Describes the enum tcoder.v1.Stage.
+ */
+export const StageSchema: GenEnum<Stage> = /*@__PURE__*/
+  enumDesc(file_tcoder_v1_job, 4);
+
+/**
  * Why a job waits.
  *
  * @generated from enum tcoder.v1.WaitReason
@@ -1309,7 +1475,7 @@ export enum WaitReason {
  * Describes the enum tcoder.v1.WaitReason.
  */
 export const WaitReasonSchema: GenEnum<WaitReason> = /*@__PURE__*/
-  enumDesc(file_tcoder_v1_job, 4);
+  enumDesc(file_tcoder_v1_job, 5);
 
 /**
  * Jobs: one source turned into a set of outputs.
@@ -1407,7 +1573,8 @@ export const JobService: GenService<{
     output: typeof DeleteJobResponseSchema;
   },
   /**
-   * Lists the files of a completed job with URLs to read them.
+   * Lists the files of a completed job with URLs to read them. Of a job that
+   * is playable and runs, the playlists and segments that are published so far.
    * Errors: NOT_FOUND with JOB_NOT_FOUND; FAILED_PRECONDITION with
    * JOB_NOT_TERMINAL; INVALID_ARGUMENT with PAGE_TOKEN_INVALID.
    *

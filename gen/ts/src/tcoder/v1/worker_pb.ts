@@ -20,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tcoder/v1/worker.proto.
  */
 export const file_tcoder_v1_worker: GenFile = /*@__PURE__*/
-  fileDesc("ChZ0Y29kZXIvdjEvd29ya2VyLnByb3RvEgl0Y29kZXIudjEiLAoITGVhc2VSZWYSDwoHdGFza19pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNIowCCg1BdHRhY2hSZXF1ZXN0EiEKBWhlbGxvGAEgASgLMhAudGNvZGVyLnYxLkhlbGxvSAASKQoJaGVhcnRiZWF0GAIgASgLMhQudGNvZGVyLnYxLkhlYXJ0YmVhdEgAEicKBnJlcG9ydBgDIAEoCzIVLnRjb2Rlci52MS5UYXNrUmVwb3J0SAASJgoEc2lnbhgEIAEoCzIWLnRjb2Rlci52MS5TaWduUmVxdWVzdEgAEicKCGRyYWluaW5nGAUgASgLMhMudGNvZGVyLnYxLkRyYWluaW5nSAASKAoFbGVhdmUYBiABKAsyFy50Y29kZXIudjEuTGVhdmVSZXF1ZXN0SABCCQoHbWVzc2FnZSK6AQoFSGVsbG8SEQoJd29ya2VyX2lkGAEgASgJEhIKCm1hY2hpbmVfaWQYAiABKAkSDwoHdmVyc2lvbhgDIAEoCRINCgVzbG90cxgEIAEoDRInCghlbmNvZGVycxgFIAMoDjIVLnRjb2Rlci52MS5WaWRlb0NvZGVjEiEKBGhlbGQYBiADKAsyEy50Y29kZXIudjEuTGVhc2VSZWYSEAoIZHJhaW5pbmcYByABKAgSDAoEY3B1cxgIIAEoDSKPAQoMVGFza1Byb2dyZXNzEiIKBWxlYXNlGAEgASgLMhMudGNvZGVyLnYxLkxlYXNlUmVmEhAKCGZyYWN0aW9uGAIgASgBEi0KCm1lZGlhX3RpbWUYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDQoFc3BlZWQYBCABKAESCwoDZnBzGAUgASgBIjUKCUhlYXJ0YmVhdBIoCgdydW5uaW5nGAEgAygLMhcudGNvZGVyLnYxLlRhc2tQcm9ncmVzcyJSCgVGYXVsdBIkCgVjbGFzcxgBIAEoDjIVLnRjb2Rlci52MS5GYXVsdENsYXNzEiMKB2ZhaWx1cmUYAiABKAsyEi50Y29kZXIudjEuRmFpbHVyZSJ0Cg1FbmNvZGVkT2JqZWN0EgwKBG5hbWUYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoBBIrCghkdXJhdGlvbhgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIUCgxjb250ZW50X3R5cGUYBCABKAkiwgEKEEVuY29kZWRSZW5kaXRpb24SKgoGcmVzdWx0GAEgASgLMhoudGNvZGVyLnYxLlJlbmRpdGlvblJlc3VsdBIuCgxpbml0X3NlZ21lbnQYAiABKAsyGC50Y29kZXIudjEuRW5jb2RlZE9iamVjdBIqCghzZWdtZW50cxgDIAMoCzIYLnRjb2Rlci52MS5FbmNvZGVkT2JqZWN0EiYKBGZpbGUYBCABKAsyGC50Y29kZXIudjEuRW5jb2RlZE9iamVjdCI/CgxFbmNvZGVSZXN1bHQSLwoKcmVuZGl0aW9ucxgBIAMoCzIbLnRjb2Rlci52MS5FbmNvZGVkUmVuZGl0aW9uItcBCgpUYXNrUmVwb3J0EiIKBWxlYXNlGAEgASgLMhMudGNvZGVyLnYxLkxlYXNlUmVmEicKBXByb2JlGAIgASgLMhYudGNvZGVyLnYxLlByb2JlUmVzdWx0SAASKQoGZW5jb2RlGAMgASgLMhcudGNvZGVyLnYxLkVuY29kZVJlc3VsdEgAEiEKBWZhdWx0GAQgASgLMhAudGNvZGVyLnYxLkZhdWx0SAASJwoIcmVsZWFzZWQYBSABKAsyEy50Y29kZXIudjEuUmVsZWFzZWRIAEIFCgNlbmQiCgoIUmVsZWFzZWQicAoLU2lnblJlcXVlc3QSEgoKcmVxdWVzdF9pZBgBIAEoBBIiCgVsZWFzZRgCIAEoCzITLnRjb2Rlci52MS5MZWFzZVJlZhIpCgdvYmplY3RzGAMgAygLMhgudGNvZGVyLnYxLkVuY29kZWRPYmplY3QiCgoIRHJhaW5pbmciDgoMTGVhdmVSZXF1ZXN0IugCCg5BdHRhY2hSZXNwb25zZRIlCgd3ZWxjb21lGAEgASgLMhIudGNvZGVyLnYxLldlbGNvbWVIABIrCgphc3NpZ25tZW50GAIgASgLMhUudGNvZGVyLnYxLkFzc2lnbm1lbnRIABIsCgloZWFydGJlYXQYAyABKAsyFy50Y29kZXIudjEuSGVhcnRiZWF0QWNrSAASJgoGcmVwb3J0GAQgASgLMhQudGNvZGVyLnYxLlJlcG9ydEFja0gAEicKBHNpZ24YBSABKAsyFy50Y29kZXIudjEuU2lnblJlc3BvbnNlSAASIwoEc3RvcBgGIAEoCzITLnRjb2Rlci52MS5TdG9wVGFza0gAEiEKBWRyYWluGAcgASgLMhAudGNvZGVyLnYxLkRyYWluSAASMAoNbGVhdmVfZ3JhbnRlZBgIIAEoCzIXLnRjb2Rlci52MS5MZWF2ZUdyYW50ZWRIAEIJCgdtZXNzYWdlIucBCgdXZWxjb21lEjUKEmhlYXJ0YmVhdF9pbnRlcnZhbBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIoCgVsZWFzZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIxCg5pZGxlX3RocmVzaG9sZBgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIlCgRrZXB0GAQgAygLMhcudGNvZGVyLnYxLkxlYXNlUmVuZXdhbBIhCgRsb3N0GAUgAygLMhMudGNvZGVyLnYxLkxlYXNlUmVmIlwKDExlYXNlUmVuZXdhbBIiCgVsZWFzZRgBIAEoCzITLnRjb2Rlci52MS5MZWFzZVJlZhIoCgZzb3VyY2UYAiABKAsyGC50Y29kZXIudjEuU2lnbmVkUmVxdWVzdCJ4CgtJbnB1dExpbWl0cxISCgptYXhfcGl4ZWxzGAEgASgEEi8KDG1heF9kdXJhdGlvbhgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIPCgdtYXhfZnBzGAMgASgBEhMKC21heF9zdHJlYW1zGAQgASgNIjMKCVByb2JlV29yaxImCgZsaW1pdHMYASABKAsyFi50Y29kZXIudjEuSW5wdXRMaW1pdHMisAEKCkVuY29kZVdvcmsSJQoGb3V0cHV0GAEgASgLMhUudGNvZGVyLnYxLk91dHB1dFBsYW4SJgoGc291cmNlGAIgASgLMhYudGNvZGVyLnYxLlByb2JlUmVzdWx0EisKCGR1cmF0aW9uGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiYKBmxpbWl0cxgEIAEoCzIWLnRjb2Rlci52MS5JbnB1dExpbWl0cyLEAgoKQXNzaWdubWVudBIiCgVsZWFzZRgBIAEoCzITLnRjb2Rlci52MS5MZWFzZVJlZhIOCgZqb2JfaWQYAiABKAkSIQoEa2luZBgDIAEoDjITLnRjb2Rlci52MS5UYXNrS2luZBIoCgZzb3VyY2UYBCABKAsyGC50Y29kZXIudjEuU2lnbmVkUmVxdWVzdBIZChFzb3VyY2Vfc2l6ZV9ieXRlcxgFIAEoBBITCgtzb3VyY2VfZXRhZxgGIAEoCRItCgp0aW1lX2xpbWl0GAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiUKBXByb2JlGAggASgLMhQudGNvZGVyLnYxLlByb2JlV29ya0gAEicKBmVuY29kZRgJIAEoCzIVLnRjb2Rlci52MS5FbmNvZGVXb3JrSABCBgoEd29yayJbCgxIZWFydGJlYXRBY2sSKAoHcmVuZXdlZBgBIAMoCzIXLnRjb2Rlci52MS5MZWFzZVJlbmV3YWwSIQoEbG9zdBgCIAMoCzITLnRjb2Rlci52MS5MZWFzZVJlZiJaCglSZXBvcnRBY2sSIgoFbGVhc2UYASABKAsyEy50Y29kZXIudjEuTGVhc2VSZWYSKQoHdmVyZGljdBgCIAEoDjIYLnRjb2Rlci52MS5SZXBvcnRWZXJkaWN0InMKDFNpZ25SZXNwb25zZRISCgpyZXF1ZXN0X2lkGAEgASgEEioKCHJlcXVlc3RzGAIgAygLMhgudGNvZGVyLnYxLlNpZ25lZFJlcXVlc3QSIwoHcmVmdXNlZBgDIAEoCzISLnRjb2Rlci52MS5GYWlsdXJlIlMKCFN0b3BUYXNrEiIKBWxlYXNlGAEgASgLMhMudGNvZGVyLnYxLkxlYXNlUmVmEiMKB2ZhaWx1cmUYAiABKAsyEi50Y29kZXIudjEuRmFpbHVyZSIXCgVEcmFpbhIOCgZyZWFzb24YASABKAkiDgoMTGVhdmVHcmFudGVkIqYBCgtTeW5jUmVxdWVzdBIfCgVoZWxsbxgBIAEoCzIQLnRjb2Rlci52MS5IZWxsbxIPCgdzZXNzaW9uGAIgASgDEhAKCHJlY2VpdmVkGAMgASgEEioKCG1lc3NhZ2VzGAQgAygLMhgudGNvZGVyLnYxLkF0dGFjaFJlcXVlc3QSJwoEd2FpdBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJeCgxTeW5jUmVzcG9uc2USDwoHc2Vzc2lvbhgBIAEoAxIrCghtZXNzYWdlcxgCIAMoCzIZLnRjb2Rlci52MS5BdHRhY2hSZXNwb25zZRIQCghwb3NpdGlvbhgDIAEoBCpyCgpGYXVsdENsYXNzEhsKF0ZBVUxUX0NMQVNTX1VOU1BFQ0lGSUVEEAASFQoRRkFVTFRfQ0xBU1NfSU5QVVQQARIXChNGQVVMVF9DTEFTU19NQUNISU5FEAISFwoTRkFVTFRfQ0xBU1NfVU5LTk9XThADKoMBCg1SZXBvcnRWZXJkaWN0Eh4KGlJFUE9SVF9WRVJESUNUX1VOU1BFQ0lGSUVEEAASGwoXUkVQT1JUX1ZFUkRJQ1RfQUNDRVBURUQQARIYChRSRVBPUlRfVkVSRElDVF9TVEFMRRACEhsKF1JFUE9SVF9WRVJESUNUX1JFSkVDVEVEEANCOFo2Z2l0aHViLmNvbS90Y29kZXItZGV2L3Rjb2Rlci9nZW4vZ28vdGNvZGVyL3YxO3Rjb2RlcnYxYgZwcm90bzM", [file_google_protobuf_duration, file_tcoder_v1_error, file_tcoder_v1_job, file_tcoder_v1_media, file_tcoder_v1_upload]);
+  fileDesc("ChZ0Y29kZXIvdjEvd29ya2VyLnByb3RvEgl0Y29kZXIudjEiLAoITGVhc2VSZWYSDwoHdGFza19pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNIroCCg1BdHRhY2hSZXF1ZXN0EiEKBWhlbGxvGAEgASgLMhAudGNvZGVyLnYxLkhlbGxvSAASKQoJaGVhcnRiZWF0GAIgASgLMhQudGNvZGVyLnYxLkhlYXJ0YmVhdEgAEicKBnJlcG9ydBgDIAEoCzIVLnRjb2Rlci52MS5UYXNrUmVwb3J0SAASJgoEc2lnbhgEIAEoCzIWLnRjb2Rlci52MS5TaWduUmVxdWVzdEgAEicKCGRyYWluaW5nGAUgASgLMhMudGNvZGVyLnYxLkRyYWluaW5nSAASKAoFbGVhdmUYBiABKAsyFy50Y29kZXIudjEuTGVhdmVSZXF1ZXN0SAASLAoIc2VnbWVudHMYByABKAsyGC50Y29kZXIudjEuU2VnbWVudFJlcG9ydEgAQgkKB21lc3NhZ2UiugEKBUhlbGxvEhEKCXdvcmtlcl9pZBgBIAEoCRISCgptYWNoaW5lX2lkGAIgASgJEg8KB3ZlcnNpb24YAyABKAkSDQoFc2xvdHMYBCABKA0SJwoIZW5jb2RlcnMYBSADKA4yFS50Y29kZXIudjEuVmlkZW9Db2RlYxIhCgRoZWxkGAYgAygLMhMudGNvZGVyLnYxLkxlYXNlUmVmEhAKCGRyYWluaW5nGAcgASgIEgwKBGNwdXMYCCABKA0ijwEKDFRhc2tQcm9ncmVzcxIiCgVsZWFzZRgBIAEoCzITLnRjb2Rlci52MS5MZWFzZVJlZhIQCghmcmFjdGlvbhgCIAEoARItCgptZWRpYV90aW1lGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg0KBXNwZWVkGAQgASgBEgsKA2ZwcxgFIAEoASI1CglIZWFydGJlYXQSKAoHcnVubmluZxgBIAMoCzIXLnRjb2Rlci52MS5UYXNrUHJvZ3Jlc3MiUgoFRmF1bHQSJAoFY2xhc3MYASABKA4yFS50Y29kZXIudjEuRmF1bHRDbGFzcxIjCgdmYWlsdXJlGAIgASgLMhIudGNvZGVyLnYxLkZhaWx1cmUidAoNRW5jb2RlZE9iamVjdBIMCgRuYW1lGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAQSKwoIZHVyYXRpb24YAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFAoMY29udGVudF90eXBlGAQgASgJIsIBChBFbmNvZGVkUmVuZGl0aW9uEioKBnJlc3VsdBgBIAEoCzIaLnRjb2Rlci52MS5SZW5kaXRpb25SZXN1bHQSLgoMaW5pdF9zZWdtZW50GAIgASgLMhgudGNvZGVyLnYxLkVuY29kZWRPYmplY3QSKgoIc2VnbWVudHMYAyADKAsyGC50Y29kZXIudjEuRW5jb2RlZE9iamVjdBImCgRmaWxlGAQgASgLMhgudGNvZGVyLnYxLkVuY29kZWRPYmplY3QiPwoMRW5jb2RlUmVzdWx0Ei8KCnJlbmRpdGlvbnMYASADKAsyGy50Y29kZXIudjEuRW5jb2RlZFJlbmRpdGlvbiLXAQoKVGFza1JlcG9ydBIiCgVsZWFzZRgBIAEoCzITLnRjb2Rlci52MS5MZWFzZVJlZhInCgVwcm9iZRgCIAEoCzIWLnRjb2Rlci52MS5Qcm9iZVJlc3VsdEgAEikKBmVuY29kZRgDIAEoCzIXLnRjb2Rlci52MS5FbmNvZGVSZXN1bHRIABIhCgVmYXVsdBgEIAEoCzIQLnRjb2Rlci52MS5GYXVsdEgAEicKCHJlbGVhc2VkGAUgASgLMhMudGNvZGVyLnYxLlJlbGVhc2VkSABCBQoDZW5kIgoKCFJlbGVhc2VkIqwBChBVcGxvYWRlZFNlZ21lbnRzEi0KCXJlbmRpdGlvbhgBIAEoCzIaLnRjb2Rlci52MS5SZW5kaXRpb25SZXN1bHQSLgoMaW5pdF9zZWdtZW50GAIgASgLMhgudGNvZGVyLnYxLkVuY29kZWRPYmplY3QSDQoFZmlyc3QYAyABKA0SKgoIc2VnbWVudHMYBCADKAsyGC50Y29kZXIudjEuRW5jb2RlZE9iamVjdCJ2Cg1TZWdtZW50UmVwb3J0EiIKBWxlYXNlGAEgASgLMhMudGNvZGVyLnYxLkxlYXNlUmVmEhAKCHNlcXVlbmNlGAIgASgEEi8KCnJlbmRpdGlvbnMYAyADKAsyGy50Y29kZXIudjEuVXBsb2FkZWRTZWdtZW50cyJwCgtTaWduUmVxdWVzdBISCgpyZXF1ZXN0X2lkGAEgASgEEiIKBWxlYXNlGAIgASgLMhMudGNvZGVyLnYxLkxlYXNlUmVmEikKB29iamVjdHMYAyADKAsyGC50Y29kZXIudjEuRW5jb2RlZE9iamVjdCIKCghEcmFpbmluZyIOCgxMZWF2ZVJlcXVlc3QikwMKDkF0dGFjaFJlc3BvbnNlEiUKB3dlbGNvbWUYASABKAsyEi50Y29kZXIudjEuV2VsY29tZUgAEisKCmFzc2lnbm1lbnQYAiABKAsyFS50Y29kZXIudjEuQXNzaWdubWVudEgAEiwKCWhlYXJ0YmVhdBgDIAEoCzIXLnRjb2Rlci52MS5IZWFydGJlYXRBY2tIABImCgZyZXBvcnQYBCABKAsyFC50Y29kZXIudjEuUmVwb3J0QWNrSAASJwoEc2lnbhgFIAEoCzIXLnRjb2Rlci52MS5TaWduUmVzcG9uc2VIABIjCgRzdG9wGAYgASgLMhMudGNvZGVyLnYxLlN0b3BUYXNrSAASIQoFZHJhaW4YByABKAsyEC50Y29kZXIudjEuRHJhaW5IABIwCg1sZWF2ZV9ncmFudGVkGAggASgLMhcudGNvZGVyLnYxLkxlYXZlR3JhbnRlZEgAEikKCHNlZ21lbnRzGAkgASgLMhUudGNvZGVyLnYxLlNlZ21lbnRBY2tIAEIJCgdtZXNzYWdlIucBCgdXZWxjb21lEjUKEmhlYXJ0YmVhdF9pbnRlcnZhbBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIoCgVsZWFzZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIxCg5pZGxlX3RocmVzaG9sZBgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIlCgRrZXB0GAQgAygLMhcudGNvZGVyLnYxLkxlYXNlUmVuZXdhbBIhCgRsb3N0GAUgAygLMhMudGNvZGVyLnYxLkxlYXNlUmVmIlwKDExlYXNlUmVuZXdhbBIiCgVsZWFzZRgBIAEoCzITLnRjb2Rlci52MS5MZWFzZVJlZhIoCgZzb3VyY2UYAiABKAsyGC50Y29kZXIudjEuU2lnbmVkUmVxdWVzdCJ4CgtJbnB1dExpbWl0cxISCgptYXhfcGl4ZWxzGAEgASgEEi8KDG1heF9kdXJhdGlvbhgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIPCgdtYXhfZnBzGAMgASgBEhMKC21heF9zdHJlYW1zGAQgASgNIjMKCVByb2JlV29yaxImCgZsaW1pdHMYASABKAsyFi50Y29kZXIudjEuSW5wdXRMaW1pdHMisAEKCkVuY29kZVdvcmsSJQoGb3V0cHV0GAEgASgLMhUudGNvZGVyLnYxLk91dHB1dFBsYW4SJgoGc291cmNlGAIgASgLMhYudGNvZGVyLnYxLlByb2JlUmVzdWx0EisKCGR1cmF0aW9uGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiYKBmxpbWl0cxgEIAEoCzIWLnRjb2Rlci52MS5JbnB1dExpbWl0cyLEAgoKQXNzaWdubWVudBIiCgVsZWFzZRgBIAEoCzITLnRjb2Rlci52MS5MZWFzZVJlZhIOCgZqb2JfaWQYAiABKAkSIQoEa2luZBgDIAEoDjITLnRjb2Rlci52MS5UYXNrS2luZBIoCgZzb3VyY2UYBCABKAsyGC50Y29kZXIudjEuU2lnbmVkUmVxdWVzdBIZChFzb3VyY2Vfc2l6ZV9ieXRlcxgFIAEoBBITCgtzb3VyY2VfZXRhZxgGIAEoCRItCgp0aW1lX2xpbWl0GAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiUKBXByb2JlGAggASgLMhQudGNvZGVyLnYxLlByb2JlV29ya0gAEicKBmVuY29kZRgJIAEoCzIVLnRjb2Rlci52MS5FbmNvZGVXb3JrSABCBgoEd29yayJbCgxIZWFydGJlYXRBY2sSKAoHcmVuZXdlZBgBIAMoCzIXLnRjb2Rlci52MS5MZWFzZVJlbmV3YWwSIQoEbG9zdBgCIAMoCzITLnRjb2Rlci52MS5MZWFzZVJlZiJaCglSZXBvcnRBY2sSIgoFbGVhc2UYASABKAsyEy50Y29kZXIudjEuTGVhc2VSZWYSKQoHdmVyZGljdBgCIAEoDjIYLnRjb2Rlci52MS5SZXBvcnRWZXJkaWN0Im0KClNlZ21lbnRBY2sSIgoFbGVhc2UYASABKAsyEy50Y29kZXIudjEuTGVhc2VSZWYSEAoIc2VxdWVuY2UYAiABKAQSKQoHdmVyZGljdBgDIAEoDjIYLnRjb2Rlci52MS5SZXBvcnRWZXJkaWN0InMKDFNpZ25SZXNwb25zZRISCgpyZXF1ZXN0X2lkGAEgASgEEioKCHJlcXVlc3RzGAIgAygLMhgudGNvZGVyLnYxLlNpZ25lZFJlcXVlc3QSIwoHcmVmdXNlZBgDIAEoCzISLnRjb2Rlci52MS5GYWlsdXJlIlMKCFN0b3BUYXNrEiIKBWxlYXNlGAEgASgLMhMudGNvZGVyLnYxLkxlYXNlUmVmEiMKB2ZhaWx1cmUYAiABKAsyEi50Y29kZXIudjEuRmFpbHVyZSIXCgVEcmFpbhIOCgZyZWFzb24YASABKAkiDgoMTGVhdmVHcmFudGVkIqYBCgtTeW5jUmVxdWVzdBIfCgVoZWxsbxgBIAEoCzIQLnRjb2Rlci52MS5IZWxsbxIPCgdzZXNzaW9uGAIgASgDEhAKCHJlY2VpdmVkGAMgASgEEioKCG1lc3NhZ2VzGAQgAygLMhgudGNvZGVyLnYxLkF0dGFjaFJlcXVlc3QSJwoEd2FpdBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJeCgxTeW5jUmVzcG9uc2USDwoHc2Vzc2lvbhgBIAEoAxIrCghtZXNzYWdlcxgCIAMoCzIZLnRjb2Rlci52MS5BdHRhY2hSZXNwb25zZRIQCghwb3NpdGlvbhgDIAEoBCpyCgpGYXVsdENsYXNzEhsKF0ZBVUxUX0NMQVNTX1VOU1BFQ0lGSUVEEAASFQoRRkFVTFRfQ0xBU1NfSU5QVVQQARIXChNGQVVMVF9DTEFTU19NQUNISU5FEAISFwoTRkFVTFRfQ0xBU1NfVU5LTk9XThADKoMBCg1SZXBvcnRWZXJkaWN0Eh4KGlJFUE9SVF9WRVJESUNUX1VOU1BFQ0lGSUVEEAASGwoXUkVQT1JUX1ZFUkRJQ1RfQUNDRVBURUQQARIYChRSRVBPUlRfVkVSRElDVF9TVEFMRRACEhsKF1JFUE9SVF9WRVJESUNUX1JFSkVDVEVEEANCOFo2Z2l0aHViLmNvbS90Y29kZXItZGV2L3Rjb2Rlci9nZW4vZ28vdGNvZGVyL3YxO3Rjb2RlcnYxYgZwcm90bzM", [file_google_protobuf_duration, file_tcoder_v1_error, file_tcoder_v1_job, file_tcoder_v1_media, file_tcoder_v1_upload]);
 
 /**
  * Names one lease: a task and its fencing token.
@@ -109,6 +109,14 @@ export type AttachRequest = Message<"tcoder.v1.AttachRequest"> & {
      */
     value: LeaveRequest;
     case: "leave";
+  } | {
+    /**
+     * Tells of segments that are uploaded; sent again until it is acknowledged.
+     *
+     * @generated from field: tcoder.v1.SegmentReport segments = 7;
+     */
+    value: SegmentReport;
+    case: "segments";
   } | { case: undefined; value?: undefined };
 };
 
@@ -469,6 +477,87 @@ export const ReleasedSchema: GenMessage<Released> = /*@__PURE__*/
   messageDesc(file_tcoder_v1_worker, 10);
 
 /**
+ * Segments of one rendition that an attempt has uploaded.
+ *
+ * @generated from message tcoder.v1.UploadedSegments
+ */
+export type UploadedSegments = Message<"tcoder.v1.UploadedSegments"> & {
+  /**
+   * What it is: name, codecs, and of a picture its size and cadence. The rest
+   * is for the task's result.
+   *
+   * @generated from field: tcoder.v1.RenditionResult rendition = 1;
+   */
+  rendition?: RenditionResult | undefined;
+
+  /**
+   * Its init segment.
+   *
+   * @generated from field: tcoder.v1.EncodedObject init_segment = 2;
+   */
+  initSegment?: EncodedObject | undefined;
+
+  /**
+   * Position of the first of `segments` among those that the task makes of
+   * the rendition, from 0.
+   *
+   * @generated from field: uint32 first = 3;
+   */
+  first: number;
+
+  /**
+   * The segments, in order.
+   *
+   * @generated from field: repeated tcoder.v1.EncodedObject segments = 4;
+   */
+  segments: EncodedObject[];
+};
+
+/**
+ * Describes the message tcoder.v1.UploadedSegments.
+ * Use `create(UploadedSegmentsSchema)` to create a new message.
+ */
+export const UploadedSegmentsSchema: GenMessage<UploadedSegments> = /*@__PURE__*/
+  messageDesc(file_tcoder_v1_worker, 11);
+
+/**
+ * Tells of HLS segments that are uploaded, so that they can be played before
+ * their task ends. A worker has one report of an attempt under way at a time,
+ * and its result names all segments again.
+ *
+ * @generated from message tcoder.v1.SegmentReport
+ */
+export type SegmentReport = Message<"tcoder.v1.SegmentReport"> & {
+  /**
+   * The attempt.
+   *
+   * @generated from field: tcoder.v1.LeaseRef lease = 1;
+   */
+  lease?: LeaseRef | undefined;
+
+  /**
+   * Number of the report within the attempt, from 1.
+   *
+   * @generated from field: uint64 sequence = 2;
+   */
+  sequence: bigint;
+
+  /**
+   * The renditions that have grown.
+   *
+   * @generated from field: repeated tcoder.v1.UploadedSegments renditions = 3;
+   */
+  renditions: UploadedSegments[];
+};
+
+/**
+ * Describes the message tcoder.v1.SegmentReport.
+ * Use `create(SegmentReportSchema)` to create a new message.
+ */
+export const SegmentReportSchema: GenMessage<SegmentReport> = /*@__PURE__*/
+  messageDesc(file_tcoder_v1_worker, 12);
+
+/**
  * Asks for presigned PUTs below the attempt's folder.
  *
  * @generated from message tcoder.v1.SignRequest
@@ -501,7 +590,7 @@ export type SignRequest = Message<"tcoder.v1.SignRequest"> & {
  * Use `create(SignRequestSchema)` to create a new message.
  */
 export const SignRequestSchema: GenMessage<SignRequest> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 11);
+  messageDesc(file_tcoder_v1_worker, 13);
 
 /**
  * The worker is stopping.
@@ -516,7 +605,7 @@ export type Draining = Message<"tcoder.v1.Draining"> & {
  * Use `create(DrainingSchema)` to create a new message.
  */
 export const DrainingSchema: GenMessage<Draining> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 12);
+  messageDesc(file_tcoder_v1_worker, 14);
 
 /**
  * The worker has been idle for the pool's threshold.
@@ -531,7 +620,7 @@ export type LeaveRequest = Message<"tcoder.v1.LeaveRequest"> & {
  * Use `create(LeaveRequestSchema)` to create a new message.
  */
 export const LeaveRequestSchema: GenMessage<LeaveRequest> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 13);
+  messageDesc(file_tcoder_v1_worker, 15);
 
 /**
  * One message of the control plane.
@@ -608,6 +697,14 @@ export type AttachResponse = Message<"tcoder.v1.AttachResponse"> & {
      */
     value: LeaveGranted;
     case: "leaveGranted";
+  } | {
+    /**
+     * Answer to SegmentReport.
+     *
+     * @generated from field: tcoder.v1.SegmentAck segments = 9;
+     */
+    value: SegmentAck;
+    case: "segments";
   } | { case: undefined; value?: undefined };
 };
 
@@ -616,7 +713,7 @@ export type AttachResponse = Message<"tcoder.v1.AttachResponse"> & {
  * Use `create(AttachResponseSchema)` to create a new message.
  */
 export const AttachResponseSchema: GenMessage<AttachResponse> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 14);
+  messageDesc(file_tcoder_v1_worker, 16);
 
 /**
  * Answer to Hello: what the worker should be doing.
@@ -665,7 +762,7 @@ export type Welcome = Message<"tcoder.v1.Welcome"> & {
  * Use `create(WelcomeSchema)` to create a new message.
  */
 export const WelcomeSchema: GenMessage<Welcome> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 15);
+  messageDesc(file_tcoder_v1_worker, 17);
 
 /**
  * A lease that goes on.
@@ -693,7 +790,7 @@ export type LeaseRenewal = Message<"tcoder.v1.LeaseRenewal"> & {
  * Use `create(LeaseRenewalSchema)` to create a new message.
  */
 export const LeaseRenewalSchema: GenMessage<LeaseRenewal> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 16);
+  messageDesc(file_tcoder_v1_worker, 18);
 
 /**
  * Bounds on what a source may be; a source beyond one fails with INPUT_LIMIT_EXCEEDED.
@@ -735,7 +832,7 @@ export type InputLimits = Message<"tcoder.v1.InputLimits"> & {
  * Use `create(InputLimitsSchema)` to create a new message.
  */
 export const InputLimitsSchema: GenMessage<InputLimits> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 17);
+  messageDesc(file_tcoder_v1_worker, 19);
 
 /**
  * Probe the source.
@@ -756,7 +853,7 @@ export type ProbeWork = Message<"tcoder.v1.ProbeWork"> & {
  * Use `create(ProbeWorkSchema)` to create a new message.
  */
 export const ProbeWorkSchema: GenMessage<ProbeWork> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 18);
+  messageDesc(file_tcoder_v1_worker, 20);
 
 /**
  * Encode or copy the source into one output.
@@ -798,7 +895,7 @@ export type EncodeWork = Message<"tcoder.v1.EncodeWork"> & {
  * Use `create(EncodeWorkSchema)` to create a new message.
  */
 export const EncodeWorkSchema: GenMessage<EncodeWork> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 19);
+  messageDesc(file_tcoder_v1_worker, 21);
 
 /**
  * A task with its lease.
@@ -884,7 +981,7 @@ export type Assignment = Message<"tcoder.v1.Assignment"> & {
  * Use `create(AssignmentSchema)` to create a new message.
  */
 export const AssignmentSchema: GenMessage<Assignment> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 20);
+  messageDesc(file_tcoder_v1_worker, 22);
 
 /**
  * Answer to Heartbeat.
@@ -912,7 +1009,7 @@ export type HeartbeatAck = Message<"tcoder.v1.HeartbeatAck"> & {
  * Use `create(HeartbeatAckSchema)` to create a new message.
  */
 export const HeartbeatAckSchema: GenMessage<HeartbeatAck> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 21);
+  messageDesc(file_tcoder_v1_worker, 23);
 
 /**
  * Answer to TaskReport.
@@ -940,7 +1037,43 @@ export type ReportAck = Message<"tcoder.v1.ReportAck"> & {
  * Use `create(ReportAckSchema)` to create a new message.
  */
 export const ReportAckSchema: GenMessage<ReportAck> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 22);
+  messageDesc(file_tcoder_v1_worker, 24);
+
+/**
+ * Answer to SegmentReport.
+ *
+ * @generated from message tcoder.v1.SegmentAck
+ */
+export type SegmentAck = Message<"tcoder.v1.SegmentAck"> & {
+  /**
+   * The attempt.
+   *
+   * @generated from field: tcoder.v1.LeaseRef lease = 1;
+   */
+  lease?: LeaseRef | undefined;
+
+  /**
+   * That of the report.
+   *
+   * @generated from field: uint64 sequence = 2;
+   */
+  sequence: bigint;
+
+  /**
+   * What became of it. One that was rejected will be again, and the attempt's
+   * result with it.
+   *
+   * @generated from field: tcoder.v1.ReportVerdict verdict = 3;
+   */
+  verdict: ReportVerdict;
+};
+
+/**
+ * Describes the message tcoder.v1.SegmentAck.
+ * Use `create(SegmentAckSchema)` to create a new message.
+ */
+export const SegmentAckSchema: GenMessage<SegmentAck> = /*@__PURE__*/
+  messageDesc(file_tcoder_v1_worker, 25);
 
 /**
  * Answer to SignRequest.
@@ -975,7 +1108,7 @@ export type SignResponse = Message<"tcoder.v1.SignResponse"> & {
  * Use `create(SignResponseSchema)` to create a new message.
  */
 export const SignResponseSchema: GenMessage<SignResponse> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 23);
+  messageDesc(file_tcoder_v1_worker, 26);
 
 /**
  * Stop an attempt.
@@ -1003,7 +1136,7 @@ export type StopTask = Message<"tcoder.v1.StopTask"> & {
  * Use `create(StopTaskSchema)` to create a new message.
  */
 export const StopTaskSchema: GenMessage<StopTask> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 24);
+  messageDesc(file_tcoder_v1_worker, 27);
 
 /**
  * Stop the worker gently.
@@ -1024,7 +1157,7 @@ export type Drain = Message<"tcoder.v1.Drain"> & {
  * Use `create(DrainSchema)` to create a new message.
  */
 export const DrainSchema: GenMessage<Drain> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 25);
+  messageDesc(file_tcoder_v1_worker, 28);
 
 /**
  * The worker may exit.
@@ -1039,7 +1172,7 @@ export type LeaveGranted = Message<"tcoder.v1.LeaveGranted"> & {
  * Use `create(LeaveGrantedSchema)` to create a new message.
  */
 export const LeaveGrantedSchema: GenMessage<LeaveGranted> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 26);
+  messageDesc(file_tcoder_v1_worker, 29);
 
 /**
  * What a worker says in one call of PoolService.Sync.
@@ -1089,7 +1222,7 @@ export type SyncRequest = Message<"tcoder.v1.SyncRequest"> & {
  * Use `create(SyncRequestSchema)` to create a new message.
  */
 export const SyncRequestSchema: GenMessage<SyncRequest> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 27);
+  messageDesc(file_tcoder_v1_worker, 30);
 
 /**
  * What the control plane says in answer.
@@ -1125,7 +1258,7 @@ export type SyncResponse = Message<"tcoder.v1.SyncResponse"> & {
  * Use `create(SyncResponseSchema)` to create a new message.
  */
 export const SyncResponseSchema: GenMessage<SyncResponse> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 28);
+  messageDesc(file_tcoder_v1_worker, 31);
 
 /**
  * Whose fault it is when an attempt fails.
@@ -1196,7 +1329,7 @@ export enum ReportVerdict {
   STALE = 2,
 
   /**
-   * The result doesn't match the plan; the attempt failed with OUTPUT_INVALID.
+   * It doesn't match the plan; an attempt whose result doesn't failed with OUTPUT_INVALID.
    *
    * @generated from enum value: REPORT_VERDICT_REJECTED = 3;
    */
