@@ -97,6 +97,15 @@ type EncodedRendition struct {
 	File        *EncodedObject  `json:"file,omitempty"`         // MP4
 }
 
+// UploadedSegments are segments of one rendition that an attempt has uploaded
+// before it ends.
+type UploadedSegments struct {
+	Rendition RenditionResult `json:"rendition"` // name, codecs, and of a picture its size and cadence
+	Init      EncodedObject   `json:"init"`
+	First     int             `json:"first"` // position of the first among those that the task makes, from 0
+	Segments  []EncodedObject `json:"segments"`
+}
+
 // EncodeResult is what an encode attempt made.
 type EncodeResult struct {
 	Renditions []EncodedRendition `json:"renditions"` // largest first, then audio

@@ -208,7 +208,7 @@ func (s *Store) CompleteJob(_ context.Context, id string, run int, outputs []med
 
 	j.rec.Outputs = outputs
 	j.rec.Progress.Percent = 100
-	j.rec.Times.Playable = s.now
+	s.playable(j)
 	s.endJob(j, pipeline.EventCompleted, nil)
 
 	if j.left {
@@ -223,6 +223,7 @@ func (s *Store) endJob(j *job, typ pipeline.EventType, f *pipeline.Failure) {
 	j.rec.Times.Finished, j.rec.Failure = s.now, f
 	s.event(j, typ, nil, f)
 	s.dropDuties(j)
+	s.endStream(j, typ)
 }
 
 // event adds an event of a job, or of one of its tasks.

@@ -25,6 +25,7 @@ type job struct {
 	maxLease time.Duration // the longest that was given
 	left     bool          // an attempt that wasn't accepted may have left objects
 	done     float64       // weight of the run's tasks that is done, in part or whole
+	stream   stream
 }
 
 // task is a task with what its job's reader doesn't see.

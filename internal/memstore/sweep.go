@@ -39,6 +39,7 @@ func (s *Store) duty(kind pipeline.DutyKind, id string, at time.Time) {
 // dropDuties ends the duties that only hold for the state a job leaves.
 func (s *Store) dropDuties(j *job) {
 	delete(s.duties, dutyName{pipeline.DutyPublish, j.rec.ID})
+	delete(s.duties, dutyName{pipeline.DutyStream, j.rec.ID})
 	delete(s.duties, dutyName{pipeline.DutyClean, j.rec.ID})
 }
 
@@ -186,6 +187,9 @@ func (s *Store) handOut(swept *pipeline.Swept) {
 			d.Project = s.uploads[name.id].rec.Project
 		case pipeline.DutyPublish, pipeline.DutyClean:
 			d.Project = s.jobs[name.id].rec.Project
+		case pipeline.DutyStream:
+			s.duties[name] = s.now.Add(streamVisibility)
+			d.Project = s.jobs[name.id].rec.Project
 		}
 
 		swept.Duties = append(swept.Duties, d)
@@ -255,6 +259,7 @@ func (s *Store) EndDuty(_ context.Context, d pipeline.Duty) error {
 		if at, ok := s.duties[name]; ok && s.passed(at.Add(-visibility)) {
 			delete(s.duties, name)
 		}
+	case pipeline.DutyStream: // StreamPublished ends it
 	}
 
 	return nil

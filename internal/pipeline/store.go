@@ -18,6 +18,7 @@ type Store interface {
 	UploadStore
 	JobStore
 	LeaseStore
+	StreamStore
 	PoolStore
 	SweepStore
 	Notices
@@ -100,8 +101,9 @@ type JobStore interface {
 	// Errors: ReasonJobNotFound, ReasonJobNotTerminal.
 	DeleteJob(ctx context.Context, id string) error
 	// CompleteJob publishes a job whose tasks of this run are all done: it
-	// moves to COMPLETED with its outputs and its DutyPublish ends. False if
-	// the job is not in that run or not RUNNING; a replay returns true.
+	// moves to COMPLETED with its outputs and its DutyPublish ends. One that
+	// wasn't playable before is now. False if the job is not in that run or not
+	// RUNNING; a replay returns true.
 	CompleteJob(ctx context.Context, id string, run int, outputs []media.Output) (bool, error)
 }
 
@@ -243,6 +245,7 @@ type DutyKind string
 const (
 	DutyExpireUpload DutyKind = "EXPIRE_UPLOAD" // ID is an upload past its deadline: complete or expire it
 	DutyPublish      DutyKind = "PUBLISH"       // ID is a job whose tasks are done: write manifests, CompleteJob
+	DutyStream       DutyKind = "STREAM"        // ID is a job whose stream grew, or ended without success: StreamPublished
 	DutyClean        DutyKind = "CLEAN"         // ID is a terminal job: remove objects that no output names
 	DutyPurge        DutyKind = "PURGE"         // ID is a deleted job: remove all its objects
 )
@@ -283,11 +286,12 @@ type SweepStore interface {
 	// Sweep does what is due if the replica is, or becomes, the leader for its
 	// ttl: leases that ran out are requeued or quarantined by the policy,
 	// delayed tasks wake, terminal jobs past their retention are deleted as by
-	// DeleteJob, duties are handed out for a minute. After a pause in which
+	// DeleteJob, duties are handed out for a minute, a DutyStream for 10 s. After a pause in which
 	// nobody swept for longer than half a lease, it first renews all leases
 	// once, so that an outage of the control plane costs no attempt.
 	Sweep(ctx context.Context, r SweepRequest) (Swept, error)
-	// EndDuty ends a duty, unless it is still to do: that of an upload that is
+	// EndDuty ends a duty but a DutyStream, which StreamPublished ends, unless
+	// it is still to do: that of an upload that is
 	// open, of a job whose tasks are done and that isn't published, one that
 	// was left again meanwhile, and the purge of a job that ended a moment ago,
 	// which comes once more when no URL to write can live.

@@ -196,7 +196,7 @@ func TestCoalescedRepeats(t *testing.T) {
 
 	events, err := store.JobEvents(ctx, "j", 0)
 	require.NoError(t, err)
-	require.Len(t, events, 6)
+	require.Len(t, events, 7)
 
 	stats, err := store.PoolStats(ctx)
 	require.NoError(t, err)

@@ -58,9 +58,9 @@ func (s *Store) CreateJob(
 
 // GetJob implements [pipeline.JobStore].
 func (s *Store) GetJob(ctx context.Context, id string) (pipeline.Job, error) {
-	k := []string{s.keys.job(id), s.keys.spec(id), s.keys.probe(id), s.keys.plan(id), s.keys.outputs(id)}
+	k := []string{s.keys.job(id), s.keys.spec(id), s.keys.probe(id), s.keys.plan(id), s.keys.outputs(id), s.keys.stream(id)}
 
-	reply, err := s.callRows(ctx, 8, "get_job", k, id)
+	reply, err := s.callRows(ctx, 9, "get_job", k, id)
 	if err != nil {
 		return pipeline.Job{}, err
 	}
@@ -85,8 +85,9 @@ func (s *Store) GetJob(ctx context.Context, id string) (pipeline.Job, error) {
 	}
 
 	j.Wait, j.WaitPosition = pipeline.WaitReason(asString(reply[6])), asInt(reply[7])
+	j.Progress.Renditions, err = decodeShown(asString(reply[8]))
 
-	return j, nil
+	return j, err
 }
 
 // ListJobs implements [pipeline.JobStore].

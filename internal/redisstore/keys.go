@@ -36,6 +36,7 @@ func (k keys) probe(id string) string          { return k.prefix + "b:" + id }
 func (k keys) plan(id string) string           { return k.prefix + "g:" + id }
 func (k keys) outputs(id string) string        { return k.prefix + "o:" + id }
 func (k keys) summary(id string) string        { return k.prefix + "s:" + id }
+func (k keys) stream(id string) string         { return k.prefix + "c:" + id }
 func (k keys) upload(id string) string         { return k.prefix + "u:" + id }
 func (k keys) worker(id string) string         { return k.prefix + "w:" + id }
 func (k keys) machineWorkers(id string) string { return k.prefix + "mw:" + id }

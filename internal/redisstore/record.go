@@ -179,10 +179,6 @@ func decodeJob(id string, row []any, rawSpec string) (pipeline.Job, error) {
 		ID: id, State: pipeline.JobState(head[0]), Project: asString(row[1]), Priority: int(asInt(head[8])),
 		Run: int(asInt(head[1])), Sequence: asInt(head[2]), Times: decodeTimes(asString(row[2])),
 	}
-	if j.State == pipeline.JobCompleted {
-		j.Times.Playable = j.Times.Finished
-	}
-
 	var spec jobSpec
 
 	err := decode(rawSpec, &spec)
@@ -230,6 +226,8 @@ func decodeTimes(raw string) pipeline.JobTimes {
 			t.Started = at
 		case 'p':
 			t.Planned = at
+		case 'y':
+			t.Playable = at
 		case 'f':
 			t.Finished = at
 		}

@@ -158,7 +158,7 @@ func (s *Store) StopClock(ctx context.Context, at time.Time) error {
 
 // coalesced are the verbs whose scripts take the requests of many callers at a time.
 func coalesced() []string {
-	return []string{"create_job", "claim_tasks", "renew_leases", "finish_task", "complete_job"}
+	return []string{"create_job", "claim_tasks", "renew_leases", "finish_task", "complete_job", "commit_segments"}
 }
 
 // run runs a script and returns its reply.

@@ -137,7 +137,7 @@ func jobHappyPath(e *env) {
 	require.Equal(e, []pipeline.EventType{
 		pipeline.EventCreated, pipeline.EventQueued, pipeline.EventStarted, pipeline.EventTaskLeased,
 		pipeline.EventTaskDone, pipeline.EventPlanned, pipeline.EventTaskLeased, pipeline.EventTaskLeased,
-		pipeline.EventTaskDone, pipeline.EventTaskDone, pipeline.EventCompleted,
+		pipeline.EventTaskDone, pipeline.EventTaskDone, pipeline.EventPlayable, pipeline.EventCompleted,
 	}, e.events(j.ID))
 	require.Empty(e, e.pass(10*time.Minute).Duties, "nothing is left to publish or to clean")
 }

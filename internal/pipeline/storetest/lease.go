@@ -202,7 +202,7 @@ func leaseFinishIsIdempotent(e *env) {
 	v, last := e.finish(w, leases[1].Ref)
 	require.Equal(e, pipeline.VerdictAccepted, v)
 	require.True(e, last)
-	require.Len(e, e.events(j.ID), n+1)
+	require.Len(e, e.events(j.ID), n+2, "playable and completed")
 }
 
 func leaseFailIsIdempotent(e *env) {

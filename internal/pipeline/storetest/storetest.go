@@ -41,6 +41,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"Race", raceTests()},
 		{"Fault", faultTests()},
 		{"Progress", progressTests()},
+		{"Stream", streamTests()},
 		{"Transition", transitionTests()},
 		{"Worker", workerTests()},
 		{"Machine", machineTests()},

@@ -14,6 +14,7 @@ local function complete(r)
   if job.open > 0 or not move_job(job, 'complete') then return { '', 0 } end
   set(KEYS[r.k], r[3])
   set(KEYS[r.k + 1], r[4])
+  make_playable(job)
   end_job(job, 'COMPLETED')
   if job.left ~= '0' then clean_later(job) end
   return { '', 1 }

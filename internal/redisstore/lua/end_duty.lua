@@ -1,6 +1,7 @@
 -- Ends a duty. That of an open upload stays until the upload ends, that of a
 -- job to publish until the job is published. A duty that a later state change
--- left under the same name stays: it isn't the one that was handed out.
+-- left under the same name stays: it isn't the one that was handed out. That
+-- of a stream is ended by stream_published.lua.
 -- KEYS  common; 14 purges, 15 upload (of EXPIRE_UPLOAD). Derived: the job (of PUBLISH)
 -- ARGV  prefix, kind, id
 -- Returns  {''}
@@ -24,7 +25,7 @@ elseif kind == 'PURGE' then
     redis.call('ZREM', DUTIES, duty)
     redis.call('HDEL', KEYS[14], id, purge_again_field(id))
   end
-else
+elseif kind ~= 'STREAM' then
   local at = redis.call('ZSCORE', DUTIES, duty)
   if at and tonumber(at) <= NOW + VISIBILITY then redis.call('ZREM', DUTIES, duty) end
 end

@@ -1,8 +1,8 @@
 -- Reads a job with its tasks, and for what it waits. Changes nothing.
--- KEYS  common; 14 job, 15 spec, 16 probe, 17 plan, 18 outputs. Derived: results, the queues in turn.
+-- KEYS  common; 14 job, 15 spec, 16 probe, 17 plan, 18 outputs, 19 stream. Derived: results, the queues in turn.
 -- ARGV  prefix, job id
 -- Returns  {'', job row, spec JSON, probe JSON, plan JSON, outputs JSON, {definition, state, attempts JSON, result JSON
---          of each task}, wait reason, position} | {'JOB_NOT_FOUND'}
+--          of each task}, wait reason, position, what is shown of the stream JSON} | {'JOB_NOT_FOUND'}
 -- $include(task.lua)
 local WORKER_SEEN = 60000
 local MOST_PROJECTS = 200
@@ -93,4 +93,4 @@ end
 
 local values = redis.call('MGET', KEYS[15], KEYS[16], KEYS[17], KEYS[18])
 for i = 1, 4 do values[i] = values[i] or '' end
-return { '', job_row(KEYS[14]), values[1], values[2], values[3], values[4], list, reason, position }
+return { '', job_row(KEYS[14]), values[1], values[2], values[3], values[4], list, reason, position, redis.call('HGET', KEYS[19], 'shown') or '' }

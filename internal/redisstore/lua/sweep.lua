@@ -97,7 +97,7 @@ for _, id in ipairs(overdue(UPLOADS, MOST)) do
   hand_out('EXPIRE_UPLOAD', id, redis.call('HGET', upload_key(id), 'p'))
 end
 for _, duty in ipairs(overdue(DUTIES, MOST)) do
-  redis.call('ZADD', DUTIES, NOW + VISIBILITY, duty)
+  redis.call('ZADD', DUTIES, hidden_until(duty), duty)
   local kind, id = string.match(duty, '^(%u+)|(.*)$')
   hand_out(kind, id, kind == 'PURGE' and redis.call('HGET', KEYS[14], id) or (load_job(id) or {}).project)
 end

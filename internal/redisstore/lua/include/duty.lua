@@ -2,5 +2,10 @@
 -- $include(clock.lua)
 local VISIBILITY = 60000 -- a duty that was handed out comes again after that
 
+-- hidden_until is when a duty that is handed out now comes again.
+local function hidden_until(duty)
+  return NOW + (string.sub(duty, 1, 7) == 'STREAM|' and 10000 or VISIBILITY)
+end
+
 -- purge_again_field is where the purges keep when a duty to purge comes once more.
 local function purge_again_field(id) return 'again|' .. id end

@@ -8,7 +8,7 @@
 -- fields that most scripts need come first and hold many values each:
 -- h state, run, sequence, open, lease ms, left, count, first, priority,
 -- uploaded; p project; s0 its first task; ti its times, each a letter and ms:
--- created, queued, started, planned, finished; g weight, done, percent. Then what
+-- created, queued, started, planned, playable (y), finished; g weight, done, percent. Then what
 -- fewer need: tasks (see task.lua), e<n> its newest 1,000 events, pg progress,
 -- f failure JSON, up its upload, sr size and etag of its source.
 --
@@ -34,6 +34,7 @@ local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
 local function result_key(id, index) return PREFIX .. 'r:' .. id .. '-' .. index end -- JSON, of a task
 local function outputs_key(id) return PREFIX .. 'o:' .. id end -- JSON
 local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects
+local function stream_key(id) return PREFIX .. 'c:' .. id end -- hash: see stream.lua
 local function upload_key(id) return PREFIX .. 'u:' .. id end
 local function worker_key(id) return PREFIX .. 'w:' .. id end
 local function machine_workers_key(id) return PREFIX .. 'mw:' .. id end
@@ -330,7 +331,9 @@ local function add_time(job, letter)
   put(job, 'ti', job.times_text)
 end
 
-local function queued_at(job) return string.match(job.times_text, 'q(%d+)') end
+local function time_of(job, letter) return string.match(job.times_text, letter .. '(%d+)') end
+
+local function queued_at(job) return time_of(job, 'q') end
 
 -- gauge_of returns the weight of all tasks of a run, what of that is done, in part or whole, and the percent.
 local function gauge_of(job)
@@ -409,6 +412,7 @@ end
 -- drop_duties ends the duties that only hold for the state a job leaves.
 local function drop_duties(job)
   append(list_of(ZREMS, DUTIES), 'PUBLISH|' .. job.id, 'CLEAN|' .. job.id)
+  zrem(DUTIES, 'STREAM|' .. job.id)
 end
 
 -- clean_later leaves the duty to remove what no output names.
@@ -418,6 +422,13 @@ local function clean_later(job)
   due(at)
 end
 
+-- make_playable notes, the first time, that a player can start.
+local function make_playable(job)
+  if time_of(job, 'y') then return end
+  add_time(job, 'y')
+  add_event(job, 'PLAYABLE')
+end
+
 -- end_job notes how a job ended, once it has moved there.
 local function end_job(job, event, reason, message)
   add_time(job, 'f')
@@ -425,6 +436,12 @@ local function end_job(job, event, reason, message)
   if reason then put(job, 'f', cjson.encode({ reason = reason, message = message })) end
   add_event(job, event, nil, nil, reason, message)
   drop_duties(job)
+  del(stream_key(job.id))
+  -- What was published before its time is to go at once.
+  if reason and time_of(job, 'y') then
+    zadd(DUTIES, STAMP, 'STREAM|' .. job.id)
+    due(NOW)
+  end
 end
 
 -- job_row is what a reader needs of a job's changing half.

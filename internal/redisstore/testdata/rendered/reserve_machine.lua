@@ -21,6 +21,7 @@ local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
 local function result_key(id, index) return PREFIX .. 'r:' .. id .. '-' .. index end -- JSON, of a task
 local function outputs_key(id) return PREFIX .. 'o:' .. id end -- JSON
 local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects
+local function stream_key(id) return PREFIX .. 'c:' .. id end -- hash: see stream.lua
 local function upload_key(id) return PREFIX .. 'u:' .. id end
 local function worker_key(id) return PREFIX .. 'w:' .. id end
 local function machine_workers_key(id) return PREFIX .. 'mw:' .. id end
