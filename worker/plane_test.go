@@ -16,6 +16,7 @@ import (
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 	"github.com/tcoder-dev/tcoder/gen/go/tcoder/v1/tcoderv1connect"
+	"github.com/tcoder-dev/tcoder/internal/memhttp"
 )
 
 // patience is how long a test waits for what must come; in a synctest bubble it
@@ -27,7 +28,7 @@ const patience = time.Minute
 type plane struct {
 	tcoderv1connect.UnimplementedPoolServiceHandler
 
-	dial    func(context.Context) (net.Conn, error)
+	dial    func(ctx context.Context, network, address string) (net.Conn, error)
 	streams chan *planeStream
 	settle  func() // waits for the consequences of a message
 
@@ -49,10 +50,12 @@ type planeStream struct {
 func newPlane(t *testing.T) *plane {
 	t.Helper()
 
-	listener := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+	network := memhttp.New()
+	listener, err := network.Listen("plane")
+	require.NoError(t, err)
 
 	p := servePlane(t, listener, synctest.Wait)
-	p.dial = listener.dial
+	p.dial = network.Dialer("worker")
 
 	return p
 }
@@ -127,7 +130,7 @@ func (p *plane) Attach(
 }
 
 // connect dials the plane, in memory.
-func (p *plane) connect(ctx context.Context, _, _ string) (net.Conn, error) {
+func (p *plane) connect(ctx context.Context, network, address string) (net.Conn, error) {
 	p.mu.Lock()
 	p.dialed = append(p.dialed, time.Now())
 	away := p.away
@@ -137,7 +140,7 @@ func (p *plane) connect(ctx context.Context, _, _ string) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Net: "pipe", Err: errors.New("connection refused")}
 	}
 
-	return p.dial(ctx)
+	return p.dial(ctx, network, address)
 }
 
 func (p *plane) leave(away bool) {
@@ -261,43 +264,3 @@ func (s *planeStream) hungUp(t *testing.T) {
 		}
 	}
 }
-
-// pipeListener listens in memory.
-type pipeListener struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func (l *pipeListener) dial(ctx context.Context) (net.Conn, error) {
-	here, there := net.Pipe()
-
-	select {
-	case l.conns <- there:
-		return here, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// Accept waits for a connection.
-func (l *pipeListener) Accept() (net.Conn, error) {
-	select {
-	case conn := <-l.conns:
-		return conn, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-// Close ends Accept.
-func (l *pipeListener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-
-	return nil
-}
-
-// Addr is nowhere.
-func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"} }
