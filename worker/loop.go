@@ -16,10 +16,10 @@ import (
 const (
 	welcomeTimeout   = 10 * time.Second
 	defaultHeartbeat = 5 * time.Second
+	defaultLease     = 20 * time.Second
 	progressInterval = 250 * time.Millisecond // at most four a second
 	ackWait          = 2 * time.Second        // for the last reports of a drain, of a control plane that is there
 	hangUpWait       = time.Second            // for the last messages to leave
-	silentHeartbeats = 4                      // a stream on which so many got no answer is dead
 	resendHeartbeats = 3                      // a report that got no answer for so many is sent again
 )
 
@@ -47,6 +47,7 @@ type loop struct {
 
 	session       *session // nil while detached
 	heartbeat     time.Duration
+	silence       time.Duration // after which a stream without a message is dead
 	idleThreshold time.Duration // 0: for ever
 	lastBeat      time.Time
 	idleFrom      time.Time // when it last had a task, or asked to leave
@@ -85,6 +86,7 @@ func newLoop(cfg Config, hello *tcoderv1.Hello, execute Executor, drain <-chan s
 		tasks:      taskTable{},
 		signs:      map[uint64]*signCall{},
 		heartbeat:  defaultHeartbeat,
+		silence:    silenceOf(defaultLease),
 	}
 }
 
@@ -244,6 +246,11 @@ func (l *loop) leaveAt() time.Time {
 
 	return l.idleFrom.Add(l.idleThreshold)
 }
+
+// silenceOf is how long to wait for a word of the control plane: a heartbeat
+// that got no answer may have renewed nothing, and another replica has to
+// before the lease is over.
+func silenceOf(lease time.Duration) time.Duration { return lease * 3 / 4 }
 
 func due(deadline, now time.Time) bool {
 	return !deadline.IsZero() && !now.Before(deadline)

@@ -38,7 +38,7 @@ func (l *loop) receive(ctx context.Context, message *tcoderv1.AttachResponse) {
 		l.left = len(l.tasks) == 0 // an assignment that crossed it counts more
 	}
 
-	l.session.silentBy = now.Add(silentHeartbeats * l.heartbeat)
+	l.session.silentBy = now.Add(l.silence)
 }
 
 // welcomed takes over what the control plane says is so, and sends again what
@@ -49,6 +49,12 @@ func (l *loop) welcomed(welcome *tcoderv1.Welcome, now time.Time) {
 		l.heartbeat = interval
 	}
 
+	lease := welcome.GetLease().AsDuration()
+	if lease <= 0 {
+		lease = defaultLease
+	}
+
+	l.silence = silenceOf(lease)
 	l.idleThreshold = welcome.GetIdleThreshold().AsDuration()
 	l.session.welcomed = true
 	l.route.welcomed()

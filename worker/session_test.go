@@ -274,7 +274,7 @@ func TestSilentControlPlane(t *testing.T) {
 		start = time.Now()
 
 		_, hello := b.plane.attached(t)
-		require.InDelta(t, 20, time.Since(start).Seconds(), 0.2)
+		require.InDelta(t, 15, time.Since(start).Seconds(), 0.2)
 		require.Equal(t, []string{"job-0"}, names(hello.GetHeld()))
 		require.NoError(t, r.ctx.Err())
 	})
