@@ -18,7 +18,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience is how long a test waits for what must come, in fake time.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 func slots(n int) func(*worker.Config) { return func(cfg *worker.Config) { cfg.Slots = n } }
 
@@ -44,10 +44,8 @@ func attached(t *testing.T, id string, replicas ...*celltest.Replica) *celltest.
 
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); pass(time.Millisecond) {
 		for _, r := range replicas {
-			for _, held := range r.Attached() {
-				if held == id {
-					return r
-				}
+			if slices.Contains(r.Attached(), id) {
+				return r
 			}
 		}
 	}

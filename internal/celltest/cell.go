@@ -82,7 +82,7 @@ func (c *Cell) Ended(t testing.TB, id string) pipeline.Job {
 	defer func() {
 		cancel()
 
-		for range notices { //nolint:revive // it is closed when the watch has ended
+		for range notices { // closed when the watch has ended
 		}
 	}()
 

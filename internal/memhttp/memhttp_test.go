@@ -21,11 +21,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// serve serves a handler under a name, as production does, until the test ends.
-func serve(t *testing.T, network *memhttp.Network, name string, handler http.HandlerFunc) *http.Server {
+// serve serves a handler as "server", as production does, until the test ends.
+func serve(t *testing.T, network *memhttp.Network, handler http.HandlerFunc) {
 	t.Helper()
 
-	listener, err := network.Listen(name)
+	listener, err := network.Listen("server")
 	require.NoError(t, err)
 
 	protocols := new(http.Protocols)
@@ -44,22 +44,20 @@ func serve(t *testing.T, network *memhttp.Network, name string, handler http.Han
 
 		serving.Wait()
 	})
-
-	return server
 }
 
-// open sends a request and returns its answer, which goes on.
-func open(t *testing.T, client *http.Client, url string) *http.Response {
+// open sends a request to the server and returns its answer, which goes on.
+func open(t *testing.T, client *http.Client) io.Reader {
 	t.Helper()
 	t.Cleanup(client.CloseIdleConnections)
 
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://server/", http.NoBody)
 	require.NoError(t, err)
 	response, err := client.Do(request)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, response.Body.Close()) })
 
-	return response
+	return response.Body
 }
 
 // tick says a word a second until the client is gone.
@@ -124,9 +122,9 @@ func TestHours(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		network := memhttp.New()
-		serve(t, network, "server", tick)
+		serve(t, network, tick)
 		start := time.Now()
-		lines := bufio.NewScanner(open(t, network.Client("client"), "http://server/").Body)
+		lines := bufio.NewScanner(open(t, network.Client("client")))
 
 		for range 2 * 3600 {
 			require.True(t, lines.Scan())
@@ -144,18 +142,18 @@ func TestCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := memhttp.New()
 		ended := make(chan struct{}, 2)
-		serve(t, network, "server", func(w http.ResponseWriter, r *http.Request) {
+		serve(t, network, func(w http.ResponseWriter, r *http.Request) {
 			tick(w, r)
 			ended <- struct{}{}
 		})
 
-		cut := open(t, network.Client("a"), "http://server/")
-		other := bufio.NewScanner(open(t, network.Client("b"), "http://server/").Body)
+		cut := open(t, network.Client("a"))
+		other := bufio.NewScanner(open(t, network.Client("b")))
 		start := time.Now()
 
 		network.Cut("a", "")
 
-		_, err := io.ReadAll(cut.Body)
+		_, err := io.ReadAll(cut)
 		require.Error(t, err)
 		<-ended
 		require.Zero(t, time.Since(start))
@@ -172,18 +170,16 @@ func TestLose(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		network := memhttp.New()
-		serve(t, network, "server", tick)
+		serve(t, network, tick)
 
-		client := network.Client("client")
-		client.Transport.(*http.Transport).HTTP2 = &http.HTTP2Config{
-			SendPingTimeout: 10 * time.Second, PingTimeout: 5 * time.Second,
-		}
-		response := open(t, client, "http://server/")
+		transport := network.Transport("client")
+		transport.HTTP2 = &http.HTTP2Config{SendPingTimeout: 10 * time.Second, PingTimeout: 5 * time.Second}
+		body := open(t, &http.Client{Transport: transport})
 		start := time.Now()
 
 		network.Lose("", "server")
 
-		_, err := io.ReadAll(response.Body)
+		_, err := io.ReadAll(body)
 		require.Error(t, err)
 		require.Equal(t, 15*time.Second, time.Since(start))
 	})
@@ -199,7 +195,7 @@ func TestHold(t *testing.T) {
 		network := memhttp.New()
 		sent := make(chan error, 1)
 		began := make(chan struct{})
-		serve(t, network, "server", func(w http.ResponseWriter, _ *http.Request) {
+		serve(t, network, func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusOK)
 			_ = http.NewResponseController(w).Flush()
 
@@ -209,7 +205,7 @@ func TestHold(t *testing.T) {
 			sent <- err
 		})
 
-		response := open(t, network.Client("client"), "http://server/")
+		body := open(t, network.Client("client"))
 
 		network.Hold("client", "server")
 		close(began)
@@ -218,9 +214,9 @@ func TestHold(t *testing.T) {
 
 		network.Release("client", "server")
 
-		body, err := io.ReadAll(response.Body)
+		all, err := io.ReadAll(body)
 		require.NoError(t, err)
-		require.Len(t, body, size)
+		require.Len(t, all, size)
 		require.NoError(t, <-sent)
 	})
 }

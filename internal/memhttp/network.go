@@ -116,11 +116,14 @@ func (n *Network) dial(ctx context.Context, p path) (net.Conn, error) {
 }
 
 // Client returns a client of that name for HTTP/2 without TLS.
-func (n *Network) Client(from string) *http.Client {
+func (n *Network) Client(from string) *http.Client { return &http.Client{Transport: n.Transport(from)} }
+
+// Transport is what Client uses.
+func (n *Network) Transport(from string) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
 
-	return &http.Client{Transport: &http.Transport{Protocols: protocols, DialContext: n.Dialer(from)}}
+	return &http.Transport{Protocols: protocols, DialContext: n.Dialer(from)}
 }
 
 // Cut resets connections: both ends are told.

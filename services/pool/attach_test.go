@@ -1,7 +1,6 @@
 package pool_test
 
 import (
-	"net/http"
 	"testing"
 	"time"
 
@@ -10,7 +9,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
-	"github.com/tcoder-dev/tcoder/gen/go/tcoder/v1/tcoderv1connect"
 	"github.com/tcoder-dev/tcoder/internal/media"
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 	"github.com/tcoder-dev/tcoder/services/pool"
@@ -141,35 +139,6 @@ func TestReplaced(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, connect.CodeUnavailable, connect.CodeOf(newer.ends()))
 	expect(newest, (*tcoderv1.AttachResponse).GetDrain)
-}
-
-// TestDeafWorker: a worker that doesn't read is cut, and holds nobody up.
-func TestDeafWorker(t *testing.T) {
-	t.Parallel()
-	c := newCell(t)
-	r := c.replica(t)
-	transport := r.transport.Clone()
-	transport.HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerStream: 1 << 14}
-	defer transport.CloseIdleConnections()
-	api := tcoderv1connect.NewPoolServiceClient(&http.Client{Transport: transport}, r.url)
-	stream, err := api.Attach(t.Context())
-	require.NoError(t, err)
-	err = stream.Send(&tcoderv1.AttachRequest{Message: &tcoderv1.AttachRequest_Hello{
-		Hello: &tcoderv1.Hello{WorkerId: "deaf", Slots: 1},
-	}})
-	ready := func() bool {
-		workers, err := c.store.ListWorkers(t.Context())
-		return err == nil && len(workers) == 1 && workers[0].Attached
-	}
-	require.Eventually(t, ready, patience, time.Millisecond)
-	heartbeat := &tcoderv1.AttachRequest{Message: &tcoderv1.AttachRequest_Heartbeat{Heartbeat: &tcoderv1.Heartbeat{}}}
-	for deadline := time.Now().Add(2 * patience); err == nil && time.Now().Before(deadline); {
-		err = stream.Send(heartbeat)
-	}
-	require.Error(t, err, "it was never cut")
-	require.Eventually(t, func() bool { return !ready() }, patience, 5*time.Millisecond)
-	_ = stream.CloseRequest()
-	_ = stream.CloseResponse()
 }
 
 // TestIncompatible: a stream that doesn't begin with Hello is told so.

@@ -1,0 +1,67 @@
+package celltest
+
+import (
+	"context"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Proxy stands before a replica, as a load balancer does. It is net/http's.
+type Proxy struct {
+	// HTTP1 makes it speak HTTP/1.1 alone to those who call it.
+	HTTP1 bool
+	// Cut is after how long it cuts whatever is still open (0: never).
+	Cut time.Duration
+	// Answered is called with each answer to a call, before the caller gets it.
+	// False cuts the caller's connection instead. May be nil.
+	Answered func(r *http.Request) bool
+}
+
+// Proxy puts a proxy under a name before a replica.
+func (c *Cell) Proxy(t testing.TB, name, replica string, p Proxy) {
+	t.Helper()
+
+	listener, err := c.Network.Listen(name)
+	require.NoError(t, err)
+
+	back := c.Network.Transport(name)
+	forward := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "http", Host: replica})
+		},
+		Transport:     back,
+		FlushInterval: -1,
+		ModifyResponse: func(r *http.Response) error {
+			if p.Answered != nil && !p.Answered(r.Request) {
+				return http.ErrAbortHandler
+			}
+
+			return nil
+		},
+		// The caller's connection ends with what went wrong behind.
+		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
+	}
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p.Cut > 0 {
+			ctx, cancel := context.WithTimeout(r.Context(), p.Cut)
+			defer cancel()
+
+			r = r.WithContext(ctx)
+		}
+
+		forward.ServeHTTP(w, r)
+	})
+
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(!p.HTTP1)
+	server := &http.Server{Handler: handler, Protocols: protocols, ReadHeaderTimeout: time.Minute}
+
+	running(t, func() { _ = server.Close() }, func() { _ = server.Serve(listener) })
+	t.Cleanup(back.CloseIdleConnections)
+}
