@@ -1,7 +1,10 @@
 package celltest
 
 import (
-	"context"
+	"bytes"
+	"errors"
+	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -15,8 +18,12 @@ import (
 type Proxy struct {
 	// HTTP1 makes it speak HTTP/1.1 alone to those who call it.
 	HTTP1 bool
+	// Buffer makes it read the whole of a call before it passes it on.
+	Buffer bool
 	// Cut is after how long it cuts whatever is still open (0: never).
 	Cut time.Duration
+	// Called is called with each call. May be nil.
+	Called func(r *http.Request)
 	// Answered is called with each answer to a call, before the caller gets it.
 	// False cuts the caller's connection instead. May be nil.
 	Answered func(r *http.Request) bool
@@ -36,6 +43,7 @@ func (c *Cell) Proxy(t testing.TB, name, replica string, p Proxy) {
 		},
 		Transport:     back,
 		FlushInterval: -1,
+		ErrorLog:      slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
 		ModifyResponse: func(r *http.Response) error {
 			if p.Answered != nil && !p.Answered(r.Request) {
 				return http.ErrAbortHandler
@@ -47,11 +55,24 @@ func (c *Cell) Proxy(t testing.TB, name, replica string, p Proxy) {
 		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 	}
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if p.Cut > 0 {
-			ctx, cancel := context.WithTimeout(r.Context(), p.Cut)
-			defer cancel()
+		if p.Called != nil {
+			p.Called(r)
+		}
 
-			r = r.WithContext(ctx)
+		if p.Cut > 0 {
+			control, end := http.NewResponseController(w), time.Now().Add(p.Cut)
+			if err := errors.Join(control.SetReadDeadline(end), control.SetWriteDeadline(end)); err != nil {
+				t.Errorf("proxy %s: %v", name, err)
+			}
+		}
+
+		if p.Buffer {
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				panic(http.ErrAbortHandler) // the caller gave up
+			}
+
+			r.Body = io.NopCloser(bytes.NewReader(body))
 		}
 
 		forward.ServeHTTP(w, r)

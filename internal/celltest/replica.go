@@ -91,11 +91,16 @@ func (c *Cell) ReplicaOn(t testing.TB, name string, store pipeline.Store, change
 // Attached names the workers whose sessions the replica holds.
 func (r *Replica) Attached() []string { return r.pool.Attached() }
 
-// Stop stops the replica as SIGTERM does, and returns when it has ended.
-func (r *Replica) Stop() {
+// Terminate stops the replica as SIGTERM does. The channel is closed when it
+// has ended.
+func (r *Replica) Terminate() <-chan struct{} {
 	r.stop()
-	<-r.ended
+
+	return r.ended
 }
+
+// Stop is Terminate that waits for the end.
+func (r *Replica) Stop() { <-r.Terminate() }
 
 // Kill ends the replica as a power cut does: nobody is told anything.
 func (r *Replica) Kill() {
