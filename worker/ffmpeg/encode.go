@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
@@ -24,6 +26,22 @@ type Source struct {
 	// source that is gone), any other error as TRANSFER_FAILED of class UNKNOWN.
 	// A nil func means that transfers never fail.
 	TransferError func() error
+}
+
+// port is that of the URL, the only one that FFmpeg may connect to; 0 if it
+// has none.
+func (s Source) port() uint16 {
+	address, err := url.Parse(s.URL)
+	if err != nil {
+		return 0
+	}
+
+	port, err := strconv.ParseUint(address.Port(), 10, 16)
+	if err != nil {
+		return 0
+	}
+
+	return uint16(port)
 }
 
 // EncodeRequest is one encode.
@@ -85,7 +103,7 @@ func encode(ctx context.Context, tools Tools, req EncodeRequest, args []string) 
 	run := process{
 		path: tools.FFmpeg, args: args, dir: req.Dir, timeLimit: req.TimeLimit,
 		stallTimeout: tools.StallTimeout, killGrace: tools.KillGrace,
-		maxMemoryBytes: tools.MaxMemoryBytes, maxFileBytes: tools.MaxFileBytes,
+		maxMemoryBytes: tools.MaxMemoryBytes, maxFileBytes: tools.MaxFileBytes, sandbox: tools.Sandbox, port: req.Source.port(),
 	}
 
 	var last time.Duration = -1

@@ -45,7 +45,11 @@ func unknownFault(reason tcoderv1.ErrorReason, log, message string) *Fault {
 	return &Fault{Class: tcoderv1.FaultClass_FAULT_CLASS_UNKNOWN, Reason: reason, Message: message, Log: log}
 }
 
-const unreadable = "the source could not be read from the store"
+// Messages of more than one place.
+const (
+	unreadable  = "the source could not be read from the store"
+	memorySpent = "FFmpeg took more memory than its limit for this source"
+)
 
 // transferFault is what the source says about its transfers, nil if they went
 // well.
@@ -75,9 +79,13 @@ func endFault(err error, log string) error {
 	case errors.Is(err, errStalled):
 		return unknownFault(tcoderv1.ErrorReason_ERROR_REASON_TASK_TIMEOUT, log, "FFmpeg made no progress")
 	case errors.Is(err, errMemory):
-		return unknownFault(tcoderv1.ErrorReason_ERROR_REASON_ENCODE_FAILED, log, "FFmpeg took more memory than its limit for this source")
+		return unknownFault(tcoderv1.ErrorReason_ERROR_REASON_ENCODE_FAILED, log, memorySpent)
+	case errors.Is(err, errProcessor):
+		return unknownFault(tcoderv1.ErrorReason_ERROR_REASON_TASK_TIMEOUT, log, "the work took more processor time than its limit")
 	case errors.Is(err, errTimeLimit):
 		return unknownFault(tcoderv1.ErrorReason_ERROR_REASON_TASK_TIMEOUT, log, "the work took longer than its time limit")
+	case errors.Is(err, errConfine):
+		return machineFault(log, "FFmpeg could not be put into its sandbox")
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
 		return missingProgram()
 	default:
@@ -114,17 +122,20 @@ func marks() []mark {
 		}
 	}
 
-	transfer := func(log string) *Fault {
-		return unknownFault(tcoderv1.ErrorReason_ERROR_REASON_TRANSFER_FAILED, log, unreadable)
+	unknown := func(reason tcoderv1.ErrorReason, message string) func(string) *Fault {
+		return func(log string) *Fault { return unknownFault(reason, log, message) }
 	}
+	transfer := unknown(tcoderv1.ErrorReason_ERROR_REASON_TRANSFER_FAILED, unreadable)
 
 	return []mark{
 		{"No space left on device", machine("the worker's disk is full")},
 		{"Disk quota exceeded", machine("the worker's disk is full")},
 		{"Read-only file system", machine("the worker's disk can't be written")},
-		{"Cannot allocate memory", machine("the worker has no memory left")},
 		{"Too many open files", machine("the worker has no file descriptor left")},
 		{"Exiting normally, received signal", machine("FFmpeg was stopped on the worker")},
+		// What is too much for the bounds of a process, or a size that a broken
+		// source claims: where memory really ends, the kernel kills.
+		{"Cannot allocate memory", unknown(tcoderv1.ErrorReason_ERROR_REASON_ENCODE_FAILED, memorySpent)},
 		{"Unknown encoder", missing},
 		{"No such filter", missing},
 		{"exceeds specified max pixel count", input(tcoderv1.ErrorReason_ERROR_REASON_INPUT_LIMIT_EXCEEDED, "the source's picture has more pixels than the limit")},
@@ -144,8 +155,6 @@ func marks() []mark {
 func exitFault(end exit, otherwise func(log string) *Fault) *Fault {
 	switch end.signal {
 	case 0:
-	case syscall.SIGXCPU:
-		return unknownFault(tcoderv1.ErrorReason_ERROR_REASON_TASK_TIMEOUT, end.log, "the work took more processor time than its limit")
 	case syscall.SIGXFSZ:
 		return unknownFault(tcoderv1.ErrorReason_ERROR_REASON_ENCODE_FAILED, end.log, "the output grew past the limit of a file")
 	case syscall.SIGKILL, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP:

@@ -30,10 +30,9 @@ func TestExitFault(t *testing.T) {
 		reason tcoderv1.ErrorReason
 	}{
 		"disk full":  {exit{code: 1, log: "av_interleaved_write_frame(): No space left on device"}, machine, tcoderv1.ErrorReason_ERROR_REASON_MACHINE_FAULT},
-		"no memory":  {exit{code: 1, log: "Error: Cannot allocate memory"}, machine, tcoderv1.ErrorReason_ERROR_REASON_MACHINE_FAULT},
+		"no memory":  {exit{code: 1, log: "Error: Cannot allocate memory"}, unknown, tcoderv1.ErrorReason_ERROR_REASON_ENCODE_FAILED},
 		"killed":     {exit{code: -1, signal: syscall.SIGKILL}, machine, tcoderv1.ErrorReason_ERROR_REASON_MACHINE_FAULT},
 		"stopped":    {exit{code: 255, log: "Exiting normally, received signal 15."}, machine, tcoderv1.ErrorReason_ERROR_REASON_MACHINE_FAULT},
-		"processor":  {exit{code: -1, signal: syscall.SIGXCPU}, unknown, tcoderv1.ErrorReason_ERROR_REASON_TASK_TIMEOUT},
 		"file size":  {exit{code: -1, signal: syscall.SIGXFSZ}, unknown, tcoderv1.ErrorReason_ERROR_REASON_ENCODE_FAILED},
 		"crash":      {exit{code: -1, signal: syscall.SIGSEGV}, unknown, tcoderv1.ErrorReason_ERROR_REASON_ENCODE_FAILED},
 		"no encoder": {exit{code: 1, log: "Unknown encoder 'libx264'"}, unknown, tcoderv1.ErrorReason_ERROR_REASON_ENCODER_MISSING},
@@ -70,6 +69,8 @@ func TestEndFault(t *testing.T) {
 	}{
 		{errStalled, tcoderv1.ErrorReason_ERROR_REASON_TASK_TIMEOUT},
 		{errMemory, tcoderv1.ErrorReason_ERROR_REASON_ENCODE_FAILED},
+		{errProcessor, tcoderv1.ErrorReason_ERROR_REASON_TASK_TIMEOUT},
+		{errConfine, tcoderv1.ErrorReason_ERROR_REASON_MACHINE_FAULT},
 		{errTimeLimit, tcoderv1.ErrorReason_ERROR_REASON_TASK_TIMEOUT},
 		{exec.ErrNotFound, tcoderv1.ErrorReason_ERROR_REASON_ENCODER_MISSING},
 		{syscall.ENOENT, tcoderv1.ErrorReason_ERROR_REASON_ENCODER_MISSING},

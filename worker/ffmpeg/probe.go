@@ -87,7 +87,7 @@ type prober struct {
 func (p *prober) process(path string, args ...string) *process {
 	return &process{
 		path: path, args: args, timeLimit: max(time.Until(p.deadline), time.Millisecond), killGrace: p.tools.KillGrace,
-		maxMemoryBytes: p.tools.MaxMemoryBytes,
+		maxMemoryBytes: p.tools.MaxMemoryBytes, sandbox: p.tools.Sandbox, port: p.req.Source.port(),
 	}
 }
 

@@ -10,15 +10,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/tcoder-dev/tcoder/worker/sandbox"
 )
-
-// niceness makes room for the worker's own loops and its neighbours.
-const niceness = 10
 
 // maxOpenFiles bounds descriptors: an output of every rung, and some.
 const maxOpenFiles = 256
@@ -28,7 +26,11 @@ var (
 	errStalled   = errors.New("no progress")
 	errTimeLimit = errors.New("time limit passed")
 	errMemory    = errors.New("memory limit passed")
+	errProcessor = errors.New("processor time spent")
 )
+
+// errConfine is why a process didn't become the program: its sandbox failed.
+var errConfine = errors.New("the sandbox failed")
 
 // process is one run of a program. Its zero values mean: no standard output,
 // no time limit, no watchdog.
@@ -37,6 +39,10 @@ type process struct {
 	args   []string
 	dir    string
 	stdout io.Writer
+	// sandbox keeps the process; nil means limits alone.
+	sandbox *sandbox.Sandbox
+	// port is the one that the process may connect to.
+	port uint16
 	// timeLimit bounds the wall time, and processor seconds accordingly.
 	timeLimit time.Duration
 	// stallTimeout ends the process when neither beat was called nor a file
@@ -44,8 +50,8 @@ type process struct {
 	stallTimeout time.Duration
 	// killGrace is the time between SIGTERM and SIGKILL.
 	killGrace time.Duration
-	// maxMemoryBytes bounds resident memory. A limit on addresses would count
-	// what threads only reserve.
+	// maxMemoryBytes bounds resident memory. Addresses are bounded too, but more
+	// loosely: threads reserve many.
 	maxMemoryBytes uint64
 	maxFileBytes   uint64
 
@@ -81,11 +87,13 @@ func (p *process) run(parent context.Context) (exit, error) {
 	}
 
 	log := &tail{size: maxLog}
-	cmd := exec.CommandContext(ctx, p.path, p.args...)
-	cmd.Dir = p.dir
-	cmd.Env = []string{} // nil would be this process's own
+
+	cmd, err := p.command(ctx)
+	if err != nil {
+		return exit{code: -1}, startError(parent, err)
+	}
+
 	cmd.Stdout, cmd.Stderr = p.stdout, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	// Standard output may be held open by what SIGKILL didn't reach.
 	cmd.WaitDelay = 2 * p.killGrace
 
@@ -101,8 +109,6 @@ func (p *process) run(parent context.Context) (exit, error) {
 		return exit{code: -1}, startError(parent, err)
 	}
 
-	p.confine(cmd.Process.Pid)
-
 	watched := make(chan struct{})
 	done := make(chan struct{})
 
@@ -111,7 +117,7 @@ func (p *process) run(parent context.Context) (exit, error) {
 		p.watch(cmd.Process.Pid, done, cancel)
 	}()
 
-	err := cmd.Wait()
+	err = cmd.Wait()
 
 	close(done)
 	<-watched
@@ -125,7 +131,55 @@ func (p *process) run(parent context.Context) (exit, error) {
 		result.signal = status.Signal()
 	}
 
+	if result.code == sandbox.ExitFailed && strings.HasPrefix(result.log, sandbox.Prefix) {
+		return result, errConfine
+	}
+
+	if p.spent(cmd.ProcessState) {
+		return result, errProcessor
+	}
+
 	return result, endError(parent, ctx, err)
+}
+
+// command is the process in its sandbox.
+func (p *process) command(ctx context.Context) (*exec.Cmd, error) {
+	keeper := p.sandbox
+	if keeper == nil {
+		keeper = sandbox.Limited()
+	}
+
+	limits := sandbox.Limits{FileBytes: p.maxFileBytes, OpenFiles: maxOpenFiles}
+
+	limits.CPUSeconds = p.processorSeconds()
+
+	if p.maxMemoryBytes > 0 {
+		// The C library reserves so much for the memory of threads, and stacks.
+		const base, perProcessor = 4 << 30, 1 << 30
+
+		limits.AddressBytes = 2*p.maxMemoryBytes + base + perProcessor*uint64(runtime.NumCPU())
+	}
+
+	return keeper.Command(ctx, sandbox.Run{Path: p.path, Args: p.args, Dir: p.dir, Port: p.port, Limits: limits})
+}
+
+// processorSeconds bounds what the process may spend; 0: no bound.
+func (p *process) processorSeconds() uint64 {
+	const slack = 10
+
+	if p.timeLimit <= 0 {
+		return 0
+	}
+
+	return uint64(p.timeLimit/time.Second)*uint64(runtime.NumCPU()) + slack
+}
+
+// spent reports whether the process was ended because it spent its processor
+// time. FFmpeg handles the signal, and exits as if it had failed.
+func (p *process) spent(state *os.ProcessState) bool {
+	most := p.processorSeconds()
+
+	return most > 0 && !state.Success() && state.UserTime()+state.SystemTime() >= time.Duration(most)*time.Second
 }
 
 // startError tells why a process didn't start.
@@ -150,27 +204,6 @@ func endError(parent, ctx context.Context, err error) error {
 		return cause
 	default:
 		return fmt.Errorf("wait: %w", err)
-	}
-}
-
-// confine sets niceness and resource limits. It is done from here, right
-// after the start, because Go can't do it between fork and exec; the threads
-// of the process inherit both. A refusal leaves the other bounds in place.
-func (p *process) confine(pid int) {
-	_ = unix.Setpriority(unix.PRIO_PROCESS, pid, niceness)
-	limit := func(resource int, value uint64) {
-		_ = unix.Prlimit(pid, resource, &unix.Rlimit{Cur: value, Max: value}, nil)
-	}
-	limit(unix.RLIMIT_CORE, 0)
-	limit(unix.RLIMIT_NOFILE, maxOpenFiles)
-
-	if p.maxFileBytes > 0 {
-		limit(unix.RLIMIT_FSIZE, p.maxFileBytes)
-	}
-
-	if p.timeLimit > 0 {
-		const slack = 10
-		limit(unix.RLIMIT_CPU, uint64(p.timeLimit/time.Second)*uint64(runtime.NumCPU())+slack)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
+	"github.com/tcoder-dev/tcoder/worker/sandbox"
 )
 
 // Tools are the FFmpeg programs, and the bounds of every process that is
@@ -26,6 +27,8 @@ type Tools struct {
 	MaxMemoryBytes uint64
 	// MaxFileBytes bounds each file that an encode writes. Default 256 GiB.
 	MaxFileBytes uint64
+	// Sandbox keeps every process. Default: sandbox.Default.
+	Sandbox *sandbox.Sandbox
 }
 
 // The defaults of Tools.
@@ -51,6 +54,10 @@ func (t Tools) withDefaults() Tools {
 
 	if t.MaxFileBytes == 0 {
 		t.MaxFileBytes = defaultMaxFileBytes
+	}
+
+	if t.Sandbox == nil {
+		t.Sandbox = sandbox.Default()
 	}
 
 	return t
@@ -84,10 +91,11 @@ const maxEncoderList = 1 << 20
 func Encoders(ctx context.Context, tools Tools) ([]string, error) {
 	const timeLimit = 20 * time.Second
 
+	tools = tools.withDefaults()
 	list := &capture{limit: maxEncoderList}
 	run := process{
 		path: tools.FFmpeg, args: []string{"-nostdin", "-hide_banner", "-encoders"}, stdout: list,
-		timeLimit: timeLimit, killGrace: tools.withDefaults().KillGrace,
+		timeLimit: timeLimit, killGrace: tools.KillGrace, sandbox: tools.Sandbox,
 	}
 
 	end, err := run.run(ctx)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tcoder-dev/tcoder/cmd/tcoder/internal/cli"
 	"github.com/tcoder-dev/tcoder/cmd/tcoder/internal/server"
+	"github.com/tcoder-dev/tcoder/worker/sandbox"
 )
 
 // status is what a check found.
@@ -48,6 +49,8 @@ type doctor struct {
 	*cli.Program
 
 	storage server.Storage
+	sandbox server.Sandbox
+	keeper  *sandbox.Sandbox // once it was tried out
 	listen  string
 	data    string
 	server  string
@@ -61,7 +64,7 @@ func Command(program *cli.Program) *cobra.Command {
 		Use:   "doctor",
 		Short: "Check that this computer has what tcoder needs",
 		Long: `Check that this computer has what tcoder needs: FFmpeg and its encoders, Redis,
-an object store, clocks, ports and folders. Each line is ok, warn or fail, with
+its sandbox, an object store, clocks, ports and folders. Each line is ok, warn or fail, with
 how to fix it. The exit code is 1 if something that is needed fails.
 
 With the flags of 'tcoder serve' it checks that Redis and that object store.`,
@@ -74,6 +77,7 @@ With the flags of 'tcoder serve' it checks that Redis and that object store.`,
 	flags.StringVar(&d.server, "server", "http://"+server.DefaultListen, "address of the server")
 	flags.BoolVar(&d.json, "json", false, "print JSON")
 	d.storage.Register(cmd)
+	d.sandbox.Register(cmd)
 
 	return cmd
 }
@@ -84,7 +88,7 @@ func (d *doctor) run(ctx context.Context) error {
 	d.storage.ReadSecrets(d.Program)
 	var findings []finding
 	for _, check := range []func(context.Context) []finding{
-		d.checkFFmpeg, d.checkRedis, d.checkStore, d.checkPort, d.checkFolders, d.checkServer,
+		d.checkSandbox, d.checkFFmpeg, d.checkRedis, d.checkStore, d.checkPort, d.checkFolders, d.checkServer,
 	} {
 		found := check(ctx)
 		if ctx.Err() != nil {

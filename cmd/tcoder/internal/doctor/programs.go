@@ -29,6 +29,7 @@ func (d *doctor) checkFFmpeg(ctx context.Context) []finding {
 	if err != nil {
 		return findings
 	}
+	tools.Sandbox = d.keeper
 
 	return append(append(findings, checkEncoders(ctx, tools)...), checkFilters(ctx, tools.FFmpeg))
 }

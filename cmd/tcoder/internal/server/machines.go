@@ -45,6 +45,7 @@ type poolSettings struct {
 
 	// What the workers of the pool are started with.
 	scratch string
+	sandbox Sandbox
 	log     logSettings
 	output  *os.File
 	env     []string
@@ -60,6 +61,7 @@ func (p *poolSettings) register(cmd *cobra.Command, provider string, idle time.D
 	flags.StringVar(&p.provider, "pool", provider, "what runs workers: "+kinds+" or none (whoever attaches)")
 	flags.IntVar(&p.limit, "pool-limit", 0, "most workers of the pool (0: "+limit+")")
 	flags.DurationVar(&p.idle, "pool-idle", idle, "how long a worker of the pool waits for work before it leaves")
+	p.sandbox.Register(cmd)
 }
 
 func (p *poolSettings) check() error {
@@ -145,7 +147,8 @@ func newMachines(p *poolSettings, serverURL, token string, store autoscale.Store
 
 // workerEnv is what any worker of the pool is told.
 func (p *poolSettings) workerEnv(token string) map[string]string {
-	env := map[string]string{cli.EnvName("log-level"): p.log.level, cli.EnvName("log-format"): p.log.format}
+	env := p.sandbox.env()
+	env[cli.EnvName("log-level")], env[cli.EnvName("log-format")] = p.log.level, p.log.format
 	if token != "" {
 		env[workerTokenEnv] = token
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tcoder-dev/tcoder/cmd/tcoder/internal/cli"
 	"github.com/tcoder-dev/tcoder/worker"
+	"github.com/tcoder-dev/tcoder/worker/ffmpeg"
 )
 
 // workerTokenEnv is the variable of the workers' credential.
@@ -24,6 +25,7 @@ type workerCommand struct {
 	*cli.Program
 
 	log       logSettings
+	sandbox   Sandbox
 	version   string
 	servers   []string
 	transport string
@@ -53,6 +55,7 @@ and hand back the rest; a second one stops it at once.`,
 	flags.StringVar(&w.scratch, "scratch", "", "folder for unfinished results (empty: one in the temporary folder)")
 	flags.DurationVar(&w.grace, "drain-grace", worker.DefaultDrainGrace, "time that tasks get to end by themselves on SIGTERM")
 	flags.StringVar(&w.machineID, "machine-id", "", "machine of the pool that it runs on; set by the pool")
+	w.sandbox.Register(cmd)
 	w.log.register(cmd)
 	cli.AddSecrets(cmd, workerToken())
 
@@ -76,6 +79,13 @@ func (w *workerCommand) run(ctx context.Context) error {
 	if grace == 0 {
 		grace = -1 // none, in the worker's words
 	}
+	gentle, hard, stop := w.Signals(ctx)
+	defer stop()
+	keeper, err := w.sandbox.Open(gentle)
+	if err != nil {
+		return err
+	}
+	logSandbox(log, keeper)
 	work, err := worker.New(worker.Config{
 		Servers:    w.servers,
 		Transport:  worker.Transport(w.transport),
@@ -83,6 +93,7 @@ func (w *workerCommand) run(ctx context.Context) error {
 		Token:      w.Env(workerTokenEnv),
 		Slots:      w.slots,
 		ScratchDir: w.scratch,
+		Tools:      ffmpeg.Tools{Sandbox: keeper},
 		Version:    w.version,
 		DrainGrace: grace,
 		Logger:     log,
@@ -90,8 +101,6 @@ func (w *workerCommand) run(ctx context.Context) error {
 	if err != nil {
 		return &cli.UsageError{Err: err}
 	}
-	gentle, hard, stop := w.Signals(ctx)
-	defer stop()
 	unwatch := context.AfterFunc(gentle, work.Drain)
 	defer unwatch()
 	if err := work.Run(hard); err != nil && !errors.Is(err, cli.ErrInterrupted) {

@@ -1,0 +1,205 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"syscall"
+	"unsafe"
+)
+
+// init becomes the wrapper where the process was started as one. It is an
+// init function so that every program that runs others in a sandbox, tests
+// included, is its own wrapper, and so that the rest of a large program isn't
+// initialised for a process that is about to become another one.
+func init() { //nolint:gochecknoinits // see above
+	if len(os.Args) > 0 && os.Args[0] == wrapperName {
+		fmt.Fprint(os.Stderr, Prefix, enter(os.Args[1:]), "\n")
+		os.Exit(ExitFailed)
+	}
+}
+
+// enter applies the policy and becomes the program. It returns only if that
+// fails. Init functions keep the main thread: what applies to a thread applies
+// to all that follows.
+func enter(args []string) error {
+	p, program, err := decodePolicy(args)
+	if err != nil {
+		return err
+	}
+
+	if len(program) == 0 {
+		return errors.New("no program")
+	}
+
+	if program[0] == tryWord {
+		report(p.try())
+
+		os.Exit(0)
+	}
+
+	for _, step := range p.steps() {
+		if !p.has(step.layer) {
+			continue
+		}
+
+		if err := step.apply(); err != nil {
+			return fmt.Errorf("%s: %w", step.layer, err)
+		}
+	}
+
+	err = syscall.Exec(program[0], program, []string{})
+
+	return fmt.Errorf("%s: %w", program[0], err)
+}
+
+// step applies a layer.
+type step struct {
+	layer string
+	apply func() error
+}
+
+// steps are in the order in which each leaves the right to take the next:
+// folders are opened while they can be, and the filter of system calls comes
+// last.
+func (p policy) steps() []step {
+	var rules landlock
+
+	return []step{
+		{LayerLimits, p.makeWay},
+		{LayerFiles, func() error { return rules.addFiles(p) }},
+		{LayerNetwork, func() error { return rules.addPort(p.port) }},
+		{LayerUser, p.becomeUser},
+		{LayerFiles, rules.restrict},
+		{LayerNetwork, rules.restrict},
+		{LayerLimits, p.limit},
+		{LayerCalls, filterCalls},
+	}
+}
+
+// niceness makes room for the worker's own loops and its neighbours.
+const niceness = 10
+
+// makeWay gives way to other processes: for the processor, and when memory
+// ends. A refusal costs no safety.
+func (policy) makeWay() error {
+	_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, niceness)
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0)
+
+	return nil
+}
+
+// Options of prctl and of capset.
+const (
+	prSetDeathSignal      = 1
+	prSetNoNewPrivileges  = 38
+	prDropBounding        = 24
+	lastCapability        = 63
+	capabilityVersion3    = 0x20080522
+	argumentsOfCapability = 2
+)
+
+// becomeUser becomes the user, and gives up all capabilities, for good.
+func (p policy) becomeUser() error {
+	for capability := range uintptr(lastCapability + 1) {
+		_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, prDropBounding, capability, 0) // refused without the right to, and beyond the last
+	}
+
+	if !p.user.same {
+		// The raw calls change this thread alone, which is the one that goes on.
+		if _, _, errno := syscall.RawSyscall(syscall.SYS_SETGROUPS, 0, 0, 0); errno != 0 {
+			return fmt.Errorf("drop groups: %w", errno)
+		}
+
+		gid, uid := uintptr(p.user.gid), uintptr(p.user.uid)
+		if _, _, errno := syscall.RawSyscall(syscall.SYS_SETRESGID, gid, gid, gid); errno != 0 {
+			return fmt.Errorf("change the group: %w", errno)
+		}
+
+		if _, _, errno := syscall.RawSyscall(syscall.SYS_SETRESUID, uid, uid, uid); errno != 0 {
+			return fmt.Errorf("change the user: %w", errno)
+		}
+	}
+
+	header := struct {
+		version uint32
+		pid     int32
+	}{version: capabilityVersion3}
+
+	var none [argumentsOfCapability]struct{ effective, permitted, inheritable uint32 }
+
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none)), 0); errno != 0 {
+		return fmt.Errorf("drop capabilities: %w", errno)
+	}
+
+	// A change of user has undone it.
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, prSetDeathSignal, uintptr(syscall.SIGKILL), 0); errno != 0 {
+		return fmt.Errorf("die with the parent: %w", errno)
+	}
+
+	if parent := os.Getppid(); parent != p.parent {
+		return fmt.Errorf("the parent is gone, this is %s's child", strconv.Itoa(parent))
+	}
+
+	return nil
+}
+
+// keepPrivileges makes set-uid bits worthless, which the kernel demands before
+// it takes restrictions from anybody.
+func keepPrivileges() error {
+	if _, _, errno := syscall.RawSyscall6(syscall.SYS_PRCTL, prSetNoNewPrivileges, 1, 0, 0, 0, 0); errno != 0 {
+		return fmt.Errorf("no new privileges: %w", errno)
+	}
+
+	return nil
+}
+
+// limitTasks is RLIMIT_NPROC, which package syscall leaves out.
+const limitTasks = 6
+
+// limit sets the resource limits.
+func (p policy) limit() error {
+	const grace = 5 // seconds between SIGXCPU, which tells the cause, and SIGKILL
+
+	set := func(resource int, soft, hard uint64) error {
+		var now syscall.Rlimit
+		if err := syscall.Getrlimit(resource, &now); err != nil {
+			return fmt.Errorf("limit %d: %w", resource, err)
+		}
+
+		// What is tighter already stays.
+		limit := syscall.Rlimit{Cur: min(soft, now.Cur), Max: min(hard, now.Max)}
+		if err := syscall.Setrlimit(resource, &limit); err != nil {
+			return fmt.Errorf("limit %d: %w", resource, err)
+		}
+
+		return nil
+	}
+	bound := func(resource int, value uint64) error {
+		if value == 0 {
+			return nil
+		}
+
+		return set(resource, value, value)
+	}
+
+	errs := []error{
+		set(syscall.RLIMIT_CORE, 0, 0),
+		bound(syscall.RLIMIT_NOFILE, p.limits.OpenFiles),
+		bound(limitTasks, p.tasks),
+	}
+
+	if p.limits.CPUSeconds > 0 {
+		errs = append(errs, set(syscall.RLIMIT_CPU, p.limits.CPUSeconds, p.limits.CPUSeconds+grace))
+	}
+
+	if p.dir == "" {
+		errs = append(errs, set(syscall.RLIMIT_FSIZE, 0, 0))
+	} else {
+		errs = append(errs, bound(syscall.RLIMIT_FSIZE, p.limits.FileBytes))
+	}
+
+	// Last, because this program may have more addresses than its successor.
+	return errors.Join(append(errs, bound(syscall.RLIMIT_AS, p.limits.AddressBytes))...)
+}
