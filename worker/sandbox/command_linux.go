@@ -15,17 +15,11 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/tcoder-dev/tcoder/worker/sandbox/wrapper"
 )
 
-// wrapperName is the name by which the wrapper knows itself.
-const wrapperName = "tcoder-sandbox"
-
-// tryWord in place of a program makes the wrapper try itself out.
-const tryWord = "try"
-
-func limitsLayer() Layer {
-	return Layer{Name: LayerLimits, Active: true, Detail: "processor time, addresses, sizes of files, open files, no core dumps"}
-}
+func limitsLayer() Layer { return wrapper.BoundsLayer() }
 
 func (s *Sandbox) command(ctx context.Context, run Run) (*exec.Cmd, error) {
 	path, err := exec.LookPath(run.Path)
@@ -37,28 +31,28 @@ func (s *Sandbox) command(ctx context.Context, run Run) (*exec.Cmd, error) {
 		return nil, fmt.Errorf("find the program: %w", err)
 	}
 
-	p := policy{user: s.user, port: run.Port, limits: run.Limits, dir: run.Dir}
+	p := &wrapper.Policy{User: s.user, Port: run.Port, Limits: run.Limits, Dir: run.Dir}
 	for _, layer := range s.layers {
 		if layer.Active {
-			p.layers = append(p.layers, layer.Name)
+			p.Layers = append(p.Layers, layer.Name)
 		}
 	}
 
-	if p.has(LayerFiles) {
-		if p.run, p.read, err = reach(path); err != nil {
+	if s.has(LayerFiles) {
+		if p.Run, p.Read, err = reach(path); err != nil {
 			return nil, err
 		}
 	}
 
-	if !p.user.same {
-		p.tasks = mostTasks()
+	if !p.User.Same {
+		p.Limits.Tasks = mostTasks()
 
-		if err := give(run.Dir, p.user); err != nil {
+		if err := give(run.Dir, p.User); err != nil {
 			return nil, fmt.Errorf("give the folder to the sandbox's user: %w", err)
 		}
 	}
 
-	return wrapper(ctx, p, append([]string{path}, run.Args...)), nil
+	return wrapped(ctx, p, append([]string{path}, run.Args...)), nil
 }
 
 // mostTasks is how many threads the sandbox's user may have. FFmpeg has some
@@ -69,13 +63,13 @@ func mostTasks() uint64 {
 	return base + perProcessor*uint64(runtime.NumCPU())
 }
 
-// wrapper is this program as the wrapper of another.
-func wrapper(ctx context.Context, p policy, program []string) *exec.Cmd {
-	p.parent = os.Getpid()
+// wrapped is a program, with its arguments, in this one as its wrapper.
+func wrapped(ctx context.Context, p *wrapper.Policy, program []string) *exec.Cmd {
+	p.Parent = os.Getpid()
 
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
-	cmd.Args = append(append([]string{wrapperName}, p.encode()...), program...)
-	cmd.Dir = p.dir
+	cmd.Args = append(append([]string{wrapper.Name}, p.Encode()...), program...)
+	cmd.Dir = p.Dir
 	cmd.Env = []string{} // nil would be this process's own
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 
@@ -87,7 +81,7 @@ func wrapper(ctx context.Context, p policy, program []string) *exec.Cmd {
 }
 
 // give makes a folder and what is in it the user's.
-func give(dir string, who user) error {
+func give(dir string, who wrapper.User) error {
 	if dir == "" {
 		return nil
 	}
@@ -97,7 +91,7 @@ func give(dir string, who user) error {
 			return err
 		}
 
-		return os.Lchown(path, who.uid, who.gid)
+		return os.Lchown(path, who.UID, who.GID) //nolint:gosec // nothing runs in the folder yet, and what ran before could make no links
 	})
 }
 
@@ -113,20 +107,20 @@ func libraries() []string {
 // reach are the files that a program must be able to execute, and what it must
 // be able to read, to start.
 func reach(path string) (run, read []string, err error) {
-	real, err := filepath.EvalSymlinks(path)
+	program, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("find the program: %w", err)
 	}
 
-	run = []string{real}
+	run = []string{program}
 	read = libraries()
 
 	// Built with its libraries beside it.
-	if own := filepath.Join(filepath.Dir(real), "..", "lib"); !slices.Contains(read, own) {
+	if own := filepath.Join(filepath.Dir(program), "..", "lib"); !slices.Contains(read, own) {
 		read = append(read, own)
 	}
 
-	file, err := elf.Open(real)
+	file, err := elf.Open(program)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the program: %w", err)
 	}
@@ -154,17 +148,17 @@ func reach(path string) (run, read []string, err error) {
 }
 
 // try runs the wrapper with all layers and asks it what holds.
-func try(ctx context.Context, who user) ([]Layer, error) {
+func try(ctx context.Context, who wrapper.User) ([]Layer, error) {
 	const patience = 20 * time.Second
 
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 
-	p := policy{
-		layers: []string{LayerFiles, LayerNetwork, LayerCalls, LayerUser, LayerLimits}, user: who,
-		read: libraries(), port: tryPort, tasks: mostTasks(), limits: Limits{OpenFiles: 256},
+	p := &wrapper.Policy{
+		Layers: []string{LayerFiles, LayerNetwork, LayerCalls, LayerUser, LayerLimits}, User: who,
+		Read: libraries(), Port: wrapper.TryPort, Limits: Limits{OpenFiles: 256, Tasks: mostTasks()},
 	}
-	cmd := wrapper(ctx, p, []string{tryWord})
+	cmd := wrapped(ctx, p, []string{wrapper.Try})
 
 	output, err := cmd.Output()
 	if err != nil {

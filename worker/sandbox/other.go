@@ -8,11 +8,13 @@ import (
 	"os/exec"
 	"runtime"
 	"syscall"
+
+	"github.com/tcoder-dev/tcoder/worker/sandbox/wrapper"
 )
 
 const fixLinux = "run workers on Linux"
 
-func try(context.Context, user) ([]Layer, error) {
+func try(context.Context, wrapper.User) ([]Layer, error) {
 	var layers []Layer
 	for _, name := range []string{LayerFiles, LayerNetwork, LayerCalls, LayerUser} {
 		layers = append(layers, Layer{Name: name, Detail: "not available on " + runtime.GOOS, Fix: fixLinux})

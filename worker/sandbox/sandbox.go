@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/tcoder-dev/tcoder/worker/sandbox/wrapper"
 )
 
 // Mode is how much of a sandbox is asked for.
@@ -39,22 +43,18 @@ type Config struct {
 
 // The layers, by the names that Layers gives them.
 const (
-	LayerFiles   = "files"
-	LayerNetwork = "network"
-	LayerCalls   = "system calls"
-	LayerUser    = "user"
-	LayerLimits  = "limits"
+	LayerFiles   = wrapper.Files
+	LayerNetwork = wrapper.Network
+	LayerCalls   = wrapper.Calls
+	LayerUser    = wrapper.Account
+	LayerLimits  = wrapper.Bounds
 )
 
 // Layer is a layer of the sandbox, and whether this machine has it.
-type Layer struct {
-	Name   string
-	Active bool
-	// Detail says what it does here, or why it is missing.
-	Detail string
-	// Fix says how to get it where it is missing and can be got.
-	Fix string
-}
+type Layer = wrapper.Layer
+
+// Limits are bounds on what a program may use. A zero field bounds nothing.
+type Limits = wrapper.Limits
 
 // ErrSettings is what is wrong with a Config.
 var ErrSettings = errors.New("sandbox")
@@ -66,13 +66,7 @@ var ErrIncomplete = errors.New("this machine can't keep FFmpeg in a sandbox")
 type Sandbox struct {
 	mode   Mode
 	layers []Layer
-	user   user
-}
-
-// user is who a program runs as; same means as this process.
-type user struct {
-	same     bool
-	uid, gid int
+	user   wrapper.User
 }
 
 // New tries out what this machine has. With Require it fails with
@@ -101,7 +95,7 @@ func New(ctx context.Context, cfg Config) (*Sandbox, error) {
 			return nil, fmt.Errorf("%w: user %s: %s", ErrSettings, cfg.User, s.layer(LayerUser).Detail)
 		}
 
-		s.user = user{same: true}
+		s.user = wrapper.User{Same: true}
 	}
 
 	if cfg.Mode != Require {
@@ -125,7 +119,7 @@ func New(ctx context.Context, cfg Config) (*Sandbox, error) {
 
 // Limited is the sandbox of Off: limits alone.
 func Limited() *Sandbox {
-	s := &Sandbox{mode: Off, user: user{same: true}}
+	s := &Sandbox{mode: Off, user: wrapper.User{Same: true}}
 
 	for _, name := range []string{LayerFiles, LayerNetwork, LayerCalls, LayerUser} {
 		s.layers = append(s.layers, Layer{Name: name, Detail: "turned off", Fix: "--sandbox auto"})
@@ -185,19 +179,11 @@ type Run struct {
 	Limits Limits
 }
 
-// Limits are bounds on what a program may use.
-type Limits struct {
-	CPUSeconds   uint64
-	AddressBytes uint64
-	FileBytes    uint64 // of each file
-	OpenFiles    uint64
-}
-
 // ExitFailed is the exit status, and Prefix the start of standard error, of a
 // run that the sandbox itself failed.
 const (
-	ExitFailed = 125
-	Prefix     = "tcoder-sandbox: "
+	ExitFailed = wrapper.ExitFailed
+	Prefix     = wrapper.Prefix
 )
 
 // Command is the run as a command with an empty environment, in a process
@@ -205,4 +191,33 @@ const (
 // program's. The error wraps fs.ErrNotExist if there is no such program.
 func (s *Sandbox) Command(ctx context.Context, run Run) (*exec.Cmd, error) {
 	return s.command(ctx, run)
+}
+
+const (
+	nobody = 65534
+	root   = 0
+)
+
+// parseUser reads Config.User.
+func parseUser(text string) (wrapper.User, error) {
+	switch text {
+	case UserAuto, "":
+		if os.Geteuid() == root {
+			return wrapper.User{UID: nobody, GID: nobody}, nil
+		}
+
+		return wrapper.User{Same: true}, nil
+	case UserSame:
+		return wrapper.User{Same: true}, nil
+	}
+
+	first, second, both := strings.Cut(text, ":")
+	uid, errUID := strconv.ParseUint(first, 10, 31)
+	gid, errGID := strconv.ParseUint(second, 10, 31)
+
+	if !both || errUID != nil || errGID != nil {
+		return wrapper.User{}, fmt.Errorf("%w: user %q is none of %s, %s and uid:gid", ErrSettings, text, UserAuto, UserSame)
+	}
+
+	return wrapper.User{UID: int(uid), GID: int(gid)}, nil
 }

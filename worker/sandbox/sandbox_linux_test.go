@@ -78,7 +78,12 @@ func TestHolds(t *testing.T) {
 
 	for deed, args := range map[string][][]string{
 		"read": {
-			{"/etc/hostname"}, {"/etc/passwd"}, {neighbour}, {"/proc/self/environ"}, {"/proc/1/cmdline"}, {"/usr/bin/env"},
+			{"/etc/hostname"},
+			{"/etc/passwd"},
+			{neighbour},
+			{"/proc/self/environ"},
+			{"/proc/1/cmdline"},
+			{"/usr/bin/env"},
 			{"../" + filepath.Base(neighbour)},
 		},
 		"write":   {{"/tmp/escaped"}, {neighbour}, {"/dev/shm/escaped"}},

@@ -12,9 +12,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/tcoder-dev/tcoder/cmd/tcoder/internal/cli"
+	"github.com/tcoder-dev/tcoder/cmd/tcoder/internal/server"
 	"github.com/tcoder-dev/tcoder/internal/redisstore"
 	"github.com/tcoder-dev/tcoder/internal/redistest"
 	"github.com/tcoder-dev/tcoder/internal/s3test"
+	"github.com/tcoder-dev/tcoder/worker/sandbox"
 )
 
 func TestMain(m *testing.M) {
@@ -108,6 +110,24 @@ func TestJudgeSkew(t *testing.T) {
 	require.Equal(t, statusOK, judgeSkew("", 6*time.Second, 2*time.Second).Status)
 	require.Equal(t, statusWarn, judgeSkew("", -time.Minute, 0).Status)
 	require.Equal(t, statusFail, judgeSkew("", time.Hour, 0).Status)
+}
+
+// Each layer of FFmpeg's sandbox has a line; a missing one says how to get it,
+// and fails only where it is required.
+func TestJudgeSandbox(t *testing.T) {
+	t.Parallel()
+	findings := judgeSandbox([]sandbox.Layer{
+		{Name: sandbox.LayerFiles, Active: true, Detail: "Landlock 3"},
+		{Name: sandbox.LayerNetwork, Detail: "Landlock 3 knows no ports", Fix: "Linux 6.7 or newer"},
+	})
+	require.Equal(t, []finding{
+		{Name: "sandbox files", Status: statusOK, Detail: "Landlock 3"},
+		{Name: "sandbox network", Status: statusWarn, Detail: "missing: Landlock 3 knows no ports", Fix: "Linux 6.7 or newer"},
+	}, findings)
+	d := &doctor{sandbox: server.Sandbox{Mode: "most"}}
+	findings = d.checkSandbox(t.Context())
+	require.Len(t, findings, 1)
+	require.Equal(t, statusFail, findings[0].Status)
 }
 
 // A folder that doesn't exist is judged by where it would be made, and isn't.

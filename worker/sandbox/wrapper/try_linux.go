@@ -1,4 +1,4 @@
-package sandbox
+package wrapper
 
 import (
 	"errors"
@@ -8,11 +8,11 @@ import (
 	"syscall"
 )
 
-// tryPort is the port that a try may connect to. Nothing needs to listen.
-const tryPort = 1
+// TryPort is the port that a try may connect to. Nothing needs to listen.
+const TryPort = 1
 
 // try applies each layer that can be applied, and then does what it forbids.
-func (p policy) try() []Layer {
+func (p *Policy) try() []Layer {
 	failed := map[string]error{}
 
 	for _, step := range p.steps() {
@@ -23,31 +23,31 @@ func (p policy) try() []Layer {
 
 	version, _ := landlockVersion()
 	files := Layer{
-		Name: LayerFiles, Detail: fmt.Sprintf("Landlock %d: libraries to read, one folder to write", version),
-		Fix: fixLandlock(failed[LayerFiles]),
+		Name: Files, Detail: fmt.Sprintf("Landlock %d: libraries to read, one folder to write", version),
+		Fix: fixLandlock(failed[Files]),
 	}
 	network := Layer{
-		Name: LayerNetwork, Detail: fmt.Sprintf("Landlock %d: connections to one port", version),
-		Fix: fixLandlock(failed[LayerNetwork]),
+		Name: Network, Detail: fmt.Sprintf("Landlock %d: connections to one port", version),
+		Fix: fixLandlock(failed[Network]),
 	}
 
 	if version > 0 && version < versionNetwork {
 		network.Fix = "Linux 6.7 or newer"
 	}
 
-	calls := Layer{Name: LayerCalls, Detail: "seccomp: TCP alone, no processes, no other process's memory", Fix: "a kernel with CONFIG_SECCOMP_FILTER, on amd64 or arm64"}
-	user := Layer{Name: LayerUser, Detail: fmt.Sprintf("runs as user %d, without capabilities", os.Geteuid()), Fix: "start the worker as root to let it change the user, or as a user without rights"}
+	calls := Layer{Name: Calls, Detail: "seccomp: TCP alone, no processes, no other process's memory", Fix: "a kernel with CONFIG_SECCOMP_FILTER, on amd64 or arm64"}
+	user := Layer{Name: Account, Detail: fmt.Sprintf("runs as user %d, without capabilities", os.Geteuid()), Fix: "start the worker as root to let it change the user, or as a user without rights"}
 
 	layers := []Layer{
-		files.judge(failed[LayerFiles], opens("/etc/passwd"), opens("/")),
-		network.judge(failed[LayerNetwork], connects(tryPort+1)),
-		calls.judge(failed[LayerCalls], makesSocket(syscall.AF_UNIX, syscall.SOCK_STREAM), makesSocket(syscall.AF_INET, syscall.SOCK_DGRAM)),
-		user.judge(failed[LayerUser], p.isOther()),
-		limitsLayer().judge(failed[LayerLimits]),
+		files.judge(failed[Files], opens("/etc/passwd"), opens("/")),
+		network.judge(failed[Network], connects(TryPort+1)),
+		calls.judge(failed[Calls], makesSocket(syscall.AF_UNIX, syscall.SOCK_STREAM), makesSocket(syscall.AF_INET, syscall.SOCK_DGRAM)),
+		user.judge(failed[Account], p.isOther()),
+		BoundsLayer().judge(failed[Bounds]),
 	}
 
-	if layers[1].Active && connects(tryPort) != nil {
-		layers[1] = Layer{Name: LayerNetwork, Detail: "Landlock forbids the port that it should allow", Fix: network.Fix}
+	if layers[1].Active && connects(TryPort) != nil {
+		layers[1] = Layer{Name: Network, Detail: "Landlock forbids the port that it should allow", Fix: network.Fix}
 	}
 
 	return layers
@@ -99,7 +99,7 @@ func opens(path string) error {
 func connects(port int) error {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil //nolint:nilerr // not for this reason
+		return nil
 	}
 	defer syscall.Close(fd) //nolint:errcheck // a try
 
@@ -116,8 +116,8 @@ func makesSocket(family, kind int) error {
 }
 
 // isOther returns nil if the user didn't change as it should have.
-func (p policy) isOther() error {
-	if !p.user.same && os.Geteuid() != p.user.uid {
+func (p *Policy) isOther() error {
+	if !p.User.Same && os.Geteuid() != p.User.UID {
 		return nil
 	}
 

@@ -1,4 +1,4 @@
-package sandbox
+package wrapper
 
 import (
 	"fmt"
@@ -175,7 +175,7 @@ func filterCalls() error {
 		filter *instruction
 	}{uint16(len(filter)), &filter[0]}
 
-	_, _, errno := syscall.RawSyscall(calls.seccomp, setFilter, 0, uintptr(unsafe.Pointer(&program)))
+	_, _, errno := syscall.RawSyscall(calls.seccomp, setFilter, 0, uintptr(unsafe.Pointer(&program))) //nolint:gosec // a struct of the kernel
 	runtime.KeepAlive(filter)
 
 	if errno != 0 {

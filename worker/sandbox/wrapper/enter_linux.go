@@ -1,4 +1,4 @@
-package sandbox
+package wrapper
 
 import (
 	"errors"
@@ -9,12 +9,20 @@ import (
 	"unsafe"
 )
 
+// Try in place of a program makes the wrapper try itself out.
+const Try = "try"
+
+// BoundsLayer is the layer of limits.
+func BoundsLayer() Layer {
+	return Layer{Name: Bounds, Active: true, Detail: "processor time, addresses, sizes of files, open files, no core dumps"}
+}
+
 // init becomes the wrapper where the process was started as one. It is an
 // init function so that every program that runs others in a sandbox, tests
 // included, is its own wrapper, and so that the rest of a large program isn't
 // initialised for a process that is about to become another one.
 func init() { //nolint:gochecknoinits // see above
-	if len(os.Args) > 0 && os.Args[0] == wrapperName {
+	if len(os.Args) > 0 && os.Args[0] == Name {
 		fmt.Fprint(os.Stderr, Prefix, enter(os.Args[1:]), "\n")
 		os.Exit(ExitFailed)
 	}
@@ -24,7 +32,7 @@ func init() { //nolint:gochecknoinits // see above
 // fails. Init functions keep the main thread: what applies to a thread applies
 // to all that follows.
 func enter(args []string) error {
-	p, program, err := decodePolicy(args)
+	p, program, err := decode(args)
 	if err != nil {
 		return err
 	}
@@ -33,7 +41,7 @@ func enter(args []string) error {
 		return errors.New("no program")
 	}
 
-	if program[0] == tryWord {
+	if program[0] == Try {
 		report(p.try())
 
 		os.Exit(0)
@@ -49,7 +57,7 @@ func enter(args []string) error {
 		}
 	}
 
-	err = syscall.Exec(program[0], program, []string{})
+	err = syscall.Exec(program[0], program, []string{}) //nolint:gosec // the arguments are those of the parent, who could run the program itself
 
 	return fmt.Errorf("%s: %w", program[0], err)
 }
@@ -63,18 +71,18 @@ type step struct {
 // steps are in the order in which each leaves the right to take the next:
 // folders are opened while they can be, and the filter of system calls comes
 // last.
-func (p policy) steps() []step {
+func (p *Policy) steps() []step {
 	var rules landlock
 
 	return []step{
-		{LayerLimits, p.makeWay},
-		{LayerFiles, func() error { return rules.addFiles(p) }},
-		{LayerNetwork, func() error { return rules.addPort(p.port) }},
-		{LayerUser, p.becomeUser},
-		{LayerFiles, rules.restrict},
-		{LayerNetwork, rules.restrict},
-		{LayerLimits, p.limit},
-		{LayerCalls, filterCalls},
+		{Bounds, p.makeWay},
+		{Files, func() error { return rules.addFiles(p) }},
+		{Network, func() error { return rules.addPort(p.Port) }},
+		{Account, p.becomeUser},
+		{Files, rules.restrict},
+		{Network, rules.restrict},
+		{Bounds, p.limit},
+		{Calls, filterCalls},
 	}
 }
 
@@ -83,7 +91,7 @@ const niceness = 10
 
 // makeWay gives way to other processes: for the processor, and when memory
 // ends. A refusal costs no safety.
-func (policy) makeWay() error {
+func (*Policy) makeWay() error {
 	_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, niceness)
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0)
 
@@ -101,18 +109,18 @@ const (
 )
 
 // becomeUser becomes the user, and gives up all capabilities, for good.
-func (p policy) becomeUser() error {
+func (p *Policy) becomeUser() error {
 	for capability := range uintptr(lastCapability + 1) {
 		_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, prDropBounding, capability, 0) // refused without the right to, and beyond the last
 	}
 
-	if !p.user.same {
+	if !p.User.Same {
 		// The raw calls change this thread alone, which is the one that goes on.
 		if _, _, errno := syscall.RawSyscall(syscall.SYS_SETGROUPS, 0, 0, 0); errno != 0 {
 			return fmt.Errorf("drop groups: %w", errno)
 		}
 
-		gid, uid := uintptr(p.user.gid), uintptr(p.user.uid)
+		gid, uid := uintptr(p.User.GID), uintptr(p.User.UID)
 		if _, _, errno := syscall.RawSyscall(syscall.SYS_SETRESGID, gid, gid, gid); errno != 0 {
 			return fmt.Errorf("change the group: %w", errno)
 		}
@@ -129,7 +137,7 @@ func (p policy) becomeUser() error {
 
 	var none [argumentsOfCapability]struct{ effective, permitted, inheritable uint32 }
 
-	if _, _, errno := syscall.RawSyscall(syscall.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none)), 0); errno != 0 {
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none)), 0); errno != 0 { //nolint:gosec // a struct of the kernel
 		return fmt.Errorf("drop capabilities: %w", errno)
 	}
 
@@ -138,7 +146,7 @@ func (p policy) becomeUser() error {
 		return fmt.Errorf("die with the parent: %w", errno)
 	}
 
-	if parent := os.Getppid(); parent != p.parent {
+	if parent := os.Getppid(); parent != p.Parent {
 		return fmt.Errorf("the parent is gone, this is %s's child", strconv.Itoa(parent))
 	}
 
@@ -159,7 +167,7 @@ func keepPrivileges() error {
 const limitTasks = 6
 
 // limit sets the resource limits.
-func (p policy) limit() error {
+func (p *Policy) limit() error {
 	const grace = 5 // seconds between SIGXCPU, which tells the cause, and SIGKILL
 
 	set := func(resource int, soft, hard uint64) error {
@@ -186,20 +194,20 @@ func (p policy) limit() error {
 
 	errs := []error{
 		set(syscall.RLIMIT_CORE, 0, 0),
-		bound(syscall.RLIMIT_NOFILE, p.limits.OpenFiles),
-		bound(limitTasks, p.tasks),
+		bound(syscall.RLIMIT_NOFILE, p.Limits.OpenFiles),
+		bound(limitTasks, p.Limits.Tasks),
 	}
 
-	if p.limits.CPUSeconds > 0 {
-		errs = append(errs, set(syscall.RLIMIT_CPU, p.limits.CPUSeconds, p.limits.CPUSeconds+grace))
+	if p.Limits.CPUSeconds > 0 {
+		errs = append(errs, set(syscall.RLIMIT_CPU, p.Limits.CPUSeconds, p.Limits.CPUSeconds+grace))
 	}
 
-	if p.dir == "" {
+	if p.Dir == "" {
 		errs = append(errs, set(syscall.RLIMIT_FSIZE, 0, 0))
 	} else {
-		errs = append(errs, bound(syscall.RLIMIT_FSIZE, p.limits.FileBytes))
+		errs = append(errs, bound(syscall.RLIMIT_FSIZE, p.Limits.FileBytes))
 	}
 
 	// Last, because this program may have more addresses than its successor.
-	return errors.Join(append(errs, bound(syscall.RLIMIT_AS, p.limits.AddressBytes))...)
+	return errors.Join(append(errs, bound(syscall.RLIMIT_AS, p.Limits.AddressBytes))...)
 }

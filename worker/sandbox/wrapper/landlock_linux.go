@@ -1,4 +1,4 @@
-package sandbox
+package wrapper
 
 import (
 	"errors"
@@ -85,16 +85,16 @@ func landlockVersion() (int, error) {
 }
 
 // addFiles opens what the policy allows. What isn't there is left out.
-func (l *landlock) addFiles(p policy) error {
+func (l *landlock) addFiles(p *Policy) error {
 	l.files = []rule{} // nil means that files aren't restricted
 
-	for _, path := range p.read {
+	for _, path := range p.Read {
 		if err := l.addPath(path, mayRead|mayReadDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
 
-	for _, path := range p.run {
+	for _, path := range p.Run {
 		if err := l.addPath(path, mayRead|mayExecute); err != nil {
 			return err
 		}
@@ -104,11 +104,11 @@ func (l *landlock) addFiles(p policy) error {
 		return err
 	}
 
-	if p.dir == "" {
+	if p.Dir == "" {
 		return nil
 	}
 
-	return l.addPath(p.dir, mayRead|mayReadDir|mayWrite|mayTruncate|mayMakeFile|mayMakeDir|mayRemoveFile|mayRemoveDir|mayRefer)
+	return l.addPath(p.Dir, mayRead|mayReadDir|mayWrite|mayTruncate|mayMakeFile|mayMakeDir|mayRemoveFile|mayRemoveDir|mayRefer)
 }
 
 func (l *landlock) addPath(path string, rights uint64) error {
@@ -180,7 +180,7 @@ func (l *landlock) restrict() error {
 		handled.scopes = allScopes
 	}
 
-	ruleset, _, errno := syscall.Syscall(callCreateRuleset, uintptr(unsafe.Pointer(&handled)), size, 0)
+	ruleset, _, errno := syscall.Syscall(callCreateRuleset, uintptr(unsafe.Pointer(&handled)), size, 0) //nolint:gosec // a struct of the kernel
 	if errno != 0 {
 		return fmt.Errorf("make rules: %w", errno)
 	}
@@ -213,7 +213,7 @@ func (l *landlock) addRules(ruleset uintptr, handled uint64) error {
 			fd     int32
 		}{rights, int32(r.fd)}
 
-		if _, _, errno := syscall.Syscall6(callAddRule, ruleset, rulePath, uintptr(unsafe.Pointer(&below)), 0, 0, 0); errno != 0 {
+		if _, _, errno := syscall.Syscall6(callAddRule, ruleset, rulePath, uintptr(unsafe.Pointer(&below)), 0, 0, 0); errno != 0 { //nolint:gosec // a struct of the kernel
 			return fmt.Errorf("add a rule: %w", errno)
 		}
 
@@ -225,7 +225,7 @@ func (l *landlock) addRules(ruleset uintptr, handled uint64) error {
 	}
 
 	to := struct{ rights, port uint64 }{mayConnect, uint64(l.port)}
-	if _, _, errno := syscall.Syscall6(callAddRule, ruleset, rulePort, uintptr(unsafe.Pointer(&to)), 0, 0, 0); errno != 0 {
+	if _, _, errno := syscall.Syscall6(callAddRule, ruleset, rulePort, uintptr(unsafe.Pointer(&to)), 0, 0, 0); errno != 0 { //nolint:gosec // a struct of the kernel
 		return fmt.Errorf("add a port: %w", errno)
 	}
 

@@ -1,5 +1,5 @@
 //go:build linux && !amd64 && !arm64
 
-package sandbox
+package wrapper
 
 func numbersOfCalls() (callNumbers, bool) { return callNumbers{}, false }

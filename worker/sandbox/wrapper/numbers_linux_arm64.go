@@ -1,4 +1,4 @@
-package sandbox
+package wrapper
 
 func numbersOfCalls() (callNumbers, bool) {
 	return callNumbers{
