@@ -255,7 +255,7 @@ func parseSeconds(text string) (time.Duration, bool) {
 	return time.Duration(math.Round(f*1e6)) * time.Microsecond, true
 }
 
-// clock parses Matroska's hh:mm:ss.nnnnnnnnn.
+// clock parses Matroska's hh:mm:ss.nnnnnnnnn, if it can be true.
 func clock(text string) (time.Duration, bool) {
 	parts := strings.Split(text, ":")
 	if len(parts) != 3 {
@@ -270,7 +270,9 @@ func clock(text string) (time.Duration, bool) {
 		return 0, false
 	}
 
-	return time.Duration(hours)*time.Hour + time.Duration(minutes)*time.Minute + rest, true
+	d := time.Duration(hours)*time.Hour + time.Duration(minutes)*time.Minute + rest
+
+	return d, 0 <= d && d <= maxDuration
 }
 
 var languageTag = regexp.MustCompile(`^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,3}$`)
