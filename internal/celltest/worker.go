@@ -125,7 +125,7 @@ func Pace(probe, encode time.Duration) worker.Executor {
 // Make makes what an attempt is to make of a silent film of ten seconds.
 func Make(ctx context.Context, a worker.Attempt) (*tcoderv1.TaskReport, error) {
 	if a.Assignment.GetEncode() == nil {
-		return &tcoderv1.TaskReport{End: &tcoderv1.TaskReport_Probe{Probe: probed()}}, nil
+		return &tcoderv1.TaskReport{End: &tcoderv1.TaskReport_Probe{Probe: Probed()}}, nil
 	}
 
 	made := encoded(a.Assignment.GetEncode())
@@ -142,7 +142,8 @@ func Make(ctx context.Context, a worker.Attempt) (*tcoderv1.TaskReport, error) {
 
 const filmDuration = 10 * time.Second
 
-func probed() *tcoderv1.ProbeResult {
+// Probed is what a probe finds of the film.
+func Probed() *tcoderv1.ProbeResult {
 	rate := &tcoderv1.Rational{Num: 25, Den: 1}
 
 	return &tcoderv1.ProbeResult{

@@ -1,0 +1,101 @@
+package ffmpeg
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"buf.build/go/protovalidate"
+	"github.com/Eyevinn/mp4ff/mp4"
+	"github.com/stretchr/testify/require"
+)
+
+// FuzzHeader guarantees that whatever ffprobe says of a source is told in words
+// that the API takes: a report that validation refuses would never end.
+func FuzzHeader(f *testing.F) {
+	f.Add([]byte(`{"format":{"format_name":"mov,mp4","duration":"10.5","start_time":"-0.02","bit_rate":"1000"},
+		"streams":[{"index":0,"codec_type":"video","codec_name":"h264","width":1920,"height":1080,"avg_frame_rate":"30000/1001",
+		"r_frame_rate":"30/1","sample_aspect_ratio":"4:3","side_data_list":[{"rotation":-90}],"tags":{"language":"eng","DURATION":"00:00:10.5"}},
+		{"index":1,"codec_type":"audio","codec_name":"aac","sample_rate":"48000","channels":6}]}`))
+	f.Add([]byte(`{"format":{"format_name":"a","duration":"1e300","start_time":"NaN"},"streams":[{"level":-99,"avg_frame_rate":"0/0",
+		"side_data_list":[{"rotation":1e308},{}],"sample_rate":"99999999999999999999","nb_frames":"-1","channels":4294967295}]}`))
+
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var found header
+		if json.Unmarshal(raw, &found) != nil {
+			return
+		}
+
+		result := found.result(1)
+		require.NoError(t, protovalidate.Validate(result))
+		require.LessOrEqual(t, result.GetDuration().AsDuration().Abs(), maxDuration)
+
+		for _, stream := range result.GetStreams() {
+			require.LessOrEqual(t, stream.GetDuration().AsDuration().Abs(), maxDuration)
+			require.LessOrEqual(t, stream.GetStartTime().AsDuration().Abs(), maxDuration)
+			require.Contains(t, []uint32{0, 90, 180, 270}, stream.GetRotationDegrees())
+		}
+	})
+}
+
+// FuzzClock guarantees that no text is a time that can't be.
+func FuzzClock(f *testing.F) {
+	for _, text := range []string{"00:00:10.500000000", "1:2:3", "65535:255:1e9", "-1:0:0", "::", "1e9", "NaN", "60000:0:0", "0:0:-1"} {
+		f.Add(text)
+	}
+
+	f.Fuzz(func(t *testing.T, text string) {
+		if d, ok := clock(text); ok {
+			require.True(t, 0 <= d && d <= maxDuration)
+		}
+
+		if d, ok := parseSeconds(text); ok {
+			require.LessOrEqual(t, d.Abs(), maxDuration)
+		}
+	})
+}
+
+// FuzzTracks guarantees that no file breaks the readers of tracks and segments:
+// what can't be read is an error.
+func FuzzTracks(f *testing.F) {
+	initial := mp4.CreateEmptyInit()
+	initial.AddEmptyTrack(12800, "video", "und")
+	require.NoError(f, initial.Moov.Trak.SetAVCDescriptor("avc1",
+		[][]byte{{0x67, 0x64, 0x00, 0x1e, 0xac, 0xd9, 0x40, 0xa0, 0x2f, 0xf9, 0x70, 0x11, 0x00, 0x00, 0x03, 0x00, 0x01, 0x00, 0x00, 0x03, 0x00, 0x32, 0x0f, 0x16, 0x2d, 0x96}},
+		[][]byte{{0x68, 0xeb, 0xe3, 0xcb, 0x22, 0xc0}}, true))
+
+	var head, media bytes.Buffer
+
+	require.NoError(f, initial.Encode(&head))
+
+	segment := mp4.NewMediaSegment()
+	fragment, err := mp4.CreateFragment(1, 1)
+	require.NoError(f, err)
+	fragment.AddFullSample(mp4.FullSample{
+		Sample: mp4.Sample{Flags: mp4.SyncSampleFlags, Dur: 512, Size: 4}, Data: []byte{0, 0, 0, 0},
+	})
+	segment.AddFragment(fragment)
+	require.NoError(f, segment.Encode(&media))
+
+	f.Add(head.Bytes())
+	f.Add(media.Bytes())
+	f.Add(append(head.Bytes(), media.Bytes()...))
+
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		path := filepath.Join(t.TempDir(), "file")
+		require.NoError(t, os.WriteFile(path, raw, 0o600))
+
+		tracks, err := readTracks(path)
+		if err == nil {
+			require.NotEmpty(t, tracks)
+		}
+
+		for _, one := range append(tracks, track{isVideo: true}) {
+			if made, err := readSegment(path, one); err == nil {
+				require.Positive(t, made.frames)
+			}
+		}
+	})
+}
