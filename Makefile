@@ -19,6 +19,9 @@ CONCURRENT := ^github.com/tcoder-dev/tcoder/((services|worker|sdk/go|internal/(r
 GENERATED := gen docs/state-machine.md internal/redisstore/lua/include/transitions.lua
 PROTOVALIDATE_VERSION := v1.2.2
 FUZZTIME ?= 10s
+# How many broken files of each container `make fuzz-media` makes, and from which seed on.
+MEDIA_MUTATIONS ?= 2000
+MEDIA_SEED ?= 1
 
 BUF := .tmp/bin/buf
 GRPCURL := .tmp/bin/grpcurl
@@ -117,6 +120,11 @@ fuzz: ## Run every fuzz target for FUZZTIME (10s)
 			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg"
 		done
 	done
+
+.PHONY: fuzz-media
+fuzz-media: deps-dev ## Treat MEDIA_MUTATIONS (2000) broken files of each container like uploads, and print how they end
+	go test -count=1 -timeout 0 -v -run '^TestMutations$$' ./worker/ffmpeg -mutations $(MEDIA_MUTATIONS) -mutation-seed $(MEDIA_SEED) | \
+		grep -vE '^=== |^ +--- PASS'
 
 .PHONY: bench
 bench: deps build ## Run all benchmarks: ratios to named peers, as a table and in .tcoder/bench.json

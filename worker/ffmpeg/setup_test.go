@@ -3,7 +3,9 @@ package ffmpeg_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -173,4 +175,16 @@ func protoOutput(o media.OutputPlan) *tcoderv1.OutputPlan {
 	}
 
 	return output
+}
+
+func portOf(t testing.TB, address string) uint16 {
+	t.Helper()
+
+	parsed, err := url.Parse(address)
+	require.NoError(t, err)
+
+	port, err := strconv.ParseUint(parsed.Port(), 10, 16)
+	require.NoError(t, err)
+
+	return uint16(port)
 }

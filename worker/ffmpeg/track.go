@@ -54,14 +54,22 @@ func (t track) contentType() string {
 // segment is what is in one media segment.
 type segment struct{ start, ticks, frames uint64 }
 
-func open(path string) (*mp4.File, error) {
+// open parses a file. The parser panics on some that FFmpeg makes of nothing
+// but broken pictures.
+func open(path string) (parsed *mp4.File, err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			parsed, err = nil, fmt.Errorf("%w: %v", errResult, cause)
+		}
+	}()
+
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("measure: %w", err)
 	}
 	defer file.Close() //nolint:errcheck // only read
 
-	parsed, err := mp4.DecodeFile(file, mp4.WithDecodeMode(mp4.DecModeLazyMdat))
+	parsed, err = mp4.DecodeFile(file, mp4.WithDecodeMode(mp4.DecModeLazyMdat))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errResult, err)
 	}
