@@ -183,9 +183,9 @@ func (s *Spy) DrainWorker(ctx context.Context, id string) (w pipeline.Worker, er
 }
 
 // LeaveWorker implements [pipeline.Store].
-func (s *Spy) LeaveWorker(ctx context.Context, id string, session int64) (may bool, err error) {
+func (s *Spy) LeaveWorker(ctx context.Context, id string, session int64, minWarm int) (may bool, err error) {
 	err = s.call("LeaveWorker", func() (err error) {
-		may, err = s.Store.LeaveWorker(ctx, id, session)
+		may, err = s.Store.LeaveWorker(ctx, id, session, minWarm)
 
 		return err
 	})
@@ -213,6 +213,50 @@ func (s *Spy) ListMachines(ctx context.Context) (ms []pipeline.Machine, err erro
 	})
 
 	return ms, err
+}
+
+// GetMachine implements [pipeline.Store].
+func (s *Spy) GetMachine(ctx context.Context, id string) (answer pipeline.Machine, err error) {
+	err = s.call("GetMachine", func() (err error) {
+		answer, err = s.Store.GetMachine(ctx, id)
+
+		return err
+	})
+
+	return answer, err
+}
+
+// MoveMachine implements [pipeline.Store].
+func (s *Spy) MoveMachine(ctx context.Context, move pipeline.MachineMove) (answer pipeline.Machine, err error) {
+	err = s.call("MoveMachine", func() (err error) {
+		answer, err = s.Store.MoveMachine(ctx, move)
+
+		return err
+	})
+
+	return answer, err
+}
+
+// ReadPool implements [pipeline.Store].
+func (s *Spy) ReadPool(ctx context.Context) (answer pipeline.PoolView, err error) {
+	err = s.call("ReadPool", func() (err error) {
+		answer, err = s.Store.ReadPool(ctx)
+
+		return err
+	})
+
+	return answer, err
+}
+
+// ChangePool implements [pipeline.Store].
+func (s *Spy) ChangePool(ctx context.Context, c pipeline.PoolChange, version int64) (answer bool, err error) {
+	err = s.call("ChangePool", func() (err error) {
+		answer, err = s.Store.ChangePool(ctx, c, version)
+
+		return err
+	})
+
+	return answer, err
 }
 
 // PoolStats implements [pipeline.Store].

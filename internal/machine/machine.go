@@ -45,8 +45,8 @@ type CreateRequest struct {
 	// Regions are where it may be, the preferred first: it is made in the first
 	// that has room. Empty leaves it to the provider.
 	Regions []string
-	// Size names one of the sizes that the provider was configured with; empty
-	// is its default. A provider without sizes ignores it.
+	// Size names one of the sizes that the provider was configured with, or that
+	// it knows; empty is its default. A provider without sizes ignores it.
 	Size string
 	// Env is added to the environment that the provider was configured with.
 	Env map[string]string

@@ -82,7 +82,7 @@ func (s *Store) Wakes(ctx context.Context) (<-chan pipeline.Wake, error) {
 }
 
 func allWakes() []pipeline.Wake {
-	return []pipeline.Wake{pipeline.WakeReady, pipeline.WakeDue, pipeline.WakeWorker}
+	return []pipeline.Wake{pipeline.WakeReady, pipeline.WakeDue, pipeline.WakeWorker, pipeline.WakePool}
 }
 
 func (w *wakeWatcher) push(wakes map[pipeline.Wake]struct{}) {

@@ -131,24 +131,3 @@ func (s *Store) JobEvents(_ context.Context, id string, after int64) ([]pipeline
 
 	return events, nil
 }
-
-// PoolStats implements [pipeline.PoolStore].
-func (s *Store) PoolStats(context.Context) (pipeline.PoolStats, error) {
-	defer s.begin()()
-
-	stats := pipeline.PoolStats{LeasedTasks: int64(len(s.leased)), DelayedTasks: int64(len(s.delayed))}
-
-	for _, p := range s.turns.projects {
-		if !p.inTurn {
-			continue
-		}
-
-		stats.ReadyTasks += int64(len(p.ready))
-
-		for _, e := range p.ready {
-			stats.OldestReady = max(stats.OldestReady, s.now.Sub(e.queued))
-		}
-	}
-
-	return stats, nil
-}

@@ -37,8 +37,13 @@ type Store struct {
 
 	leader string
 	until  time.Time // leadership
+	term   int64     // of leadership
 	swept  time.Time // the newest sweep
 	next   time.Time // when the sweeper comes by itself; zero: nobody knows
+
+	change  pipeline.PoolChange
+	version int64 // of change
+	report  pipeline.PoolReport
 
 	jobWatchers  map[string]map[*jobWatcher]struct{}
 	wakeWatchers map[*wakeWatcher]struct{}

@@ -59,10 +59,14 @@ func (s *Store) Sweep(_ context.Context, r pipeline.SweepRequest) (pipeline.Swep
 	}
 
 	if s.leader != "" && s.leader != r.Replica && !s.passed(s.until) {
-		return pipeline.Swept{NextDue: min(r.LeaderTTL, s.until.Sub(s.now))}, nil
+		return pipeline.Swept{NextDue: min(r.LeaderTTL, s.until.Sub(s.now)), Term: s.term}, nil
 	}
 
-	swept := pipeline.Swept{Leader: true}
+	if s.leader != r.Replica || s.term != r.Term {
+		s.term++ // a process that didn't lead a moment ago
+	}
+
+	swept := pipeline.Swept{Leader: true, Term: s.term}
 
 	if s.swept.IsZero() || s.now.Sub(s.swept) > r.Lease/2 {
 		for t := range s.leased {

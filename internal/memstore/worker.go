@@ -100,7 +100,7 @@ func (s *Store) DrainWorker(_ context.Context, id string) (pipeline.Worker, erro
 }
 
 // LeaveWorker implements [pipeline.PoolStore].
-func (s *Store) LeaveWorker(_ context.Context, id string, session int64) (bool, error) {
+func (s *Store) LeaveWorker(_ context.Context, id string, session int64, minWarm int) (bool, error) {
 	defer s.begin()()
 
 	w := s.workers[id]
@@ -108,7 +108,7 @@ func (s *Store) LeaveWorker(_ context.Context, id string, session int64) (bool, 
 		return true, nil
 	}
 
-	if w.rec.Session != session || len(s.held(id)) > 0 {
+	if w.rec.Session != session || len(s.held(id)) > 0 || !w.rec.Draining && minWarm > 0 && s.taking() <= minWarm {
 		return false, nil
 	}
 
@@ -117,10 +117,27 @@ func (s *Store) LeaveWorker(_ context.Context, id string, session int64) (bool, 
 	return true, nil
 }
 
+// taking counts the workers of machines that take tasks.
+func (s *Store) taking() int {
+	n := 0
+
+	for _, w := range s.workers {
+		if s.seen(w) && w.rec.MachineID != "" && !w.rec.Draining {
+			n++
+		}
+	}
+
+	return n
+}
+
 // ListWorkers implements [pipeline.PoolStore].
 func (s *Store) ListWorkers(context.Context) ([]pipeline.Worker, error) {
 	defer s.begin()()
 
+	return s.listWorkers(), nil
+}
+
+func (s *Store) listWorkers() []pipeline.Worker {
 	workers := []pipeline.Worker{}
 
 	for _, w := range s.workers {
@@ -131,7 +148,7 @@ func (s *Store) ListWorkers(context.Context) ([]pipeline.Worker, error) {
 
 	slices.SortFunc(workers, func(a, b pipeline.Worker) int { return strings.Compare(a.ID, b.ID) })
 
-	return workers, nil
+	return workers
 }
 
 // viewWorker is a worker with what it holds.

@@ -38,6 +38,7 @@ const (
 	ReasonWorkerIncompatible     Reason = "WORKER_INCOMPATIBLE"
 	ReasonMachineNotFound        Reason = "MACHINE_NOT_FOUND"
 	ReasonServerDraining         Reason = "SERVER_DRAINING"
+	ReasonPoolFixed              Reason = "POOL_FIXED"
 	ReasonUnauthenticated        Reason = "UNAUTHENTICATED"
 	ReasonPermissionDenied       Reason = "PERMISSION_DENIED"
 	ReasonOriginNotAllowed       Reason = "ORIGIN_NOT_ALLOWED"

@@ -215,25 +215,39 @@ type PoolStore interface {
 	// Errors: ReasonWorkerNotFound.
 	DrainWorker(ctx context.Context, id string) (Worker, error)
 	// LeaveWorker marks a worker as draining if it holds no lease, in one
-	// step, and reports whether it may exit. One that nobody knows may.
-	LeaveWorker(ctx context.Context, id string, session int64) (bool, error)
+	// step, and reports whether it may exit. One that nobody knows may. While
+	// minWarm or fewer workers of machines take tasks, none of them may.
+	LeaveWorker(ctx context.Context, id string, session int64, minWarm int) (bool, error)
 	// ListWorkers returns the workers seen within the last minute, by id.
 	ListWorkers(ctx context.Context) ([]Worker, error)
-	// ReserveMachine writes a machine in CREATING unless there are limit
-	// machines already that are neither FAILED nor DESTROYED; false then. A
-	// machine that is there already is a replay: true.
-	ReserveMachine(ctx context.Context, m Machine, limit int) (bool, error)
-	// MoveMachine moves a machine, and sets its provider's id and its failure
-	// where given. A machine whose state has no such transition stays there,
-	// which a replay relies on. DESTROYED forgets it; destroying it again says
-	// DESTROYED. Errors: ReasonMachineNotFound.
-	MoveMachine(ctx context.Context, id string, by MachineTransition, providerID string, f *Failure) (Machine, error)
+	// ReserveMachine writes a machine in CREATING, with the provider's id if it
+	// is there already, unless there are limit machines, in whatever state;
+	// false then. A machine that is there already is a replay: true.
+	// Errors: ReasonLeaseLost (the term is another leader's now).
+	ReserveMachine(ctx context.Context, m Machine, limit int, term int64) (bool, error)
+	// MoveMachine moves a machine, and sets its provider's id, its region and
+	// its failure where given. A machine whose state has no such transition
+	// stays there, which a replay relies on. DESTROYED forgets it; destroying it
+	// again says DESTROYED.
+	// Errors: ReasonMachineNotFound, ReasonLeaseLost (the term is another
+	// leader's now: nothing changed).
+	MoveMachine(ctx context.Context, m MachineMove) (Machine, error)
 	// ListMachines returns the machines, by id.
 	ListMachines(ctx context.Context) ([]Machine, error)
+	// GetMachine returns a machine. Errors: ReasonMachineNotFound.
+	GetMachine(ctx context.Context, id string) (Machine, error)
 	// LoseMachine releases, not charged and not as a loss, every lease of the
 	// workers of a machine that the provider says is gone, and forgets them. It
 	// counts as the machine's fault: a task that takes its machines down dies.
-	LoseMachine(ctx context.Context, id string) error
+	// Errors: ReasonLeaseLost.
+	LoseMachine(ctx context.Context, id string, term int64) error
+	// ReadPool reads all of the pool at one instant.
+	ReadPool(ctx context.Context) (PoolView, error)
+	// ChangePool replaces the changed settings if they are of that version
+	// still, and wakes everybody. Equal settings are a replay.
+	ChangePool(ctx context.Context, c PoolChange, version int64) (bool, error)
+	// ReportPool keeps what the leader tells. Errors: ReasonLeaseLost.
+	ReportPool(ctx context.Context, r PoolReport, term int64) error
 	// PoolStats counts tasks.
 	PoolStats(ctx context.Context) (PoolStats, error)
 }
@@ -268,6 +282,8 @@ type SweepRequest struct {
 	// Attached are the workers whose streams this replica holds: they are
 	// marked as seen, whoever leads.
 	Attached []string
+	// Term is that of the last sweep if this process led then, else 0.
+	Term int64
 }
 
 // Swept is what a sweep did and what it leaves to do.
@@ -278,6 +294,7 @@ type Swept struct {
 	Retired  int  // jobs that were deleted: their retention is over
 	Woken    int  // delayed tasks that are ready again
 	Duties   []Duty
+	Term     int64         // of the leader: it rises whenever another process comes to lead
 	NextDue  time.Duration // until the next deadline; at most the leader's ttl, and a third of a lease while there are any
 }
 
@@ -315,6 +332,7 @@ const (
 	WakeReady  Wake = "READY"  // a task is ready
 	WakeDue    Wake = "DUE"    // a deadline earlier than the sweeper's next was set
 	WakeWorker Wake = "WORKER" // a worker was told to drain, or a lease was taken from one
+	WakePool   Wake = "POOL"   // the pool's settings were changed
 )
 
 // Notices tells of changes as they happen, on any replica.

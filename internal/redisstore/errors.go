@@ -94,6 +94,8 @@ func refusal(reason pipeline.Reason) error {
 		e.Message = "There is no such worker."
 	case pipeline.ReasonMachineNotFound:
 		e.Message = "There is no such machine."
+	case pipeline.ReasonLeaseLost:
+		e.Message = "Another replica leads by now."
 	default:
 		e.Reason = pipeline.ReasonInternal
 		e.Message = "The state store gave an unknown code."

@@ -11,13 +11,15 @@ type keys struct {
 	purges   string
 	sessions string
 	machines string
+	pool     string
 	wake     string // channel
 }
 
 func newKeys(tag string) keys {
 	p := "{" + tag + "}:"
 	k := keys{
-		prefix: p, clock: p + "clock", purges: p + "purges", sessions: p + "sessions", machines: p + "machines", wake: p + "wake",
+		prefix: p, clock: p + "clock", purges: p + "purges", sessions: p + "sessions", machines: p + "machines",
+		pool: p + "pool", wake: p + "wake",
 	}
 
 	for _, name := range []string{

@@ -2,9 +2,11 @@ package redisstore
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
-	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 )
@@ -35,9 +37,9 @@ func decodeMachine(raw string) (pipeline.Machine, error) {
 }
 
 // ReserveMachine implements [pipeline.PoolStore].
-func (s *Store) ReserveMachine(ctx context.Context, m pipeline.Machine, limit int) (bool, error) {
+func (s *Store) ReserveMachine(ctx context.Context, m pipeline.Machine, limit int, term int64) (bool, error) {
 	reply, err := s.callRows(ctx, 1, "reserve_machine", []string{s.keys.machines},
-		m.ID, limit, m.Provider, m.ProviderID, m.Region)
+		m.ID, limit, m.Provider, m.ProviderID, m.Region, term)
 	if err != nil {
 		return false, err
 	}
@@ -46,21 +48,33 @@ func (s *Store) ReserveMachine(ctx context.Context, m pipeline.Machine, limit in
 }
 
 // MoveMachine implements [pipeline.PoolStore].
-func (s *Store) MoveMachine(
-	ctx context.Context, id string, by pipeline.MachineTransition, providerID string, f *pipeline.Failure,
-) (pipeline.Machine, error) {
+func (s *Store) MoveMachine(ctx context.Context, m pipeline.MachineMove) (pipeline.Machine, error) {
 	var why pipeline.Failure
-	if f != nil {
-		why = *f
+	if m.Failure != nil {
+		why = *m.Failure
 	}
 
 	reply, err := s.callRows(ctx, 1, "move_machine", []string{s.keys.machines},
-		id, string(by), providerID, string(why.Reason), why.Message)
+		m.ID, string(m.By), m.ProviderID, m.Region, string(why.Reason), why.Message, m.Term)
 	if err != nil {
 		return pipeline.Machine{}, err
 	}
 
 	return decodeMachine(asString(reply[0]))
+}
+
+// GetMachine implements [pipeline.PoolStore].
+func (s *Store) GetMachine(ctx context.Context, id string) (pipeline.Machine, error) {
+	raw, err := s.client.HGet(ctx, s.keys.machines, id).Result()
+
+	switch {
+	case errors.Is(err, redis.Nil):
+		return pipeline.Machine{}, refusal(pipeline.ReasonMachineNotFound)
+	case err != nil:
+		return pipeline.Machine{}, failed("get machine", err)
+	}
+
+	return decodeMachine(raw)
 }
 
 // ListMachines implements [pipeline.PoolStore].
@@ -70,6 +84,11 @@ func (s *Store) ListMachines(ctx context.Context) ([]pipeline.Machine, error) {
 		return nil, failed("list machines", err)
 	}
 
+	return decodeMachines(raws)
+}
+
+// decodeMachines reads machines, and sorts them by id.
+func decodeMachines(raws []string) ([]pipeline.Machine, error) {
 	machines := make([]pipeline.Machine, 0, len(raws))
 
 	for _, raw := range raws {
@@ -87,22 +106,9 @@ func (s *Store) ListMachines(ctx context.Context) ([]pipeline.Machine, error) {
 }
 
 // LoseMachine implements [pipeline.PoolStore].
-func (s *Store) LoseMachine(ctx context.Context, id string) error {
+func (s *Store) LoseMachine(ctx context.Context, id string, term int64) error {
 	_, err := s.call(ctx, "lose_machine", []string{s.keys.machineWorkers(id)},
-		id, string(pipeline.ReasonWorkerLost), "The worker's machine is gone.")
+		id, string(pipeline.ReasonWorkerLost), "The worker's machine is gone.", term)
 
 	return err
-}
-
-// PoolStats implements [pipeline.PoolStore].
-func (s *Store) PoolStats(ctx context.Context) (pipeline.PoolStats, error) {
-	reply, err := s.callRows(ctx, 4, "pool_stats", nil)
-	if err != nil {
-		return pipeline.PoolStats{}, err
-	}
-
-	return pipeline.PoolStats{
-		ReadyTasks: asInt(reply[0]), LeasedTasks: asInt(reply[1]), DelayedTasks: asInt(reply[2]),
-		OldestReady: time.Duration(asInt(reply[3])) * time.Millisecond,
-	}, nil
 }

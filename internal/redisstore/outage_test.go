@@ -67,7 +67,7 @@ func TestOutage(t *testing.T) {
 		require.Fail(t, "the watcher of a job wasn't told")
 	}
 
-	missing := map[pipeline.Wake]bool{pipeline.WakeReady: true, pipeline.WakeDue: true, pipeline.WakeWorker: true}
+	missing := map[pipeline.Wake]bool{pipeline.WakeReady: true, pipeline.WakeDue: true, pipeline.WakeWorker: true, pipeline.WakePool: true}
 	for len(missing) > 0 {
 		select {
 		case w := <-wakes:

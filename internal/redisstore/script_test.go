@@ -84,7 +84,7 @@ func TestEveryScriptIsUsed(t *testing.T) {
 	require.NoError(t, err)
 
 	used := map[string]bool{}
-	call := regexp.MustCompile(`(?:call|Call|callRows|endAttempt)\(ctx, (?:\d, )?"([a-z_]+)"`)
+	call := regexp.MustCompile(`(?:call|Call|callRows|endAttempt)\(ctx, (?:\d+, )?"([a-z_]+)"`)
 
 	for _, name := range sources {
 		source, err := os.ReadFile(name)

@@ -9,14 +9,14 @@ import (
 
 // Sweep implements [pipeline.SweepStore].
 func (s *Store) Sweep(ctx context.Context, r pipeline.SweepRequest) (pipeline.Swept, error) {
-	args := make([]any, 0, 5+len(r.Attached))
-	args = append(args, r.Replica, millis(r.LeaderTTL), millis(r.Lease), r.Retry.MaxLosses, millis(r.Retention))
+	args := make([]any, 0, 6+len(r.Attached))
+	args = append(args, r.Replica, millis(r.LeaderTTL), millis(r.Lease), r.Retry.MaxLosses, millis(r.Retention), r.Term)
 
 	for _, worker := range r.Attached {
 		args = append(args, worker)
 	}
 
-	reply, err := s.callRows(ctx, 7, "sweep", []string{s.keys.purges}, args...)
+	reply, err := s.callRows(ctx, 8, "sweep", []string{s.keys.purges}, args...)
 	if err != nil {
 		return pipeline.Swept{}, err
 	}
@@ -24,6 +24,7 @@ func (s *Store) Sweep(ctx context.Context, r pipeline.SweepRequest) (pipeline.Sw
 	swept := pipeline.Swept{
 		Leader: asInt(reply[0]) == 1, Requeued: int(asInt(reply[1])), Dead: int(asInt(reply[2])),
 		Retired: int(asInt(reply[3])), Woken: int(asInt(reply[4])), NextDue: time.Duration(asInt(reply[5])) * time.Millisecond,
+		Term: asInt(reply[7]),
 	}
 
 	list := asList(reply[6])

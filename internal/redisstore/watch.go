@@ -120,7 +120,7 @@ type wakeWatcher struct {
 }
 
 func allWakes() []pipeline.Wake {
-	return []pipeline.Wake{pipeline.WakeReady, pipeline.WakeDue, pipeline.WakeWorker}
+	return []pipeline.Wake{pipeline.WakeReady, pipeline.WakeDue, pipeline.WakeWorker, pipeline.WakePool}
 }
 
 func (w *wakeWatcher) notify(payload string) {

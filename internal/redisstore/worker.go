@@ -10,9 +10,6 @@ import (
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 )
 
-// seenWithin is how long a worker that is not heard from stays in lists.
-const seenWithin = time.Minute
-
 // AttachWorker implements [pipeline.PoolStore].
 func (s *Store) AttachWorker(
 	ctx context.Context, w pipeline.Worker, lease time.Duration,
@@ -71,8 +68,8 @@ func (s *Store) DrainWorker(ctx context.Context, id string) (pipeline.Worker, er
 }
 
 // LeaveWorker implements [pipeline.PoolStore].
-func (s *Store) LeaveWorker(ctx context.Context, id string, session int64) (bool, error) {
-	reply, err := s.callRows(ctx, 1, "leave_worker", []string{s.keys.worker(id)}, id, session)
+func (s *Store) LeaveWorker(ctx context.Context, id string, session int64, minWarm int) (bool, error) {
+	reply, err := s.callRows(ctx, 1, "leave_worker", []string{s.keys.worker(id)}, id, session, minWarm)
 	if err != nil {
 		return false, err
 	}
@@ -87,14 +84,19 @@ func (s *Store) ListWorkers(ctx context.Context) ([]pipeline.Worker, error) {
 
 // readWorkers reads the workers that were seen lately, or one, by id.
 func (s *Store) readWorkers(ctx context.Context, id string) ([]pipeline.Worker, error) {
-	reply, err := s.call(ctx, "list_workers", nil, millis(seenWithin), id)
+	reply, err := s.call(ctx, "list_workers", nil, id)
 	if err != nil {
 		return nil, err
 	}
 
-	workers := make([]pipeline.Worker, 0, len(reply))
+	return decodeWorkers(reply)
+}
 
-	for _, v := range reply {
+// decodeWorkers reads rows of lua/include/roster.lua, and sorts them by id.
+func decodeWorkers(rows []any) ([]pipeline.Worker, error) {
+	workers := make([]pipeline.Worker, 0, len(rows))
+
+	for _, v := range rows {
 		row := asList(v)
 		if len(row) < 4 {
 			return nil, internalError("read workers", strconv.ErrRange)

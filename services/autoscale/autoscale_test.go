@@ -37,6 +37,7 @@ type cell struct {
 	store    *redisstore.Store
 	provider *process.Provider
 	dir      string
+	term     int64
 }
 
 func newCell(t *testing.T) *cell {
@@ -67,11 +68,35 @@ func (c *cell) background(t *testing.T, run func(context.Context) error) {
 	})
 }
 
+// lead makes the cell's replica the leader, or finds that it is.
+func (c *cell) lead(t *testing.T) int64 {
+	t.Helper()
+	if c.term == 0 {
+		swept, err := c.store.Sweep(t.Context(), pipeline.SweepRequest{Replica: "r", LeaderTTL: time.Hour, Lease: time.Hour})
+		require.NoError(t, err)
+		require.True(t, swept.Leader)
+		c.term = swept.Term
+	}
+	return c.term
+}
+
+// report is what the leader tells.
+func (c *cell) report(t *testing.T) pipeline.PoolReport {
+	t.Helper()
+	view, err := c.store.ReadPool(t.Context())
+	require.NoError(t, err)
+	return view.Report
+}
+
 func (c *cell) reconciler(t *testing.T, edit func(*autoscale.Config, *autoscale.Deps)) *autoscale.Reconciler {
 	t.Helper()
-	cfg := autoscale.Config{Limit: 2, Env: func(id string) map[string]string { return map[string]string{"ID": id} }}
+	term := c.lead(t)
+	cfg := autoscale.Config{
+		Settings: pipeline.PoolSettings{Limit: 2},
+		Env:      func(id string) map[string]string { return map[string]string{"ID": id} },
+	}
 	deps := autoscale.Deps{
-		Store: c.store, Provider: c.provider, Leader: func() bool { return true }, Elected: make(chan struct{}),
+		Store: c.store, Provider: c.provider, Term: func() int64 { return term }, Elected: make(chan struct{}),
 		Log: slog.New(slog.DiscardHandler),
 	}
 	if edit != nil {
@@ -181,10 +206,10 @@ func TestRestart(t *testing.T) {
 	t.Parallel()
 	c := newCell(t)
 	job := c.submit(t)
-	reserved, err := c.store.ReserveMachine(t.Context(), pipeline.Machine{ID: "dead", Provider: "process"}, 2)
+	reserved, err := c.store.ReserveMachine(t.Context(), pipeline.Machine{ID: "dead", Provider: "process"}, 2, 0)
 	require.NoError(t, err)
 	require.True(t, reserved)
-	_, err = c.store.MoveMachine(t.Context(), "dead", pipeline.MachineCreated, "dead", nil)
+	_, err = c.store.MoveMachine(t.Context(), pipeline.MachineMove{ID: "dead", By: pipeline.MachineCreated, ProviderID: "dead"})
 	require.NoError(t, err)
 	c.attach(t, "dead")
 	began := time.Now()
@@ -203,13 +228,13 @@ func TestRestart(t *testing.T) {
 func TestLimit(t *testing.T) {
 	t.Parallel()
 	c := newCell(t)
-	r := c.reconciler(t, nil)
+	c.reconciler(t, nil)
 	c.reconciler(t, nil)
 	for range 20 {
 		c.submit(t)
 		require.LessOrEqual(t, len(c.instances(t)), 2)
 	}
-	require.Eventually(t, func() bool { return r.HoldReason() == "The pool is at its limit of machines." }, patience, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return c.report(t).HoldReason == "The pool is at its limit of machines." }, patience, 5*time.Millisecond)
 	require.Len(t, c.machines(t), 2)
 	require.Len(t, c.instances(t), 2)
 }
@@ -237,9 +262,9 @@ func TestNoCapacity(t *testing.T) {
 	c := newCell(t)
 	provider := &brokenProvider{Provider: c.provider}
 	provider.broken.Store(true)
-	r := c.reconciler(t, func(_ *autoscale.Config, d *autoscale.Deps) { d.Provider = provider })
+	c.reconciler(t, func(_ *autoscale.Config, d *autoscale.Deps) { d.Provider = provider })
 	c.submit(t)
-	require.Eventually(t, func() bool { return r.HoldReason() != "" }, patience, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return c.report(t).HoldReason != "" }, patience, 5*time.Millisecond)
 	for range 5 {
 		c.submit(t) // wakes the loop, which keeps its pause
 	}
@@ -254,7 +279,7 @@ func TestNoCapacity(t *testing.T) {
 func TestCutOff(t *testing.T) {
 	t.Parallel()
 	c := newCell(t)
-	reserved, err := c.store.ReserveMachine(t.Context(), pipeline.Machine{ID: "begun", Provider: "process"}, 2)
+	reserved, err := c.store.ReserveMachine(t.Context(), pipeline.Machine{ID: "begun", Provider: "process"}, 2, 0)
 	require.NoError(t, err)
 	require.True(t, reserved)
 	_, err = c.provider.Create(t.Context(), machine.CreateRequest{ID: "orphan", Env: map[string]string{"ID": "orphan"}})
@@ -277,11 +302,15 @@ func TestFollower(t *testing.T) {
 	asked.Add(1)
 	once := sync.OnceFunc(asked.Done)
 	elected := make(chan struct{}, 1)
+	term := c.lead(t)
 	c.reconciler(t, func(_ *autoscale.Config, d *autoscale.Deps) {
 		d.Elected = elected
-		d.Leader = func() bool {
+		d.Term = func() int64 {
 			once()
-			return leads.Load()
+			if leads.Load() {
+				return term
+			}
+			return 0
 		}
 	})
 	asked.Wait()

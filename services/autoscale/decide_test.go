@@ -14,33 +14,49 @@ import (
 
 const long = time.Hour
 
+// snapshot has tasks of a minute each, and machines of two slots that take ten
+// seconds to come.
 func snapshot(ready, free int, machines ...Machine) Snapshot {
 	for i := range machines {
 		machines[i].ID = fmt.Sprintf("m%d", i)
 		machines[i].ProviderID = "p" + machines[i].ID
 	}
 	return Snapshot{
-		Limit: 3, SlotsPerMachine: 2, StartTimeout: time.Minute, StopTimeout: time.Minute,
-		Machines: machines, FreeSlots: free, ReadyTasks: ready,
+		Settings: pipeline.PoolSettings{Limit: 3}, SlotsPerMachine: 2, Patience: 10 * time.Second,
+		StartTimeout: time.Minute, StopTimeout: time.Minute, Machines: machines,
+		Work: Work{Ready: ready, Waiting: time.Duration(ready) * time.Minute, FreeSlots: free},
 	}
+}
+
+func kinds(actions []Action) []string {
+	var got []string
+	for _, a := range actions {
+		got = append(got, string(a.Kind)+" "+a.MachineID)
+	}
+	return got
 }
 
 // TestDecide: what is done about each situation.
 func TestDecide(t *testing.T) {
 	t.Parallel()
 	running := Machine{State: pipeline.MachineRunning, Instance: machine.Running}
-	starting := Machine{State: pipeline.MachineStarting, Instance: machine.Running}
-	stopped := Machine{State: pipeline.MachineStopped, Instance: machine.Stopped}
+	starting := Machine{State: pipeline.MachineStarting, Instance: machine.Running, Silent: 1}
+	stopped := Machine{State: pipeline.MachineStopped, Instance: machine.Stopped, Silent: 1}
 	with := func(m Machine, edit func(*Machine)) Machine {
 		edit(&m)
 		return m
 	}
-	held := snapshot(9, 0)
-	held.Hold = true
-	keeping := snapshot(0, 0, stopped, stopped)
-	keeping.KeepStopped = 1
-	orphaned := snapshot(0, 0)
-	orphaned.Orphans = []string{"x"}
+	outdated := func(m Machine) Machine { return with(m, func(m *Machine) { m.Outdated = true }) }
+	set := func(s Snapshot, edit func(*Snapshot)) Snapshot {
+		edit(&s)
+		return s
+	}
+	keep := func(n int) func(*Snapshot) { return func(s *Snapshot) { s.Settings.KeepStopped = n } }
+	limit := func(n int) func(*Snapshot) { return func(s *Snapshot) { s.Settings.Limit = n } }
+	hold := func(s *Snapshot) { s.Hold = true }
+	stranger := func(attached bool) func(*Snapshot) {
+		return func(s *Snapshot) { s.Strangers = []Stranger{{ID: "x", ProviderID: "px", Attached: attached}} }
+	}
 	for name, test := range map[string]struct {
 		snapshot Snapshot
 		want     []string
@@ -54,28 +70,70 @@ func TestDecide(t *testing.T) {
 		"machines that boot count":           {snapshot(2, 0, starting), nil},
 		"more than those can take":           {snapshot(3, 0, starting), []string{"CREATE "}},
 		"at the limit":                       {snapshot(9, 0, running, running, running), nil},
-		"growth rests after a failure":       {held, nil},
+		"growth rests after a failure":       {set(snapshot(9, 0), hold), nil},
 		"a stopped machine is started first": {snapshot(1, 0, stopped), []string{"START m0"}},
 		"then one is created":                {snapshot(3, 0, stopped), []string{"START m0", "CREATE "}},
+		"a lost host can't start":            {snapshot(1, 0, with(stopped, func(m *Machine) { m.HostLost = true })), []string{"CREATE ", "DESTROY m0"}},
 		"a surplus one is destroyed":         {snapshot(0, 0, stopped), []string{"DESTROY m0"}},
-		"some are kept":                      {keeping, []string{"DESTROY m1"}},
-		"an orphan is destroyed":             {orphaned, []string{"DESTROY "}},
-		"a creation that was cut off":        {snapshot(0, 0, Machine{State: pipeline.MachineCreating}), []string{"CREATE m0"}},
-		"it is no second machine":            {snapshot(2, 0, Machine{State: pipeline.MachineCreating}), []string{"CREATE m0"}},
+		"some are kept":                      {set(snapshot(0, 0, stopped, stopped), keep(1)), []string{"DESTROY m1"}},
+		"a stranger is destroyed":            {set(snapshot(0, 0), stranger(false)), []string{"DESTROY "}},
+		"one that works is adopted":          {set(snapshot(0, 0), stranger(true)), []string{"ADOPT x"}},
+		"unless that were one too many":      {set(snapshot(0, 0, running, running, running), stranger(true)), []string{"DESTROY "}},
+		"a stranger takes a place":           {set(snapshot(9, 0, running, running), stranger(false)), []string{"DESTROY "}},
+
+		"short work waits for who is busy": {set(snapshot(4, 0, running), func(s *Snapshot) {
+			s.Work = Work{Ready: 4, Waiting: 8 * time.Second, BusySlots: 2, Running: 2 * time.Second}
+		}), nil},
+		"unless they are busy for long": {set(snapshot(4, 0, running), func(s *Snapshot) {
+			s.Work = Work{Ready: 4, Waiting: 8 * time.Second, BusySlots: 2, Running: time.Hour}
+		}), []string{"CREATE "}},
+		"many short tasks need few machines": {set(snapshot(40, 0), func(s *Snapshot) { s.Work.Waiting = 40 * time.Second }), []string{"CREATE ", "CREATE "}},
+		"chunks of a job need many at once":  {set(snapshot(6, 0), func(s *Snapshot) { s.Work.Waiting = 60 * time.Second }), []string{"CREATE ", "CREATE ", "CREATE "}},
+
+		"some are kept warm": {set(snapshot(0, 0, stopped), func(s *Snapshot) { s.Settings.MinWarm = 2 }), []string{"START m0", "CREATE "}},
+		"and counted":        {set(snapshot(0, 2, running, starting), func(s *Snapshot) { s.Settings.MinWarm = 2 }), nil},
+
+		"a lower limit takes the stopped first": {set(snapshot(0, 0, running, stopped), limit(1)), []string{"DESTROY m1"}},
+		"then those without work": {
+			set(snapshot(0, 0, with(running, func(m *Machine) { m.Busy = true }), running), limit(1)), []string{"DRAIN m1"},
+		},
+		"then the others": {
+			set(snapshot(0, 0, with(running, func(m *Machine) { m.Busy = true }), running), limit(0)), []string{"DRAIN m1", "DRAIN m0"},
+		},
+		"each once": {set(snapshot(0, 0, running, Machine{State: pipeline.MachineDraining, Instance: machine.Running}), limit(1)), nil},
+
+		"an older version is replaced when it is idle": {snapshot(0, 2, outdated(running), outdated(running)), []string{"DRAIN m0"}},
+		"one at a time": {snapshot(0, 2, outdated(running), Machine{State: pipeline.MachineDraining, Instance: machine.Running}), nil},
+		"not while it works": {
+			snapshot(0, 2, with(outdated(running), func(m *Machine) { m.Busy = true })), nil,
+		},
+		"nor is it started":            {set(snapshot(1, 0, outdated(stopped)), keep(1)), []string{"CREATE ", "DESTROY m0"}},
+		"or kept":                      {set(snapshot(0, 0, outdated(stopped)), keep(1)), []string{"DESTROY m0"}},
+		"what rests is left alone":     {snapshot(0, 0, with(stopped, func(m *Machine) { m.Resting = true })), nil},
+		"a creation that was cut off":  {snapshot(0, 0, Machine{State: pipeline.MachineCreating, Silent: 1}), []string{"CREATE m0"}},
+		"it is no second machine":      {snapshot(2, 0, Machine{State: pipeline.MachineCreating, Silent: 1}), []string{"CREATE m0"}},
+		"it waits for growth to begin": {set(snapshot(0, 0, Machine{State: pipeline.MachineCreating, Silent: 1}), hold), nil},
 		"a creation that wasn't recorded": {
-			snapshot(0, 0, Machine{State: pipeline.MachineCreating, Instance: machine.Running}), []string{"NOTE_CREATED m0"},
+			snapshot(0, 0, Machine{State: pipeline.MachineCreating, Instance: machine.Running, Silent: 1}), []string{"NOTE_CREATED m0"},
 		},
 		"a boot in time":           {snapshot(0, 0, with(starting, func(m *Machine) { m.Silent = long })), nil},
 		"a boot that hangs":        {snapshot(0, 0, with(starting, func(m *Machine) { m.InState = long })), []string{"NOTE_BREAK m0"}},
 		"a boot that failed":       {snapshot(0, 0, with(starting, func(m *Machine) { m.Instance = machine.Failed })), []string{"NOTE_BREAK m0"}},
 		"a boot without a machine": {snapshot(0, 0, with(starting, func(m *Machine) { m.Instance = "" })), []string{"NOTE_BREAK m0"}},
-		"a machine that is gone":   {snapshot(0, 0, with(running, func(m *Machine) { m.Instance = "" })), []string{"NOTE_BREAK m0"}},
-		"a machine that crashed":   {snapshot(0, 0, with(running, func(m *Machine) { m.Instance = machine.Failed })), []string{"NOTE_BREAK m0"}},
+		"a start that wasn't taken": {
+			snapshot(0, 0, with(starting, func(m *Machine) { m.Instance = machine.Stopped })), []string{"START_AGAIN m0"},
+		},
+		"a worker that is there": {snapshot(0, 0, with(starting, func(m *Machine) { m.Silent = 0 })), []string{"NOTE_ATTACHED m0"}},
+		"nobody looked":          {snapshot(0, 0, with(starting, func(m *Machine) { m.Instance, m.Unseen = "", true })), nil},
+		"a machine that is gone": {snapshot(0, 0, with(running, func(m *Machine) { m.Instance = "" })), []string{"NOTE_BREAK m0"}},
+		"a machine that crashed": {snapshot(0, 0, with(running, func(m *Machine) { m.Instance = machine.Failed })), []string{"NOTE_BREAK m0"}},
+		"not in a late list":     {snapshot(0, 0, with(running, func(m *Machine) { m.Instance, m.Unseen = "", true })), nil},
 		"its place is taken at the next look": {
 			snapshot(1, 0, with(running, func(m *Machine) { m.Instance = "" }), running, running), []string{"NOTE_BREAK m0"},
 		},
 		"a worker that left":        {snapshot(0, 0, with(running, func(m *Machine) { m.Instance = machine.Stopped })), []string{"NOTE_EXIT m0"}},
 		"a worker that is silent":   {snapshot(0, 0, with(running, func(m *Machine) { m.Silent = long })), []string{"STOP m0"}},
+		"on a host that is lost":    {snapshot(0, 0, with(running, func(m *Machine) { m.Silent, m.HostLost = long, true })), []string{"NOTE_BREAK m0"}},
 		"a worker that drains":      {snapshot(0, 0, with(running, func(m *Machine) { m.Draining = true })), []string{"NOTE_DRAIN m0"}},
 		"it is noted once":          {snapshot(0, 0, Machine{State: pipeline.MachineDraining, Instance: machine.Running, Draining: true}), nil},
 		"a stop takes its time":     {snapshot(0, 0, Machine{State: pipeline.MachineStopping, Instance: machine.Stopping}), nil},
@@ -88,69 +146,141 @@ func TestDecide(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var got []string
-			for _, a := range Decide(test.snapshot) {
-				got = append(got, string(a.Kind)+" "+a.MachineID)
-			}
-			require.Equal(t, test.want, got)
+			require.Equal(t, test.want, kinds(Decide(test.snapshot)))
 		})
 	}
 }
 
-// TestDecideProperties: whatever a pool looks like, the machines never become
-// more than the limit, no machine is acted on twice at once, every action is a
-// transition that the table of machines knows, growth covers the demand or
-// meets the limit, and deciding again after the growth showed asks for none.
-func TestDecideProperties(t *testing.T) {
+// TestDecideSizes: a machine is made in the size that the waiting work is for.
+func TestDecideSizes(t *testing.T) {
+	t.Parallel()
+	s := snapshot(1, 0)
+	s.Settings.EncodeSize = "performance-8x"
+	require.Equal(t, "performance-8x", Decide(s)[0].Size)
+	s.Work.OnlyLight = true
+	require.Equal(t, "performance-8x", Decide(s)[0].Size)
+	s.Settings.LightSize = "performance-1x"
+	require.Equal(t, "performance-1x", Decide(s)[0].Size)
+}
+
+// anyPool draws what a pool may look like.
+func anyPool(t *rapid.T) Snapshot {
+	seconds := func(most int, name string) time.Duration {
+		return time.Duration(rapid.IntRange(0, most).Draw(t, name)) * time.Second
+	}
+	s := Snapshot{
+		Settings: pipeline.PoolSettings{
+			Limit:       rapid.IntRange(0, 6).Draw(t, "limit"),
+			KeepStopped: rapid.IntRange(0, 2).Draw(t, "keep"),
+		},
+		SlotsPerMachine: rapid.IntRange(1, 4).Draw(t, "slots"),
+		Patience:        seconds(20, "patience"),
+		StartTimeout:    time.Minute, StopTimeout: time.Minute,
+		Hold: rapid.Bool().Draw(t, "hold"),
+		Work: Work{
+			Ready:     rapid.IntRange(0, 40).Draw(t, "ready"),
+			FreeSlots: rapid.IntRange(0, 9).Draw(t, "free"),
+			BusySlots: rapid.IntRange(0, 9).Draw(t, "busy"),
+			Running:   seconds(100, "running"),
+			OnlyLight: rapid.Bool().Draw(t, "light"),
+		},
+	}
+	s.Settings.MinWarm = rapid.IntRange(0, s.Settings.Limit).Draw(t, "warm")
+	s.Work.Waiting = time.Duration(s.Work.Ready) * (seconds(60, "a task") + time.Millisecond)
+	for i := range rapid.IntRange(0, s.Settings.Limit+1).Draw(t, "machines") {
+		s.Machines = append(s.Machines, Machine{
+			ID:       fmt.Sprintf("m%d", i),
+			State:    rapid.SampledFrom(states()).Draw(t, "state"),
+			Instance: rapid.SampledFrom(instances()).Draw(t, "instance"),
+			InState:  seconds(120, "in state"),
+			Silent:   seconds(120, "silent"),
+			Busy:     rapid.Bool().Draw(t, "works"),
+			Draining: rapid.Bool().Draw(t, "draining"),
+			Outdated: rapid.Bool().Draw(t, "outdated"),
+			HostLost: rapid.Bool().Draw(t, "host lost"),
+			Unseen:   rapid.Bool().Draw(t, "unseen"),
+			Resting:  rapid.IntRange(0, 4).Draw(t, "resting") == 0,
+		})
+	}
+	for i := range rapid.IntRange(0, 2).Draw(t, "strangers") {
+		id := fmt.Sprintf("s%d", i)
+		s.Strangers = append(s.Strangers, Stranger{ID: id, ProviderID: "p" + id, Attached: rapid.Bool().Draw(t, "attached")})
+	}
+	return s
+}
+
+// TestDecideIsBounded: whatever a pool looks like, the machines never become
+// more than the limit, no machine is acted on twice at once, and every action
+// is a transition that the table of machines knows.
+func TestDecideIsBounded(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		s := Snapshot{
-			Limit:           rapid.IntRange(0, 6).Draw(t, "limit"),
-			SlotsPerMachine: rapid.IntRange(1, 4).Draw(t, "slots"),
-			KeepStopped:     rapid.IntRange(0, 2).Draw(t, "keep"),
-			StartTimeout:    time.Minute, StopTimeout: time.Minute,
-			Hold:       rapid.Bool().Draw(t, "hold"),
-			FreeSlots:  rapid.IntRange(0, 9).Draw(t, "free"),
-			ReadyTasks: rapid.IntRange(0, 40).Draw(t, "ready"),
-		}
-		for i := range rapid.IntRange(0, s.Limit).Draw(t, "machines") {
-			s.Machines = append(s.Machines, Machine{
-				ID:       fmt.Sprintf("m%d", i),
-				State:    rapid.SampledFrom(states()).Draw(t, "state"),
-				Instance: rapid.SampledFrom(instances()).Draw(t, "instance"),
-				InState:  time.Duration(rapid.IntRange(0, 120).Draw(t, "in state")) * time.Second,
-				Silent:   time.Duration(rapid.IntRange(0, 120).Draw(t, "silent")) * time.Second,
-				Draining: rapid.Bool().Draw(t, "draining"),
-			})
-		}
-		actions := Decide(s)
+		s := anyPool(t)
 		byID := map[string]Machine{}
 		for _, m := range s.Machines {
 			byID[m.ID] = m
 		}
-		created, acted := 0, map[string]bool{}
-		for _, a := range actions {
-			if a.MachineID == "" {
-				require.Equal(t, Create, a.Kind)
-				created++
+		total, acted := len(s.Machines)+len(s.Strangers), map[string]bool{}
+		added := 0
+		for _, a := range Decide(s) {
+			name := a.MachineID + a.ProviderID
+			switch {
+			case a.MachineID == "" && a.Kind == Create:
+				added++
 				continue
+			case a.MachineID == "" || a.Kind == Adopt: // a stranger
+			default:
+				checkTransition(t, byID[a.MachineID], a.Kind)
 			}
-			require.False(t, acted[a.MachineID], "two actions for %s", a.MachineID)
-			acted[a.MachineID] = true
-			checkTransition(t, byID[a.MachineID], a.Kind)
+			require.False(t, acted[name], "two actions for %s", name)
+			acted[name] = true
 		}
-		require.LessOrEqual(t, len(s.Machines)+created, max(s.Limit, len(s.Machines)))
+		require.LessOrEqual(t, total+added, max(s.Settings.Limit, total))
 		if s.Hold {
-			require.Zero(t, created)
+			require.Zero(t, added)
+		}
+	})
+}
+
+// TestDecideSettles: growth meets the need or the limit, and deciding again
+// once it has shown asks for no more and takes none of it back.
+func TestDecideSettles(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		s := anyPool(t)
+		actions := Decide(s)
+		if s.Hold {
 			return
 		}
 		after := grown(s, actions)
-		missing := demand(after, comingOf(after))
-		require.True(t, missing == 0 || len(after.Machines) >= s.Limit, "%d machines are missing below the limit", missing)
+		f := fleetOf(after)
+		short, _ := missing(after, &f)
+		full := len(after.Machines)+len(after.Strangers) >= s.Settings.Limit
+		require.True(t, short == 0 || full, "%d machines are missing below the limit", short)
+		started := map[string]bool{}
+		for _, a := range actions {
+			if a.Kind == Start {
+				started[a.MachineID] = true
+			}
+		}
 		for _, a := range Decide(after) {
 			require.NotEqual(t, Start, a.Kind)
-			require.False(t, a.Kind == Create && !interrupted(after, a.MachineID), "growth after growth")
+			require.False(t, a.Kind == Create && a.MachineID == "", "growth after growth")
+			require.False(t, started[a.MachineID] || len(a.MachineID) > 2 && a.MachineID[:3] == "new", "%s of what was just asked for", a.Kind)
 		}
+	})
+}
+
+// TestDecideIsMonotone: more work never asks for fewer machines.
+func TestDecideIsMonotone(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		s := anyPool(t)
+		more := s
+		tasks := rapid.IntRange(0, 20).Draw(t, "more tasks")
+		more.Work.Ready += tasks
+		more.Work.Waiting += time.Duration(tasks) * time.Duration(rapid.IntRange(0, 60_000).Draw(t, "ms each")) * time.Millisecond
+		require.GreaterOrEqual(t, growth(Decide(more)), growth(Decide(s)))
 	})
 }
 
@@ -167,13 +297,13 @@ func instances() []machine.State {
 
 func checkTransition(t *rapid.T, m Machine, kind Kind) {
 	by := map[Kind]pipeline.MachineTransition{
-		Start: pipeline.MachineStart, Stop: pipeline.MachineStop, Destroy: pipeline.MachineDestroy,
-		NoteCreated: pipeline.MachineCreated, NoteDrain: pipeline.MachineDrain, NoteExit: pipeline.MachineExit,
-		NoteBreak: pipeline.MachineBreak,
+		Start: pipeline.MachineStart, Stop: pipeline.MachineStop, Destroy: pipeline.MachineDestroy, Drain: pipeline.MachineDrain,
+		NoteCreated: pipeline.MachineCreated, NoteAttached: pipeline.MachineAttach, NoteDrain: pipeline.MachineDrain,
+		NoteExit: pipeline.MachineExit, NoteBreak: pipeline.MachineBreak,
 	}
 	transition, moves := by[kind]
 	if !moves || kind == Stop && m.State == pipeline.MachineStopped {
-		return // a creation that is taken up again, or a stop that is repeated
+		return // a creation or a start that is taken up again, or a stop that is repeated
 	}
 	_, ok := m.State.Next(transition)
 	require.True(t, ok, "%s of a machine that is %s", kind, m.State)
@@ -184,30 +314,18 @@ func grown(s Snapshot, actions []Action) Snapshot {
 	after := s
 	after.Machines = append([]Machine(nil), s.Machines...)
 	for i, a := range actions {
-		switch a.Kind {
-		case Create:
-			if a.MachineID == "" {
-				after.Machines = append(after.Machines, Machine{
-					ID: fmt.Sprintf("new%d", i), State: pipeline.MachineStarting, Instance: machine.Running,
-				})
-			}
-		case Start:
+		switch {
+		case a.Kind == Create && a.MachineID == "":
+			after.Machines = append(after.Machines, Machine{
+				ID: fmt.Sprintf("new%d", i), State: pipeline.MachineStarting, Instance: machine.Running, Silent: 1,
+			})
+		case a.Kind == Start:
 			for j := range after.Machines {
 				if after.Machines[j].ID == a.MachineID {
-					after.Machines[j] = Machine{ID: a.MachineID, State: pipeline.MachineStarting, Instance: machine.Running}
+					after.Machines[j] = Machine{ID: a.MachineID, State: pipeline.MachineStarting, Instance: machine.Running, Silent: 1}
 				}
 			}
-		case Stop, Destroy, NoteCreated, NoteDrain, NoteExit, NoteBreak:
 		}
 	}
 	return after
-}
-
-func interrupted(s Snapshot, id string) bool {
-	for _, m := range s.Machines {
-		if m.ID == id {
-			return m.State == pipeline.MachineCreating
-		}
-	}
-	return false
 }

@@ -57,12 +57,13 @@ func TestFlyFromZeroToTheLimitAndBack(t *testing.T) {
 	} {
 		cloud.Inject(fault)
 	}
+	term := c.lead(t)
 	look := make(chan struct{}, 2) // nobody tells them of an exit on Fly
 	for range 2 {                  // both believe to lead
 		r := autoscale.New(autoscale.Config{
-			Limit: limit, Env: func(id string) map[string]string { return map[string]string{"ID": id} },
+			Settings: pipeline.PoolSettings{Limit: limit}, Env: func(id string) map[string]string { return map[string]string{"ID": id} },
 		}, autoscale.Deps{
-			Store: c.store, Provider: provider, Leader: func() bool { return true }, Elected: look,
+			Store: c.store, Provider: provider, Term: func() int64 { return term }, Elected: look,
 			Log: slog.New(slog.DiscardHandler),
 		})
 		c.background(t, r.Run)

@@ -49,6 +49,9 @@ func accessTable() map[string]access {
 		tcoderv1connect.PoolServiceListWorkersProcedure:  client,
 		tcoderv1connect.PoolServiceListMachinesProcedure: client,
 		tcoderv1connect.PoolServiceDrainWorkerProcedure:  client,
+		tcoderv1connect.PoolServiceDrainMachineProcedure: client,
+		tcoderv1connect.PoolServiceWatchPoolProcedure:    client,
+		tcoderv1connect.PoolServiceUpdatePoolProcedure:   client,
 
 		// Probes have no key, and the schema is public.
 		"/" + grpchealth.HealthV1ServiceName + "/Check":                  anybody,

@@ -41,6 +41,7 @@ func codes() map[pipeline.Reason]connect.Code {
 		pipeline.ReasonWorkerIncompatible: connect.CodeFailedPrecondition,
 		pipeline.ReasonMachineNotFound:    connect.CodeNotFound,
 		pipeline.ReasonServerDraining:     connect.CodeUnavailable,
+		pipeline.ReasonPoolFixed:          connect.CodeFailedPrecondition,
 
 		pipeline.ReasonUnauthenticated:  connect.CodeUnauthenticated,
 		pipeline.ReasonPermissionDenied: connect.CodePermissionDenied,

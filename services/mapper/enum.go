@@ -21,6 +21,7 @@ const (
 	prefixWaitReason    = "WAIT_REASON_"
 	prefixStage         = "STAGE_"
 	prefixMachineState  = "MACHINE_STATE_"
+	prefixProblemKind   = "POOL_PROBLEM_KIND_"
 	prefixFaultClass    = "FAULT_CLASS_"
 	prefixReportVerdict = "REPORT_VERDICT_"
 	prefixOutputKind    = "OUTPUT_KIND_"
@@ -92,6 +93,11 @@ func TaskKindToProto(k pipeline.TaskKind) tcoderv1.TaskKind {
 // MachineStateToProto returns the API's value of a machine's state.
 func MachineStateToProto(s pipeline.MachineState) tcoderv1.MachineState {
 	return enumToProto[tcoderv1.MachineState](tcoderv1.MachineState_value, prefixMachineState, s)
+}
+
+// ProblemKindToProto returns the API's value of a kind of problem.
+func ProblemKindToProto(k pipeline.ProblemKind) tcoderv1.PoolProblemKind {
+	return enumToProto[tcoderv1.PoolProblemKind](tcoderv1.PoolProblemKind_value, prefixProblemKind, k)
 }
 
 // FaultClassFromProto returns the class of an API value.

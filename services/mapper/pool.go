@@ -1,6 +1,8 @@
 package mapper
 
 import (
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 )
@@ -80,4 +82,98 @@ func RenewalFromProto(p *tcoderv1.TaskProgress) pipeline.Renewal {
 			FPS:       p.GetFps(),
 		},
 	}
+}
+
+// PoolToProto returns the message of a pool, without what a control plane
+// knows by its configuration: provider, limit and settings.
+func PoolToProto(v pipeline.PoolView) *tcoderv1.GetPoolResponse {
+	pool := &tcoderv1.GetPoolResponse{
+		ReadyTasks:      uint64(v.Stats.ReadyTasks),
+		LeasedTasks:     uint64(v.Stats.LeasedTasks),
+		DelayedTasks:    uint64(v.Stats.DelayedTasks),
+		HoldReason:      v.Report.HoldReason,
+		DesiredMachines: uint32(v.Report.Desired),
+		Problems:        mapSlice(v.Report.Problems, ProblemToProto),
+	}
+	if v.Stats.ReadyTasks > 0 {
+		pool.OldestReady = durationpb.New(v.Stats.OldestReady)
+		pool.WaitingWork = durationToProto(v.Report.WaitingWork)
+	}
+	for _, m := range v.Machines {
+		pool.Machines++
+		switch m.State {
+		case pipeline.MachineCreating, pipeline.MachineStarting:
+			pool.StartingMachines++
+		case pipeline.MachineRunning, pipeline.MachineDraining, pipeline.MachineStopping:
+			pool.RunningMachines++
+		case pipeline.MachineStopped:
+			pool.StoppedMachines++
+		case pipeline.MachineFailed, pipeline.MachineDestroyed: // about to be removed
+		}
+	}
+	for _, w := range v.Workers {
+		if w.Attached {
+			pool.Workers++
+			pool.Slots += uint32(w.Slots)
+			pool.BusySlots += uint32(len(w.Held))
+		}
+	}
+
+	return pool
+}
+
+// ProblemToProto returns the message of a problem.
+func ProblemToProto(p pipeline.Problem) *tcoderv1.PoolProblem {
+	return &tcoderv1.PoolProblem{
+		Kind:      ProblemKindToProto(p.Kind),
+		Message:   p.Message,
+		Region:    p.Region,
+		MachineId: p.MachineID,
+		Since:     timeToProto(p.Since),
+		Times:     uint32(p.Times),
+		NextTryAt: timeToProto(p.NextTry),
+	}
+}
+
+// PoolSettingsToProto returns the message of settings.
+func PoolSettingsToProto(s pipeline.PoolSettings) *tcoderv1.PoolSettings {
+	return &tcoderv1.PoolSettings{
+		MinWarm:       uint32(s.MinWarm),
+		MachineLimit:  uint32(s.Limit),
+		IdleThreshold: durationpb.New(s.Idle),
+		KeepStopped:   uint32(s.KeepStopped),
+		Regions:       s.Regions,
+		EncodeSize:    s.EncodeSize,
+		LightSize:     s.LightSize,
+	}
+}
+
+// PoolChangeFromProto returns the change that a request asks for.
+func PoolChangeFromProto(r *tcoderv1.UpdatePoolRequest) pipeline.PoolChange {
+	c := pipeline.PoolChange{
+		MinWarm:     count(r.MinWarm),
+		Limit:       count(r.MachineLimit),
+		KeepStopped: count(r.KeepStopped),
+		EncodeSize:  r.EncodeSize,
+		LightSize:   r.LightSize,
+	}
+	if r.GetIdleThreshold() != nil {
+		idle := r.GetIdleThreshold().AsDuration()
+		c.Idle = &idle
+	}
+	if r.GetRegions() != nil {
+		regions := append([]string{}, r.GetRegions().GetNames()...)
+		c.Regions = &regions
+	}
+
+	return c
+}
+
+func count(n *uint32) *int {
+	if n == nil {
+		return nil
+	}
+	i := int(*n)
+
+	return &i
 }

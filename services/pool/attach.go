@@ -109,8 +109,9 @@ func (s *Service) welcome(ctx context.Context, sess *session, kept []pipeline.Le
 		HeartbeatInterval: durationpb.New(s.cfg.Heartbeat),
 		Lease:             durationpb.New(s.cfg.Lease),
 	}
-	if s.cfg.IdleThreshold > 0 && w.MachineID != "" {
-		welcome.IdleThreshold = durationpb.New(s.cfg.IdleThreshold)
+	if idle := s.settings.Load().Idle; idle > 0 && w.MachineID != "" {
+		welcome.IdleThreshold = durationpb.New(idle)
+		sess.toldIdle(idle)
 	}
 	for _, k := range kept {
 		l := newLease(k)
@@ -260,7 +261,7 @@ func (s *Service) workerLeaves(ctx context.Context, sess *session) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	granted, err := s.deps.Store.LeaveWorker(ctx, sess.worker.ID, sess.number)
+	granted, err := s.deps.Store.LeaveWorker(ctx, sess.worker.ID, sess.number, s.settings.Load().MinWarm)
 	if err != nil {
 		sess.log.WarnContext(ctx, "worker can't be let go", "error", err)
 		return

@@ -70,7 +70,7 @@ func TestDrainWorker(t *testing.T) {
 func TestLeave(t *testing.T) {
 	t.Parallel()
 	c := newCell(t)
-	r := c.replica(t, func(cfg *pool.Config, _ *pool.Deps) { cfg.IdleThreshold = time.Minute })
+	r := c.replica(t, func(cfg *pool.Config, _ *pool.Deps) { cfg.Settings.Idle = time.Minute })
 	w, welcome := r.attach(t, &tcoderv1.Hello{MachineId: "m1"})
 	require.Equal(t, time.Minute, welcome.GetIdleThreshold().AsDuration())
 	leave := &tcoderv1.AttachRequest{Message: &tcoderv1.AttachRequest_Leave{Leave: &tcoderv1.LeaveRequest{}}}
@@ -166,7 +166,7 @@ func TestView(t *testing.T) {
 	require.NotNil(t, view.GetOldestReady())
 	require.Equal(t, "No worker is attached, and this pool makes none.", view.GetHoldReason())
 
-	reserved, err := c.store.ReserveMachine(t.Context(), pipeline.Machine{ID: "m1", Provider: "process"}, 1)
+	reserved, err := c.store.ReserveMachine(t.Context(), pipeline.Machine{ID: "m1", Provider: "process"}, 1, 0)
 	require.NoError(t, err)
 	require.True(t, reserved)
 	w, _ := r.attach(t, &tcoderv1.Hello{MachineId: "m1", Slots: 2})

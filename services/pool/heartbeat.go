@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 	"github.com/tcoder-dev/tcoder/services/mapper"
@@ -38,6 +40,9 @@ func (s *Service) heartbeat(ctx context.Context, sess *session, h *tcoderv1.Hear
 		if len(renewed.Lost) > 0 {
 			s.dispatch.freed()
 		}
+	}
+	if idle, changed := sess.newIdle(s.settings.Load().Idle); changed {
+		ack.IdleThreshold = durationpb.New(idle)
 	}
 	for _, l := range sess.staleURLs(s.urlLife()/2, time.Now()) {
 		source, err := s.signSource(ctx, l)

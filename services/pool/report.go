@@ -241,7 +241,7 @@ func (s *Service) capacity(ctx context.Context) (int, error) {
 			slots += w.Slots
 		}
 	}
-	return max(slots, s.cfg.MachineLimit), nil
+	return max(slots, s.settings.Load().Limit), nil
 }
 
 // settleEncode commits what an attempt made, if it is what was planned.

@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -36,6 +37,8 @@ const (
 	defaultURLGrace         = 5 * time.Minute
 	defaultProgressInterval = 200 * time.Millisecond
 	defaultStoreInterval    = 2 * time.Second
+	defaultWatchInterval    = 500 * time.Millisecond
+	defaultWatchRefresh     = 15 * time.Second
 	// callTimeout bounds one call to a store.
 	callTimeout = 10 * time.Second
 	// firstRetry and maxRetry are the pauses between tries of such a call.
@@ -52,9 +55,6 @@ type Config struct {
 	Heartbeat, Lease time.Duration
 	// URLGrace is how much longer than a lease the URLs for it last (0: 5 min).
 	URLGrace time.Duration
-	// IdleThreshold is how long an idle worker of one of our machines waits
-	// before it asks to leave (0: for ever). Self-managed ones stay.
-	IdleThreshold time.Duration
 	// ProgressInterval is the least time between two renewals of a worker's
 	// leases while somebody watches one of its jobs: progress in between waits
 	// (0: 200 ms). StoreInterval is the same while nobody does (0: 2 s).
@@ -68,8 +68,13 @@ type Config struct {
 	Retry pipeline.RetryPolicy
 	// Provider names what makes machines; `none` if nothing does.
 	Provider string
-	// MachineLimit is the most machines there may be.
-	MachineLimit int
+	// Settings are those that can be changed later, as they are at the start.
+	Settings pipeline.PoolSettings
+	// CheckSettings says whether the provider can do with settings; may be nil.
+	CheckSettings func(pipeline.PoolSettings) error
+	// WatchInterval is the least time between two messages of WatchPool (0: 500 ms),
+	// WatchRefresh the most (0: 15 s).
+	WatchInterval, WatchRefresh time.Duration
 }
 
 // Store is what the pool needs of the store.
@@ -79,9 +84,13 @@ type Store interface {
 	AttachWorker(ctx context.Context, w pipeline.Worker, lease time.Duration) (int64, []pipeline.Lease, error)
 	DetachWorker(ctx context.Context, id string, session int64, gone bool) error
 	DrainWorker(ctx context.Context, id string) (pipeline.Worker, error)
-	LeaveWorker(ctx context.Context, id string, session int64) (bool, error)
+	LeaveWorker(ctx context.Context, id string, session int64, minWarm int) (bool, error)
 	ListWorkers(ctx context.Context) ([]pipeline.Worker, error)
 	ListMachines(ctx context.Context) ([]pipeline.Machine, error)
+	GetMachine(ctx context.Context, id string) (pipeline.Machine, error)
+	MoveMachine(ctx context.Context, m pipeline.MachineMove) (pipeline.Machine, error)
+	ReadPool(ctx context.Context) (pipeline.PoolView, error)
+	ChangePool(ctx context.Context, c pipeline.PoolChange, version int64) (bool, error)
 	PoolStats(ctx context.Context) (pipeline.PoolStats, error)
 	Wakes(ctx context.Context) (<-chan pipeline.Wake, error)
 }
@@ -105,10 +114,7 @@ type Deps struct {
 	// Publish publishes a job whose tasks are done. If it fails, the sweeper
 	// does it later.
 	Publish func(ctx context.Context, jobID string) error
-	// HoldReason says why machines are fewer than the work asks for, as a
-	// sentence, or nothing. May be nil.
-	HoldReason func() string
-	Log        *slog.Logger
+	Log     *slog.Logger
 }
 
 // Service is PoolService. Streams are served while Run does its work.
@@ -121,6 +127,9 @@ type Service struct {
 	dispatch *dispatcher
 	checks   chan struct{} // asks for a look at the sessions' state in the store
 	draining chan struct{} // closed when the server stops
+	changed  chan struct{} // asks for a look at the settings
+	settings atomic.Pointer[pipeline.PoolSettings]
+	watchers *watchers
 	work     sync.WaitGroup
 
 	mu       sync.Mutex
@@ -135,14 +144,19 @@ func New(cfg Config, deps Deps) *Service {
 	orDefault(&cfg.URLGrace, defaultURLGrace)
 	orDefault(&cfg.ProgressInterval, defaultProgressInterval)
 	orDefault(&cfg.StoreInterval, defaultStoreInterval)
+	orDefault(&cfg.WatchInterval, defaultWatchInterval)
+	orDefault(&cfg.WatchRefresh, defaultWatchRefresh)
 	cfg.StoreInterval = min(cfg.StoreInterval, cfg.Heartbeat)
 	s := &Service{
 		cfg:      cfg,
 		deps:     deps,
 		checks:   make(chan struct{}, 1),
 		draining: make(chan struct{}),
+		changed:  make(chan struct{}, 1),
+		watchers: newWatchers(),
 		sessions: map[string]*session{},
 	}
+	s.settings.Store(&cfg.Settings)
 	s.metrics = newMetrics(s)
 	s.dispatch = newDispatcher(s)
 	return s
@@ -176,6 +190,8 @@ func (s *Service) Run(ctx context.Context) error {
 	loops.Go(func() { s.watch(ctx) })
 	loops.Go(func() { s.dispatch.run(ctx) })
 	loops.Go(func() { s.supervise(ctx) })
+	loops.Go(func() { s.followSettings(ctx) })
+	loops.Go(func() { s.feedWatchers(ctx) })
 	<-ctx.Done()
 
 	s.mu.Lock()
@@ -215,12 +231,15 @@ func (s *Service) watch(ctx context.Context) {
 		}
 		s.dispatch.wake() // for what came before anybody listened
 		signal(s.checks)
+		signal(s.changed)
 		for wake := range wakes {
 			switch wake {
 			case pipeline.WakeReady:
 				s.dispatch.wake()
 			case pipeline.WakeWorker:
 				signal(s.checks)
+			case pipeline.WakePool:
+				signal(s.changed)
 			case pipeline.WakeDue: // the sweeper's
 			}
 		}

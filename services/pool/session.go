@@ -51,7 +51,8 @@ type session struct {
 	drainSent   bool
 	leaving     bool // it was told that it may exit
 	lastRenewal time.Time
-	watched     bool // somebody watches one of its jobs
+	watched     bool          // somebody watches one of its jobs
+	idleAfter   time.Duration // the threshold that it was told
 }
 
 func newSession(w pipeline.Worker, number int64, log *slog.Logger) *session {
@@ -71,6 +72,25 @@ func (s *session) setWatched(watched bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.watched = watched
+}
+
+// toldIdle notes the idle threshold that the worker is told.
+func (s *session) toldIdle(threshold time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.idleAfter = threshold
+}
+
+// newIdle returns the threshold that the worker is to be told, if it is one of
+// ours and the threshold has changed.
+func (s *session) newIdle(threshold time.Duration) (time.Duration, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.worker.MachineID == "" || s.idleAfter == threshold {
+		return 0, false
+	}
+	s.idleAfter = threshold
+	return threshold, true
 }
 
 // end ends the session, the first time it is called.

@@ -3,8 +3,6 @@ package pool
 import (
 	"context"
 
-	"google.golang.org/protobuf/types/known/durationpb"
-
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 	"github.com/tcoder-dev/tcoder/services/mapper"
@@ -13,62 +11,33 @@ import (
 // providerNone is the provider of a pool of self-managed workers alone.
 const providerNone = "none"
 
-// GetPool counts what the pool has and what waits.
-func (s *Service) GetPool(ctx context.Context, _ *tcoderv1.GetPoolRequest) (*tcoderv1.GetPoolResponse, error) {
-	stats, err := s.deps.Store.PoolStats(ctx)
-	if err != nil {
-		return nil, err
-	}
-	workers, err := s.deps.Store.ListWorkers(ctx)
-	if err != nil {
-		return nil, err
-	}
-	machines, err := s.deps.Store.ListMachines(ctx)
-	if err != nil {
-		return nil, err
-	}
-	pool := &tcoderv1.GetPoolResponse{
-		Provider:     s.cfg.Provider,
-		MachineLimit: uint32(s.cfg.MachineLimit),
-		ReadyTasks:   uint64(stats.ReadyTasks),
-		LeasedTasks:  uint64(stats.LeasedTasks),
-		DelayedTasks: uint64(stats.DelayedTasks),
-	}
-	if stats.ReadyTasks > 0 {
-		pool.OldestReady = durationpb.New(stats.OldestReady)
-	}
-	for _, m := range machines {
-		if m.State != pipeline.MachineFailed && m.State != pipeline.MachineDestroyed {
-			pool.Machines++
-		}
-	}
-	for _, w := range workers {
-		if w.Attached {
-			pool.Workers++
-			pool.Slots += uint32(w.Slots)
-			pool.BusySlots += uint32(len(w.Held))
-		}
-	}
-	pool.HoldReason = s.holdReason(pool)
-	return pool, nil
+var errNobodyToTell = &pipeline.Error{
+	Reason: pipeline.ReasonWorkerNotFound, Message: "No worker of the machine is attached.", Remedy: "Try again once its worker has attached.",
 }
 
-func (s *Service) holdReason(pool *tcoderv1.GetPoolResponse) string {
-	switch {
-	case pool.GetReadyTasks() == 0:
-		return ""
-	case s.cfg.Provider == providerNone:
-		if pool.GetWorkers() == 0 {
-			return "No worker is attached, and this pool makes none."
-		}
-		return ""
-	case pool.GetMachines() >= pool.GetMachineLimit():
-		return "The pool is at its limit of machines."
-	case s.deps.HoldReason != nil:
-		return s.deps.HoldReason()
-	default:
-		return ""
+// GetPool counts what the pool has and what waits.
+func (s *Service) GetPool(ctx context.Context, _ *tcoderv1.GetPoolRequest) (*tcoderv1.GetPoolResponse, error) {
+	view, err := s.deps.Store.ReadPool(ctx)
+	if err != nil {
+		return nil, err
 	}
+	return s.poolMessage(view), nil
+}
+
+// poolMessage is the pool as its operator sees it.
+func (s *Service) poolMessage(view pipeline.PoolView) *tcoderv1.GetPoolResponse {
+	pool := mapper.PoolToProto(view)
+	pool.Provider = s.cfg.Provider
+	if s.cfg.Provider == providerNone {
+		if pool.GetReadyTasks() > 0 && pool.GetWorkers() == 0 {
+			pool.HoldReason = "No worker is attached, and this pool makes none."
+		}
+		return pool
+	}
+	settings := view.Change.Of(s.cfg.Settings)
+	pool.Settings = mapper.PoolSettingsToProto(settings)
+	pool.MachineLimit = uint32(settings.Limit)
+	return pool
 }
 
 // ListWorkers lists the workers that were heard of lately.
@@ -105,4 +74,37 @@ func (s *Service) DrainWorker(ctx context.Context, req *tcoderv1.DrainWorkerRequ
 	}
 	signal(s.checks)
 	return &tcoderv1.DrainWorkerResponse{Worker: mapper.WorkerToProto(w)}, nil
+}
+
+// DrainMachine marks the workers of a machine, and the machine.
+func (s *Service) DrainMachine(ctx context.Context, req *tcoderv1.DrainMachineRequest) (*tcoderv1.DrainMachineResponse, error) {
+	m, err := s.deps.Store.GetMachine(ctx, req.GetMachineId())
+	if err != nil {
+		return nil, err
+	}
+	workers, err := s.deps.Store.ListWorkers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	told := false
+	for _, w := range workers {
+		if w.MachineID != m.ID {
+			continue
+		}
+		if _, err := s.deps.Store.DrainWorker(ctx, w.ID); err != nil {
+			return nil, err
+		}
+		told = true
+	}
+	signal(s.checks)
+	switch {
+	case told:
+		if m, err = s.deps.Store.MoveMachine(ctx, pipeline.MachineMove{ID: m.ID, By: pipeline.MachineDrain}); err != nil {
+			return nil, err
+		}
+	case m.State == pipeline.MachineCreating, m.State == pipeline.MachineStarting, m.State == pipeline.MachineRunning:
+		return nil, errNobodyToTell
+	default: // it stops, or has stopped
+	}
+	return &tcoderv1.DrainMachineResponse{Machine: mapper.MachineToProto(m)}, nil
 }

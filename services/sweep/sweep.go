@@ -83,11 +83,12 @@ type Deps struct {
 type Sweeper struct {
 	cfg     Config
 	deps    Deps
-	leads   atomic.Bool
+	term    atomic.Int64 // of the lead; 0: another replica's
 	elected chan struct{}
 	turns   chan struct{} // bounds the duties at work
 	duties  sync.WaitGroup
 	told    time.Time // when a sweep last said who is attached; Run's alone
+	held    int64     // the term of the last sweep that was answered; Run's alone
 
 	mu    sync.Mutex
 	begun map[dutyKey]bool
@@ -112,8 +113,8 @@ func New(cfg Config, deps Deps) *Sweeper {
 	}
 }
 
-// Leader reports whether the last sweep was ours to do.
-func (s *Sweeper) Leader() bool { return s.leads.Load() }
+// Term is of this replica's lead, 0 if the last sweep wasn't ours to do.
+func (s *Sweeper) Term() int64 { return s.term.Load() }
 
 // Elected receives after this replica became the leader.
 func (s *Sweeper) Elected() <-chan struct{} { return s.elected }
@@ -135,7 +136,7 @@ func (s *Sweeper) Run(ctx context.Context) error {
 		}
 		s.wait(ctx, due, pause, err == nil)
 	}
-	s.leads.Store(false)
+	s.term.Store(0)
 	s.duties.Wait()
 	watching.Wait()
 	s.resign(ctx)
@@ -167,17 +168,22 @@ func (s *Sweeper) sweep(ctx context.Context) (time.Duration, error) {
 	}
 	swept, err := s.deps.Store.Sweep(callCtx, pipeline.SweepRequest{
 		Replica: s.cfg.Replica, LeaderTTL: s.cfg.LeaderTTL, Lease: s.cfg.Lease, Retry: s.cfg.Retry,
-		Retention: s.cfg.Retention, Attached: attached,
+		Retention: s.cfg.Retention, Attached: attached, Term: s.held,
 	})
 	if err != nil {
-		s.leads.Store(false) // not known; nobody may act on it
+		s.term.Store(0) // not known; nobody may act on it
 		return 0, err
 	}
 	if attached != nil {
 		s.told = began
 	}
-	if was := s.leads.Swap(swept.Leader); swept.Leader && !was {
-		s.deps.Log.InfoContext(ctx, "leading", "replica", s.cfg.Replica)
+	term := int64(0)
+	if swept.Leader {
+		term = swept.Term
+	}
+	s.held = term
+	if was := s.term.Swap(term); term != 0 && term != was {
+		s.deps.Log.InfoContext(ctx, "leading", "replica", s.cfg.Replica, "term", term)
 		signal(s.elected)
 	}
 	if swept.Requeued > 0 || swept.Dead > 0 {

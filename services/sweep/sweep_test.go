@@ -62,6 +62,8 @@ type sweeper struct {
 	stop func() error
 }
 
+func (s sweeper) leads() bool { return s.Term() != 0 }
+
 func (b bundle) sweeper(t *testing.T, replica string, edit func(*sweep.Deps)) sweeper {
 	t.Helper()
 	deps := sweep.Deps{
@@ -136,7 +138,7 @@ func TestExpiredLease(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	s := b.sweeper(t, "a", nil)
-	require.Eventually(t, s.Leader, patience, time.Millisecond)
+	require.Eventually(t, s.leads, patience, time.Millisecond)
 	session := b.attach(t, "silent")
 	job := b.submit(t)
 	leases := b.claim(t, "silent", session)
@@ -156,21 +158,21 @@ func TestOneLeader(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	first := b.sweeper(t, "a", nil)
-	require.Eventually(t, first.Leader, patience, time.Millisecond)
+	require.Eventually(t, first.leads, patience, time.Millisecond)
 	<-first.Elected()
 	second := b.sweeper(t, "b", nil)
 	session := b.attach(t, "w")
 	b.submit(t)
 	b.claim(t, "w", session) // sets a deadline, which makes both look
 	require.NoError(t, first.stop())
-	require.False(t, first.Leader())
+	require.Zero(t, first.Term())
 	select {
 	case <-second.Elected():
 	case <-time.After(patience):
 		require.Fail(t, "nobody took over")
 	}
 	namesake := b.sweeper(t, "b", nil)
-	require.Eventually(t, namesake.Leader, patience, time.Millisecond)
+	require.Eventually(t, namesake.leads, patience, time.Millisecond)
 }
 
 // TestDuties: each kind of duty is done once it is due, comes again after a
@@ -301,15 +303,15 @@ func TestRedisOutage(t *testing.T) {
 	server := redistest.Start(t, redistest.Options{FsyncAlways: true})
 	b := setupOn(t, server.URL(), "{outage}")
 	s := b.sweeper(t, "a", nil)
-	require.Eventually(t, s.Leader, patience, time.Millisecond)
+	require.Eventually(t, s.leads, patience, time.Millisecond)
 	session := b.attach(t, "w")
 	b.submit(t)
 	leases := b.claim(t, "w", session)
 	server.Kill()
-	require.Eventually(t, func() bool { return !s.Leader() }, patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return s.Term() == 0 }, patience, 10*time.Millisecond)
 	require.Eventually(t, func() bool { return time.Now().After(leases[0].Expires) }, patience, 10*time.Millisecond)
 	server.Restart()
-	require.Eventually(t, s.Leader, patience, 10*time.Millisecond)
+	require.Eventually(t, s.leads, patience, 10*time.Millisecond)
 	renewed, err := b.store.RenewLeases(t.Context(), "w", lease, []pipeline.Renewal{{Ref: leases[0].Ref}})
 	require.NoError(t, err)
 	require.Empty(t, renewed.Lost)

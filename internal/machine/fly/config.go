@@ -48,7 +48,7 @@ type Config struct {
 	Command []string
 	// Env is the environment of every machine.
 	Env map[string]string
-	// Size is what a machine has unless a request names one of Sizes.
+	// Size is what a machine has unless a request names one of Sizes, or of Fly's.
 	Size  Size
 	Sizes map[string]Size
 	// KillTimeout is the time between SIGTERM and SIGKILL (0: 2 min; at most

@@ -160,11 +160,10 @@ func (p *Provider) launch(req machine.CreateRequest) (api.LaunchMachineInput, er
 	}
 	size := p.cfg.Size
 	if req.Size != "" {
-		named, ok := p.cfg.Sizes[req.Size]
-		if !ok {
+		var err error
+		if size, err = p.sizeOf(req.Size); err != nil {
 			return refuse("There is no size of this name: " + shorten(req.Size) + ".")
 		}
-		size = named
 	}
 	env := map[string]string{}
 	maps.Copy(env, p.cfg.Env)
@@ -184,6 +183,14 @@ func (p *Provider) launch(req machine.CreateRequest) (api.LaunchMachineInput, er
 			StopConfig: &api.StopConfig{Timeout: &api.Duration{Duration: p.cfg.KillTimeout}, Signal: new("SIGTERM")},
 		},
 	}, nil
+}
+
+// sizeOf is a size by our name for it, or by Fly's.
+func (p *Provider) sizeOf(name string) (Size, error) {
+	if size, ok := p.cfg.Sizes[name]; ok {
+		return size, nil
+	}
+	return ParseSize(name)
 }
 
 // name is the name of the machine with an id. Names are lower case; an id that

@@ -265,7 +265,7 @@ func fairEveryEnd(e *env) {
 				require.NoError(e, err)
 			}
 		},
-		"machine lost": func(pipeline.Lease) { require.NoError(e, e.store.LoseMachine(e.ctx(), "m1")) },
+		"machine lost": func(pipeline.Lease) { require.NoError(e, e.store.LoseMachine(e.ctx(), "m1", 0)) },
 	}
 
 	for name, end := range ends {

@@ -175,7 +175,7 @@ func faultLostMachinesAreBounded(e *env) {
 		session, _, err := e.store.AttachWorker(e.ctx(), pipeline.Worker{ID: "w1", MachineID: "m1"}, leaseFor)
 		require.NoError(e, err)
 		e.claimOne(worker{"w1", session})
-		require.NoError(e, e.store.LoseMachine(e.ctx(), "m1"))
+		require.NoError(e, e.store.LoseMachine(e.ctx(), "m1", 0))
 	}
 
 	got := e.get(j.ID)

@@ -25,7 +25,7 @@ func machineTests() map[string]func(*env) {
 func (e *env) reserve(id string, limit int) bool {
 	e.Helper()
 
-	ok, err := e.store.ReserveMachine(e.ctx(), pipeline.Machine{ID: id, Provider: "process"}, limit)
+	ok, err := e.store.ReserveMachine(e.ctx(), pipeline.Machine{ID: id, Provider: "process"}, limit, 0)
 	require.NoError(e, err)
 
 	return ok
@@ -35,7 +35,7 @@ func (e *env) reserve(id string, limit int) bool {
 func (e *env) move(by pipeline.MachineTransition) {
 	e.Helper()
 
-	_, err := e.store.MoveMachine(e.ctx(), "m1", by, "", nil)
+	_, err := e.store.MoveMachine(e.ctx(), pipeline.MachineMove{ID: "m1", By: by})
 	require.NoError(e, err)
 }
 
@@ -47,8 +47,9 @@ func machineLimitHolds(e *env) {
 	require.True(e, e.reserve("m1", 0), "it is there already")
 
 	e.move(pipeline.MachineBreak)
-	require.True(e, e.reserve("m3", 2), "a failed machine doesn't count")
+	require.False(e, e.reserve("m3", 2), "a failed machine may still be there")
 	e.move(pipeline.MachineDestroy)
+	require.True(e, e.reserve("m3", 2))
 
 	machines, err := e.store.ListMachines(e.ctx())
 	require.NoError(e, err)
@@ -67,7 +68,7 @@ func machineLimitHoldsUnderRaces(e *env) {
 
 	for range 40 {
 		wg.Go(func() {
-			ok, err := e.store.ReserveMachine(e.ctx(), pipeline.Machine{ID: newID()}, limit)
+			ok, err := e.store.ReserveMachine(e.ctx(), pipeline.Machine{ID: newID()}, limit, 0)
 			if err == nil && ok {
 				mu.Lock()
 				granted++
@@ -85,13 +86,15 @@ func machineLimitHoldsUnderRaces(e *env) {
 }
 
 func machineKeepsEveryField(e *env) {
-	ok, err := e.store.ReserveMachine(e.ctx(), pipeline.Machine{ID: "m1", Provider: "fly", Region: "fra"}, 1)
+	ok, err := e.store.ReserveMachine(e.ctx(), pipeline.Machine{ID: "m1", Provider: "fly"}, 1, 0)
 	require.NoError(e, err)
 	require.True(e, ok)
 
 	e.advance(e.T, time.Second)
 
-	m, err := e.store.MoveMachine(e.ctx(), "m1", pipeline.MachineCreated, "provider-1", nil)
+	m, err := e.store.MoveMachine(e.ctx(), pipeline.MachineMove{
+		ID: "m1", By: pipeline.MachineCreated, ProviderID: "provider-1", Region: "fra",
+	})
 	require.NoError(e, err)
 
 	want := pipeline.Machine{
@@ -102,7 +105,7 @@ func machineKeepsEveryField(e *env) {
 	require.True(e, m.Changed.After(m.Created))
 
 	f := &pipeline.Failure{Reason: pipeline.ReasonMachineFault, Message: "no capacity"}
-	m, err = e.store.MoveMachine(e.ctx(), "m1", pipeline.MachineBreak, "", f)
+	m, err = e.store.MoveMachine(e.ctx(), pipeline.MachineMove{ID: "m1", By: pipeline.MachineBreak, Failure: f})
 	require.NoError(e, err)
 	require.Equal(e, pipeline.MachineFailed, m.State)
 	require.Equal(e, f, m.Failure)
@@ -111,6 +114,10 @@ func machineKeepsEveryField(e *env) {
 	machines, err := e.store.ListMachines(e.ctx())
 	require.NoError(e, err)
 	require.Equal(e, []pipeline.Machine{m}, machines)
+
+	got, err := e.store.GetMachine(e.ctx(), "m1")
+	require.NoError(e, err)
+	require.Equal(e, m, got)
 }
 
 func (e *env) machineState(id string) pipeline.MachineState {
@@ -152,16 +159,18 @@ func machineAttachBeforeCreated(e *env) {
 	require.NoError(e, err)
 	require.Equal(e, pipeline.MachineRunning, e.machineState("m1"))
 
-	m, err := e.store.MoveMachine(e.ctx(), "m1", pipeline.MachineCreated, "provider-1", nil)
+	m, err := e.store.MoveMachine(e.ctx(), pipeline.MachineMove{ID: "m1", By: pipeline.MachineCreated, ProviderID: "provider-1"})
 	require.NoError(e, err)
 	require.Equal(e, pipeline.MachineRunning, m.State)
 	require.Equal(e, "provider-1", m.ProviderID)
 }
 
 func machineUnknownIsNotFound(e *env) {
-	_, err := e.store.MoveMachine(e.ctx(), "m1", pipeline.MachineStop, "", nil)
+	_, err := e.store.MoveMachine(e.ctx(), pipeline.MachineMove{ID: "m1", By: pipeline.MachineStop})
 	e.refused(pipeline.ReasonMachineNotFound, err)
-	require.NoError(e, e.store.LoseMachine(e.ctx(), "m1"))
+	_, err = e.store.GetMachine(e.ctx(), "m1")
+	e.refused(pipeline.ReasonMachineNotFound, err)
+	require.NoError(e, e.store.LoseMachine(e.ctx(), "m1", 0))
 }
 
 // What ran on a machine that is gone is ready at once, without a loss.
@@ -177,7 +186,7 @@ func machineLose(e *env) {
 	e.claimOne(other)
 
 	for range 2 {
-		require.NoError(e, e.store.LoseMachine(e.ctx(), "m1"))
+		require.NoError(e, e.store.LoseMachine(e.ctx(), "m1", 0))
 	}
 
 	task := e.task(j.ID, 0)
@@ -200,7 +209,7 @@ func machineLoseSparesWhoMovedAway(e *env) {
 
 		e.job()
 		l := e.claimOne(worker{id, session})
-		require.NoError(e, e.store.LoseMachine(e.ctx(), "m1"))
+		require.NoError(e, e.store.LoseMachine(e.ctx(), "m1", 0))
 		require.Empty(e, e.renew(worker{id, session}, pipeline.Renewal{Ref: l.Ref}), id)
 	}
 

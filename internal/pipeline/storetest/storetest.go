@@ -45,6 +45,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"Transition", transitionTests()},
 		{"Worker", workerTests()},
 		{"Machine", machineTests()},
+		{"Pool", poolTests()},
 		{"Sweep", sweepTests()},
 		{"Duty", dutyTests()},
 		{"Notice", noticeTests()},

@@ -177,13 +177,13 @@ func transitionMachines(e *env) {
 
 		for _, by := range movements {
 			m := e.machineIn(from)
-			got, err := e.store.MoveMachine(e.ctx(), m, by, "", nil)
+			got, err := e.store.MoveMachine(e.ctx(), pipeline.MachineMove{ID: m, By: by})
 			require.NoError(e, err)
 
 			want, _ := from.Next(by)
 			require.Equal(e, want, got.State, "%s by %s", from, by)
 
-			again, err := e.store.MoveMachine(e.ctx(), m, by, "", nil)
+			again, err := e.store.MoveMachine(e.ctx(), pipeline.MachineMove{ID: m, By: by})
 			require.NoError(e, err)
 			require.Equal(e, want, again.State, "a replay of %s by %s", from, by)
 		}
@@ -222,7 +222,7 @@ func (e *env) machineIn(to pipeline.MachineState) string {
 	e.Helper()
 
 	id := newID()
-	ok, err := e.store.ReserveMachine(e.ctx(), pipeline.Machine{ID: id, Provider: "process"}, 1000)
+	ok, err := e.store.ReserveMachine(e.ctx(), pipeline.Machine{ID: id, Provider: "process"}, 1000, 0)
 	require.NoError(e, err)
 	require.True(e, ok)
 
@@ -246,7 +246,7 @@ func (e *env) machineIn(to pipeline.MachineState) string {
 	}
 
 	for _, by := range queue[0].way {
-		_, err := e.store.MoveMachine(e.ctx(), id, by, "", nil)
+		_, err := e.store.MoveMachine(e.ctx(), pipeline.MachineMove{ID: id, By: by})
 		require.NoError(e, err)
 	}
 

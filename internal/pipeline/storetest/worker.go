@@ -165,7 +165,7 @@ func workerDrainIsKept(e *env) {
 // A worker may exit only if it holds nothing, and is given nothing from then on.
 func workerLeaveNeedsEmptyHands(e *env) {
 	leave := func(w worker) bool {
-		ok, err := e.store.LeaveWorker(e.ctx(), w.id, w.session)
+		ok, err := e.store.LeaveWorker(e.ctx(), w.id, w.session, 0)
 		require.NoError(e, err)
 
 		return ok

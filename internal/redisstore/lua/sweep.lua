@@ -2,8 +2,10 @@
 -- After a pause in which nobody swept for half a lease, all leases are renewed
 -- once, so that an outage of the control plane costs no attempt.
 -- KEYS  common; 14 purges. Derived: the jobs, workers and uploads that are due.
--- ARGV  prefix, replica, leader's ttl ms, lease ms, max losses, retention ms (0: for ever), id of an attached worker ...
--- Returns  {'', leader (0, 1), requeued, dead, retired, woken, ms until the next deadline, {kind, id, JSON or project, ...}}
+-- ARGV  prefix, replica, leader's ttl ms, lease ms, max losses, retention ms (0: for ever),
+--       the replica's term or 0, id of an attached worker ...
+-- Returns  {'', leader (0, 1), requeued, dead, retired, woken, ms until the next deadline, {kind, id, JSON or project, ...},
+--          the leader's term}
 -- Replay   the rest of what is due. Duties come again after a minute.
 -- $include(task.lua)
 -- $include(worker.lua)
@@ -13,13 +15,15 @@ local FORGET_AFTER = 3600000
 local replica, ttl, lease_ms = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
 local seen = {}
-for i = 7, #ARGV do append(seen, STAMP, ARGV[i]) end
+for i = 8, #ARGV do append(seen, STAMP, ARGV[i]) end
 in_chunks(seen, 'ZADD', WORKERS, 'XX')
 
-local leader, until_ms, swept = unpack(redis.call('HMGET', SWEEP, 'leader', 'until', 'swept'))
+local leader, until_ms, swept, term = unpack(redis.call('HMGET', SWEEP, 'leader', 'until', 'swept', 'term'))
 if leader and leader ~= replica and tonumber(until_ms) > NOW then
-  return { '', 0, 0, 0, 0, 0, math.min(ttl, tonumber(until_ms) - NOW), {} }
+  return { '', 0, 0, 0, 0, 0, math.min(ttl, tonumber(until_ms) - NOW), {}, term or 0 }
 end
+-- A process that didn't lead a moment ago may not go on with what the one before was about to do.
+if leader ~= replica or term ~= ARGV[7] then term = (tonumber(term) or 0) + 1 end
 
 if not swept or NOW - tonumber(swept) > lease_ms / 2 then
   local renewed = {}
@@ -121,6 +125,6 @@ if retention > 0 then
   local head = redis.call('ZRANGE', ENDED, 0, 0, 'WITHSCORES')
   if head[2] then at_most(tonumber(head[2]) + retention - NOW) end
 end
-redis.call('HSET', SWEEP, 'leader', replica, 'until', NOW + ttl, 'swept', NOW, 'next', NOW + wait)
+redis.call('HSET', SWEEP, 'leader', replica, 'until', NOW + ttl, 'swept', NOW, 'next', NOW + wait, 'term', term)
 flush()
-return { '', 1, requeued, dead, retired, woken, wait, duties }
+return { '', 1, requeued, dead, retired, woken, wait, duties, term }

@@ -165,13 +165,14 @@ func newControl(s *controlSettings, p *poolSettings, st *stores, listener net.Li
 		ProjectRunningLimit: s.runningLimit,
 	}
 	deps := pool.Deps{Store: st.redis, In: st.in, Out: st.out, Publish: publisher.Publish, Log: log}
+	var collectors []prometheus.Collector
 	if p.provider != poolNone {
 		var err error
 		if c.machines, err = newMachines(p, c.serverURL, s.workerToken, st.redis, sweeper, log); err != nil {
 			return nil, err
 		}
-		config.IdleThreshold, config.MachineLimit = p.idle, p.limit
-		deps.HoldReason = c.machines.scaler.HoldReason
+		config.Settings = c.machines.settings
+		collectors = append(collectors, c.machines.scaler.Collector())
 	}
 	workers = pool.New(config, deps)
 	server, err := services.New(services.Config{
@@ -187,7 +188,7 @@ func newControl(s *controlSettings, p *poolSettings, st *stores, listener net.Li
 		Pool:       workers,
 		Loops:      []services.Loop{workers, sweeper},
 		Ready:      st.redis.Ping,
-		Collectors: []prometheus.Collector{workers.Collector()},
+		Collectors: append(collectors, workers.Collector()),
 		Listener:   listener,
 		Log:        log,
 	})

@@ -95,6 +95,6 @@ func (f *flySettings) provider(env map[string]string) (*fly.Provider, error) {
 
 // adjust fits the autoscaler to how Fly behaves.
 func (f *flySettings) adjust(cfg *autoscale.Config) {
-	cfg.KeepStopped = f.keepStopped
+	cfg.Settings.KeepStopped, cfg.Settings.Regions = f.keepStopped, f.regions
 	cfg.StopTimeout = f.killTimeout + flySlack
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/tcoder-dev/tcoder/cmd/tcoder/internal/cli"
 	"github.com/tcoder-dev/tcoder/internal/machine"
 	"github.com/tcoder-dev/tcoder/internal/machine/process"
+	"github.com/tcoder-dev/tcoder/internal/pipeline"
 	"github.com/tcoder-dev/tcoder/services/autoscale"
 	"github.com/tcoder-dev/tcoder/services/sweep"
 	"github.com/tcoder-dev/tcoder/worker/ffmpeg"
@@ -40,6 +41,7 @@ var errNoFFmpeg = errors.New("ffmpeg or ffprobe is not installed: " +
 type poolSettings struct {
 	provider string
 	limit    int
+	warm     int
 	idle     time.Duration
 	fly      *flySettings // nil where there is no choice of it
 
@@ -60,6 +62,7 @@ func (p *poolSettings) register(cmd *cobra.Command, provider string, idle time.D
 	}
 	flags.StringVar(&p.provider, "pool", provider, "what runs workers: "+kinds+" or none (whoever attaches)")
 	flags.IntVar(&p.limit, "pool-limit", 0, "most workers of the pool (0: "+limit+")")
+	flags.IntVar(&p.warm, "pool-min-warm", 0, "workers of the pool that are kept running without work")
 	flags.DurationVar(&p.idle, "pool-idle", idle, "how long a worker of the pool waits for work before it leaves")
 	p.sandbox.Register(cmd)
 }
@@ -74,6 +77,8 @@ func (p *poolSettings) check() error {
 		return nil
 	case p.limit < 0:
 		return cli.Usagef("pool-limit: %d is negative", p.limit)
+	case p.warm < 0:
+		return cli.Usagef("pool-min-warm: %d is negative", p.warm)
 	case p.idle < 0:
 		return cli.Usagef("pool-idle: %s is negative", p.idle)
 	case p.provider == poolFly:
@@ -113,7 +118,8 @@ func (p *poolSettings) inherit(program *cli.Program) {
 // machines is the pool.
 type machines struct {
 	provider machine.Provider
-	children *process.Provider // nil if machines live without us
+	settings pipeline.PoolSettings // at the start
+	children *process.Provider     // nil if machines live without us
 	scaler   *autoscale.Reconciler
 }
 
@@ -121,7 +127,7 @@ func newMachines(p *poolSettings, serverURL, token string, store autoscale.Store
 	log *slog.Logger,
 ) (*machines, error) {
 	cfg := autoscale.Config{
-		Limit: p.limit,
+		Settings: pipeline.PoolSettings{Limit: p.limit, Idle: p.idle, MinWarm: p.warm},
 		Env: func(machineID string) map[string]string {
 			return map[string]string{cli.EnvName("machine-id"): machineID}
 		},
@@ -138,8 +144,9 @@ func newMachines(p *poolSettings, serverURL, token string, store autoscale.Store
 	if err != nil {
 		return nil, err
 	}
+	m.settings = cfg.Settings
 	m.scaler = autoscale.New(cfg, autoscale.Deps{
-		Store: store, Provider: m.provider, Leader: leader.Leader, Elected: leader.Elected(), Log: log,
+		Store: store, Provider: m.provider, Term: leader.Term, Elected: leader.Elected(), Log: log,
 	})
 
 	return m, nil

@@ -83,6 +83,8 @@ const (
 	ErrorReason_ERROR_REASON_MACHINE_NOT_FOUND ErrorReason = 63
 	// The server is shutting down; connect again, another replica may answer.
 	ErrorReason_ERROR_REASON_SERVER_DRAINING ErrorReason = 64
+	// The pool makes no machines, so it has no settings to change.
+	ErrorReason_ERROR_REASON_POOL_FIXED ErrorReason = 65
 	// No credential was sent, or it is not known.
 	ErrorReason_ERROR_REASON_UNAUTHENTICATED ErrorReason = 80
 	// The credential doesn't cover this call.
@@ -158,6 +160,7 @@ var (
 		62:  "ERROR_REASON_WORKER_INCOMPATIBLE",
 		63:  "ERROR_REASON_MACHINE_NOT_FOUND",
 		64:  "ERROR_REASON_SERVER_DRAINING",
+		65:  "ERROR_REASON_POOL_FIXED",
 		80:  "ERROR_REASON_UNAUTHENTICATED",
 		81:  "ERROR_REASON_PERMISSION_DENIED",
 		82:  "ERROR_REASON_ORIGIN_NOT_ALLOWED",
@@ -209,6 +212,7 @@ var (
 		"ERROR_REASON_WORKER_INCOMPATIBLE":      62,
 		"ERROR_REASON_MACHINE_NOT_FOUND":        63,
 		"ERROR_REASON_SERVER_DRAINING":          64,
+		"ERROR_REASON_POOL_FIXED":               65,
 		"ERROR_REASON_UNAUTHENTICATED":          80,
 		"ERROR_REASON_PERMISSION_DENIED":        81,
 		"ERROR_REASON_ORIGIN_NOT_ALLOWED":       82,
@@ -472,7 +476,7 @@ const file_tcoder_v1_error_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"S\n" +
 	"\aFailure\x12.\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x16.tcoder.v1.ErrorReasonR\x06reason\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage*\x8d\r\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage*\xaa\r\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cERROR_REASON_REQUEST_INVALID\x10\x01\x12\x1f\n" +
@@ -501,7 +505,8 @@ const file_tcoder_v1_error_proto_rawDesc = "" +
 	"\x17ERROR_REASON_LEASE_LOST\x10=\x12$\n" +
 	" ERROR_REASON_WORKER_INCOMPATIBLE\x10>\x12\"\n" +
 	"\x1eERROR_REASON_MACHINE_NOT_FOUND\x10?\x12 \n" +
-	"\x1cERROR_REASON_SERVER_DRAINING\x10@\x12 \n" +
+	"\x1cERROR_REASON_SERVER_DRAINING\x10@\x12\x1b\n" +
+	"\x17ERROR_REASON_POOL_FIXED\x10A\x12 \n" +
 	"\x1cERROR_REASON_UNAUTHENTICATED\x10P\x12\"\n" +
 	"\x1eERROR_REASON_PERMISSION_DENIED\x10Q\x12#\n" +
 	"\x1fERROR_REASON_ORIGIN_NOT_ALLOWED\x10R\x12\"\n" +

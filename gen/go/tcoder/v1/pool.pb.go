@@ -162,6 +162,91 @@ func (MachineState) EnumDescriptor() ([]byte, []int) {
 	return file_tcoder_v1_pool_proto_rawDescGZIP(), []int{1}
 }
 
+// What keeps machines from coming.
+type PoolProblemKind int32
+
+const (
+	// Never sent.
+	PoolProblemKind_POOL_PROBLEM_KIND_UNSPECIFIED PoolProblemKind = 0
+	// The provider was asked too often.
+	PoolProblemKind_POOL_PROBLEM_KIND_RATE_LIMITED PoolProblemKind = 1
+	// A region has no room for a new machine.
+	PoolProblemKind_POOL_PROBLEM_KIND_NO_CAPACITY PoolProblemKind = 2
+	// The host of a stopped machine has no room to start it.
+	PoolProblemKind_POOL_PROBLEM_KIND_HOST_FULL PoolProblemKind = 3
+	// The account's quota is spent: an operator has to raise it.
+	PoolProblemKind_POOL_PROBLEM_KIND_QUOTA PoolProblemKind = 4
+	// The provider doesn't accept the credential: an operator has to change it.
+	PoolProblemKind_POOL_PROBLEM_KIND_UNAUTHORIZED PoolProblemKind = 5
+	// A machine was started and its worker never attached.
+	PoolProblemKind_POOL_PROBLEM_KIND_NOT_BOOTING PoolProblemKind = 6
+	// A machine ended by itself with an error.
+	PoolProblemKind_POOL_PROBLEM_KIND_CRASHED PoolProblemKind = 7
+	// The provider can't be reached, or its answers get lost.
+	PoolProblemKind_POOL_PROBLEM_KIND_UNREACHABLE PoolProblemKind = 8
+	// The provider understood and won't.
+	PoolProblemKind_POOL_PROBLEM_KIND_REFUSED PoolProblemKind = 9
+	// A machine is in the middle of something and can't be told.
+	PoolProblemKind_POOL_PROBLEM_KIND_NOT_READY PoolProblemKind = 10
+)
+
+// Enum value maps for PoolProblemKind.
+var (
+	PoolProblemKind_name = map[int32]string{
+		0:  "POOL_PROBLEM_KIND_UNSPECIFIED",
+		1:  "POOL_PROBLEM_KIND_RATE_LIMITED",
+		2:  "POOL_PROBLEM_KIND_NO_CAPACITY",
+		3:  "POOL_PROBLEM_KIND_HOST_FULL",
+		4:  "POOL_PROBLEM_KIND_QUOTA",
+		5:  "POOL_PROBLEM_KIND_UNAUTHORIZED",
+		6:  "POOL_PROBLEM_KIND_NOT_BOOTING",
+		7:  "POOL_PROBLEM_KIND_CRASHED",
+		8:  "POOL_PROBLEM_KIND_UNREACHABLE",
+		9:  "POOL_PROBLEM_KIND_REFUSED",
+		10: "POOL_PROBLEM_KIND_NOT_READY",
+	}
+	PoolProblemKind_value = map[string]int32{
+		"POOL_PROBLEM_KIND_UNSPECIFIED":  0,
+		"POOL_PROBLEM_KIND_RATE_LIMITED": 1,
+		"POOL_PROBLEM_KIND_NO_CAPACITY":  2,
+		"POOL_PROBLEM_KIND_HOST_FULL":    3,
+		"POOL_PROBLEM_KIND_QUOTA":        4,
+		"POOL_PROBLEM_KIND_UNAUTHORIZED": 5,
+		"POOL_PROBLEM_KIND_NOT_BOOTING":  6,
+		"POOL_PROBLEM_KIND_CRASHED":      7,
+		"POOL_PROBLEM_KIND_UNREACHABLE":  8,
+		"POOL_PROBLEM_KIND_REFUSED":      9,
+		"POOL_PROBLEM_KIND_NOT_READY":    10,
+	}
+)
+
+func (x PoolProblemKind) Enum() *PoolProblemKind {
+	p := new(PoolProblemKind)
+	*p = x
+	return p
+}
+
+func (x PoolProblemKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PoolProblemKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_tcoder_v1_pool_proto_enumTypes[2].Descriptor()
+}
+
+func (PoolProblemKind) Type() protoreflect.EnumType {
+	return &file_tcoder_v1_pool_proto_enumTypes[2]
+}
+
+func (x PoolProblemKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PoolProblemKind.Descriptor instead.
+func (PoolProblemKind) EnumDescriptor() ([]byte, []int) {
+	return file_tcoder_v1_pool_proto_rawDescGZIP(), []int{2}
+}
+
 // A process that runs tasks.
 type Worker struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -459,7 +544,21 @@ type GetPoolResponse struct {
 	// Age of the oldest ready task; unset if there is none.
 	OldestReady *durationpb.Duration `protobuf:"bytes,10,opt,name=oldest_ready,json=oldestReady,proto3" json:"oldest_ready,omitempty"`
 	// Why there are fewer machines than the work asks for, as a sentence. Empty if there aren't.
-	HoldReason    string `protobuf:"bytes,11,opt,name=hold_reason,json=holdReason,proto3" json:"hold_reason,omitempty"`
+	HoldReason string `protobuf:"bytes,11,opt,name=hold_reason,json=holdReason,proto3" json:"hold_reason,omitempty"`
+	// The settings that are in force; unset if the pool makes no machines.
+	Settings *PoolSettings `protobuf:"bytes,12,opt,name=settings,proto3" json:"settings,omitempty"`
+	// Machines that the work asks for, at most the limit.
+	DesiredMachines uint32 `protobuf:"varint,13,opt,name=desired_machines,json=desiredMachines,proto3" json:"desired_machines,omitempty"`
+	// Machines that are being created or that boot.
+	StartingMachines uint32 `protobuf:"varint,14,opt,name=starting_machines,json=startingMachines,proto3" json:"starting_machines,omitempty"`
+	// Machines whose workers are attached, those that drain or stop included.
+	RunningMachines uint32 `protobuf:"varint,15,opt,name=running_machines,json=runningMachines,proto3" json:"running_machines,omitempty"`
+	// Machines that are kept to be started again.
+	StoppedMachines uint32 `protobuf:"varint,16,opt,name=stopped_machines,json=stoppedMachines,proto3" json:"stopped_machines,omitempty"`
+	// Estimate of the work that waits, in seconds of one slot.
+	WaitingWork *durationpb.Duration `protobuf:"bytes,17,opt,name=waiting_work,json=waitingWork,proto3" json:"waiting_work,omitempty"`
+	// What keeps machines from coming, the oldest first.
+	Problems      []*PoolProblem `protobuf:"bytes,18,rep,name=problems,proto3" json:"problems,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -571,6 +670,257 @@ func (x *GetPoolResponse) GetHoldReason() string {
 	return ""
 }
 
+func (x *GetPoolResponse) GetSettings() *PoolSettings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *GetPoolResponse) GetDesiredMachines() uint32 {
+	if x != nil {
+		return x.DesiredMachines
+	}
+	return 0
+}
+
+func (x *GetPoolResponse) GetStartingMachines() uint32 {
+	if x != nil {
+		return x.StartingMachines
+	}
+	return 0
+}
+
+func (x *GetPoolResponse) GetRunningMachines() uint32 {
+	if x != nil {
+		return x.RunningMachines
+	}
+	return 0
+}
+
+func (x *GetPoolResponse) GetStoppedMachines() uint32 {
+	if x != nil {
+		return x.StoppedMachines
+	}
+	return 0
+}
+
+func (x *GetPoolResponse) GetWaitingWork() *durationpb.Duration {
+	if x != nil {
+		return x.WaitingWork
+	}
+	return nil
+}
+
+func (x *GetPoolResponse) GetProblems() []*PoolProblem {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+// Settings of the pool that can be changed while it runs.
+type PoolSettings struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Machines that are kept running without work.
+	MinWarm uint32 `protobuf:"varint,1,opt,name=min_warm,json=minWarm,proto3" json:"min_warm,omitempty"`
+	// The most machines there may be, the ones being created included.
+	MachineLimit uint32 `protobuf:"varint,2,opt,name=machine_limit,json=machineLimit,proto3" json:"machine_limit,omitempty"`
+	// How long a worker waits for work before it asks to leave; 0 is for ever.
+	IdleThreshold *durationpb.Duration `protobuf:"bytes,3,opt,name=idle_threshold,json=idleThreshold,proto3" json:"idle_threshold,omitempty"`
+	// Stopped machines that are kept: they start faster than new ones are made.
+	KeepStopped uint32 `protobuf:"varint,4,opt,name=keep_stopped,json=keepStopped,proto3" json:"keep_stopped,omitempty"`
+	// Where machines are made, the preferred first. Empty leaves it to the provider.
+	Regions []string `protobuf:"bytes,5,rep,name=regions,proto3" json:"regions,omitempty"`
+	// Size of a machine that is made for encodes, in the provider's words, such
+	// as `performance-4x`. Empty is the provider's default.
+	EncodeSize string `protobuf:"bytes,6,opt,name=encode_size,json=encodeSize,proto3" json:"encode_size,omitempty"`
+	// Size of a machine that is made while only lighter tasks wait: sound,
+	// images, joining of parts. Empty is encode_size. Every machine takes any task.
+	LightSize     string `protobuf:"bytes,7,opt,name=light_size,json=lightSize,proto3" json:"light_size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PoolSettings) Reset() {
+	*x = PoolSettings{}
+	mi := &file_tcoder_v1_pool_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PoolSettings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PoolSettings) ProtoMessage() {}
+
+func (x *PoolSettings) ProtoReflect() protoreflect.Message {
+	mi := &file_tcoder_v1_pool_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PoolSettings.ProtoReflect.Descriptor instead.
+func (*PoolSettings) Descriptor() ([]byte, []int) {
+	return file_tcoder_v1_pool_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PoolSettings) GetMinWarm() uint32 {
+	if x != nil {
+		return x.MinWarm
+	}
+	return 0
+}
+
+func (x *PoolSettings) GetMachineLimit() uint32 {
+	if x != nil {
+		return x.MachineLimit
+	}
+	return 0
+}
+
+func (x *PoolSettings) GetIdleThreshold() *durationpb.Duration {
+	if x != nil {
+		return x.IdleThreshold
+	}
+	return nil
+}
+
+func (x *PoolSettings) GetKeepStopped() uint32 {
+	if x != nil {
+		return x.KeepStopped
+	}
+	return 0
+}
+
+func (x *PoolSettings) GetRegions() []string {
+	if x != nil {
+		return x.Regions
+	}
+	return nil
+}
+
+func (x *PoolSettings) GetEncodeSize() string {
+	if x != nil {
+		return x.EncodeSize
+	}
+	return ""
+}
+
+func (x *PoolSettings) GetLightSize() string {
+	if x != nil {
+		return x.LightSize
+	}
+	return ""
+}
+
+// Something that keeps machines from coming, since when, and what is next.
+type PoolProblem struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is.
+	Kind PoolProblemKind `protobuf:"varint,1,opt,name=kind,proto3,enum=tcoder.v1.PoolProblemKind" json:"kind,omitempty"`
+	// The same as a sentence for a person.
+	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	// The region it is about, if it is about one.
+	Region string `protobuf:"bytes,3,opt,name=region,proto3" json:"region,omitempty"`
+	// The newest machine it is about, if any.
+	MachineId string `protobuf:"bytes,4,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
+	// When it began.
+	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	// How often it has happened since.
+	Times uint32 `protobuf:"varint,6,opt,name=times,proto3" json:"times,omitempty"`
+	// When it is tried again; unset if that waits for an operator or for work.
+	NextTryAt     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=next_try_at,json=nextTryAt,proto3" json:"next_try_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PoolProblem) Reset() {
+	*x = PoolProblem{}
+	mi := &file_tcoder_v1_pool_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PoolProblem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PoolProblem) ProtoMessage() {}
+
+func (x *PoolProblem) ProtoReflect() protoreflect.Message {
+	mi := &file_tcoder_v1_pool_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PoolProblem.ProtoReflect.Descriptor instead.
+func (*PoolProblem) Descriptor() ([]byte, []int) {
+	return file_tcoder_v1_pool_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PoolProblem) GetKind() PoolProblemKind {
+	if x != nil {
+		return x.Kind
+	}
+	return PoolProblemKind_POOL_PROBLEM_KIND_UNSPECIFIED
+}
+
+func (x *PoolProblem) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *PoolProblem) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *PoolProblem) GetMachineId() string {
+	if x != nil {
+		return x.MachineId
+	}
+	return ""
+}
+
+func (x *PoolProblem) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *PoolProblem) GetTimes() uint32 {
+	if x != nil {
+		return x.Times
+	}
+	return 0
+}
+
+func (x *PoolProblem) GetNextTryAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextTryAt
+	}
+	return nil
+}
+
 // Request of ListWorkers.
 type ListWorkersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -580,7 +930,7 @@ type ListWorkersRequest struct {
 
 func (x *ListWorkersRequest) Reset() {
 	*x = ListWorkersRequest{}
-	mi := &file_tcoder_v1_pool_proto_msgTypes[4]
+	mi := &file_tcoder_v1_pool_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -592,7 +942,7 @@ func (x *ListWorkersRequest) String() string {
 func (*ListWorkersRequest) ProtoMessage() {}
 
 func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_pool_proto_msgTypes[4]
+	mi := &file_tcoder_v1_pool_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -605,7 +955,7 @@ func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkersRequest) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_pool_proto_rawDescGZIP(), []int{4}
+	return file_tcoder_v1_pool_proto_rawDescGZIP(), []int{6}
 }
 
 // Response of ListWorkers.
@@ -619,7 +969,7 @@ type ListWorkersResponse struct {
 
 func (x *ListWorkersResponse) Reset() {
 	*x = ListWorkersResponse{}
-	mi := &file_tcoder_v1_pool_proto_msgTypes[5]
+	mi := &file_tcoder_v1_pool_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -631,7 +981,7 @@ func (x *ListWorkersResponse) String() string {
 func (*ListWorkersResponse) ProtoMessage() {}
 
 func (x *ListWorkersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_pool_proto_msgTypes[5]
+	mi := &file_tcoder_v1_pool_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -644,7 +994,7 @@ func (x *ListWorkersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersResponse.ProtoReflect.Descriptor instead.
 func (*ListWorkersResponse) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_pool_proto_rawDescGZIP(), []int{5}
+	return file_tcoder_v1_pool_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListWorkersResponse) GetWorkers() []*Worker {
@@ -663,7 +1013,7 @@ type ListMachinesRequest struct {
 
 func (x *ListMachinesRequest) Reset() {
 	*x = ListMachinesRequest{}
-	mi := &file_tcoder_v1_pool_proto_msgTypes[6]
+	mi := &file_tcoder_v1_pool_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -675,7 +1025,7 @@ func (x *ListMachinesRequest) String() string {
 func (*ListMachinesRequest) ProtoMessage() {}
 
 func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_pool_proto_msgTypes[6]
+	mi := &file_tcoder_v1_pool_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -688,7 +1038,7 @@ func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesRequest.ProtoReflect.Descriptor instead.
 func (*ListMachinesRequest) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_pool_proto_rawDescGZIP(), []int{6}
+	return file_tcoder_v1_pool_proto_rawDescGZIP(), []int{8}
 }
 
 // Response of ListMachines.
@@ -702,7 +1052,7 @@ type ListMachinesResponse struct {
 
 func (x *ListMachinesResponse) Reset() {
 	*x = ListMachinesResponse{}
-	mi := &file_tcoder_v1_pool_proto_msgTypes[7]
+	mi := &file_tcoder_v1_pool_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -714,7 +1064,7 @@ func (x *ListMachinesResponse) String() string {
 func (*ListMachinesResponse) ProtoMessage() {}
 
 func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_pool_proto_msgTypes[7]
+	mi := &file_tcoder_v1_pool_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -727,7 +1077,7 @@ func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesResponse.ProtoReflect.Descriptor instead.
 func (*ListMachinesResponse) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_pool_proto_rawDescGZIP(), []int{7}
+	return file_tcoder_v1_pool_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListMachinesResponse) GetMachines() []*Machine {
@@ -748,7 +1098,7 @@ type DrainWorkerRequest struct {
 
 func (x *DrainWorkerRequest) Reset() {
 	*x = DrainWorkerRequest{}
-	mi := &file_tcoder_v1_pool_proto_msgTypes[8]
+	mi := &file_tcoder_v1_pool_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -760,7 +1110,7 @@ func (x *DrainWorkerRequest) String() string {
 func (*DrainWorkerRequest) ProtoMessage() {}
 
 func (x *DrainWorkerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_pool_proto_msgTypes[8]
+	mi := &file_tcoder_v1_pool_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -773,7 +1123,7 @@ func (x *DrainWorkerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainWorkerRequest.ProtoReflect.Descriptor instead.
 func (*DrainWorkerRequest) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_pool_proto_rawDescGZIP(), []int{8}
+	return file_tcoder_v1_pool_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DrainWorkerRequest) GetWorkerId() string {
@@ -794,7 +1144,7 @@ type DrainWorkerResponse struct {
 
 func (x *DrainWorkerResponse) Reset() {
 	*x = DrainWorkerResponse{}
-	mi := &file_tcoder_v1_pool_proto_msgTypes[9]
+	mi := &file_tcoder_v1_pool_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -806,7 +1156,7 @@ func (x *DrainWorkerResponse) String() string {
 func (*DrainWorkerResponse) ProtoMessage() {}
 
 func (x *DrainWorkerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_pool_proto_msgTypes[9]
+	mi := &file_tcoder_v1_pool_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -819,12 +1169,397 @@ func (x *DrainWorkerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainWorkerResponse.ProtoReflect.Descriptor instead.
 func (*DrainWorkerResponse) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_pool_proto_rawDescGZIP(), []int{9}
+	return file_tcoder_v1_pool_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DrainWorkerResponse) GetWorker() *Worker {
 	if x != nil {
 		return x.Worker
+	}
+	return nil
+}
+
+// Request of DrainMachine.
+type DrainMachineRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The machine.
+	MachineId     string `protobuf:"bytes,1,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainMachineRequest) Reset() {
+	*x = DrainMachineRequest{}
+	mi := &file_tcoder_v1_pool_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainMachineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainMachineRequest) ProtoMessage() {}
+
+func (x *DrainMachineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tcoder_v1_pool_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainMachineRequest.ProtoReflect.Descriptor instead.
+func (*DrainMachineRequest) Descriptor() ([]byte, []int) {
+	return file_tcoder_v1_pool_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *DrainMachineRequest) GetMachineId() string {
+	if x != nil {
+		return x.MachineId
+	}
+	return ""
+}
+
+// Response of DrainMachine.
+type DrainMachineResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The machine.
+	Machine       *Machine `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainMachineResponse) Reset() {
+	*x = DrainMachineResponse{}
+	mi := &file_tcoder_v1_pool_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainMachineResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainMachineResponse) ProtoMessage() {}
+
+func (x *DrainMachineResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tcoder_v1_pool_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainMachineResponse.ProtoReflect.Descriptor instead.
+func (*DrainMachineResponse) Descriptor() ([]byte, []int) {
+	return file_tcoder_v1_pool_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *DrainMachineResponse) GetMachine() *Machine {
+	if x != nil {
+		return x.Machine
+	}
+	return nil
+}
+
+// Request of WatchPool.
+type WatchPoolRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchPoolRequest) Reset() {
+	*x = WatchPoolRequest{}
+	mi := &file_tcoder_v1_pool_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchPoolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchPoolRequest) ProtoMessage() {}
+
+func (x *WatchPoolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tcoder_v1_pool_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchPoolRequest.ProtoReflect.Descriptor instead.
+func (*WatchPoolRequest) Descriptor() ([]byte, []int) {
+	return file_tcoder_v1_pool_proto_rawDescGZIP(), []int{14}
+}
+
+// One message of WatchPool: the whole of it.
+type WatchPoolResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What GetPool answers.
+	Pool *GetPoolResponse `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// The machines, by id.
+	Machines []*Machine `protobuf:"bytes,2,rep,name=machines,proto3" json:"machines,omitempty"`
+	// The workers, by id.
+	Workers       []*Worker `protobuf:"bytes,3,rep,name=workers,proto3" json:"workers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchPoolResponse) Reset() {
+	*x = WatchPoolResponse{}
+	mi := &file_tcoder_v1_pool_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchPoolResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchPoolResponse) ProtoMessage() {}
+
+func (x *WatchPoolResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tcoder_v1_pool_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchPoolResponse.ProtoReflect.Descriptor instead.
+func (*WatchPoolResponse) Descriptor() ([]byte, []int) {
+	return file_tcoder_v1_pool_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *WatchPoolResponse) GetPool() *GetPoolResponse {
+	if x != nil {
+		return x.Pool
+	}
+	return nil
+}
+
+func (x *WatchPoolResponse) GetMachines() []*Machine {
+	if x != nil {
+		return x.Machines
+	}
+	return nil
+}
+
+func (x *WatchPoolResponse) GetWorkers() []*Worker {
+	if x != nil {
+		return x.Workers
+	}
+	return nil
+}
+
+// Regions to make machines in.
+type PoolRegions struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The preferred first. Empty leaves it to the provider.
+	Names         []string `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PoolRegions) Reset() {
+	*x = PoolRegions{}
+	mi := &file_tcoder_v1_pool_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PoolRegions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PoolRegions) ProtoMessage() {}
+
+func (x *PoolRegions) ProtoReflect() protoreflect.Message {
+	mi := &file_tcoder_v1_pool_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PoolRegions.ProtoReflect.Descriptor instead.
+func (*PoolRegions) Descriptor() ([]byte, []int) {
+	return file_tcoder_v1_pool_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *PoolRegions) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+// Request of UpdatePool.
+type UpdatePoolRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in PoolSettings. At most the limit.
+	MinWarm *uint32 `protobuf:"varint,1,opt,name=min_warm,json=minWarm,proto3,oneof" json:"min_warm,omitempty"`
+	// As in PoolSettings.
+	MachineLimit *uint32 `protobuf:"varint,2,opt,name=machine_limit,json=machineLimit,proto3,oneof" json:"machine_limit,omitempty"`
+	// As in PoolSettings.
+	IdleThreshold *durationpb.Duration `protobuf:"bytes,3,opt,name=idle_threshold,json=idleThreshold,proto3" json:"idle_threshold,omitempty"`
+	// As in PoolSettings.
+	KeepStopped *uint32 `protobuf:"varint,4,opt,name=keep_stopped,json=keepStopped,proto3,oneof" json:"keep_stopped,omitempty"`
+	// As in PoolSettings.
+	Regions *PoolRegions `protobuf:"bytes,5,opt,name=regions,proto3" json:"regions,omitempty"`
+	// As in PoolSettings.
+	EncodeSize *string `protobuf:"bytes,6,opt,name=encode_size,json=encodeSize,proto3,oneof" json:"encode_size,omitempty"`
+	// As in PoolSettings.
+	LightSize     *string `protobuf:"bytes,7,opt,name=light_size,json=lightSize,proto3,oneof" json:"light_size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdatePoolRequest) Reset() {
+	*x = UpdatePoolRequest{}
+	mi := &file_tcoder_v1_pool_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdatePoolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdatePoolRequest) ProtoMessage() {}
+
+func (x *UpdatePoolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tcoder_v1_pool_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdatePoolRequest.ProtoReflect.Descriptor instead.
+func (*UpdatePoolRequest) Descriptor() ([]byte, []int) {
+	return file_tcoder_v1_pool_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *UpdatePoolRequest) GetMinWarm() uint32 {
+	if x != nil && x.MinWarm != nil {
+		return *x.MinWarm
+	}
+	return 0
+}
+
+func (x *UpdatePoolRequest) GetMachineLimit() uint32 {
+	if x != nil && x.MachineLimit != nil {
+		return *x.MachineLimit
+	}
+	return 0
+}
+
+func (x *UpdatePoolRequest) GetIdleThreshold() *durationpb.Duration {
+	if x != nil {
+		return x.IdleThreshold
+	}
+	return nil
+}
+
+func (x *UpdatePoolRequest) GetKeepStopped() uint32 {
+	if x != nil && x.KeepStopped != nil {
+		return *x.KeepStopped
+	}
+	return 0
+}
+
+func (x *UpdatePoolRequest) GetRegions() *PoolRegions {
+	if x != nil {
+		return x.Regions
+	}
+	return nil
+}
+
+func (x *UpdatePoolRequest) GetEncodeSize() string {
+	if x != nil && x.EncodeSize != nil {
+		return *x.EncodeSize
+	}
+	return ""
+}
+
+func (x *UpdatePoolRequest) GetLightSize() string {
+	if x != nil && x.LightSize != nil {
+		return *x.LightSize
+	}
+	return ""
+}
+
+// Response of UpdatePool.
+type UpdatePoolResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All settings that are in force now.
+	Settings      *PoolSettings `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdatePoolResponse) Reset() {
+	*x = UpdatePoolResponse{}
+	mi := &file_tcoder_v1_pool_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdatePoolResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdatePoolResponse) ProtoMessage() {}
+
+func (x *UpdatePoolResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tcoder_v1_pool_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdatePoolResponse.ProtoReflect.Descriptor instead.
+func (*UpdatePoolResponse) Descriptor() ([]byte, []int) {
+	return file_tcoder_v1_pool_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *UpdatePoolResponse) GetSettings() *PoolSettings {
+	if x != nil {
+		return x.Settings
 	}
 	return nil
 }
@@ -861,7 +1596,7 @@ const file_tcoder_v1_pool_proto_rawDesc = "" +
 	"\n" +
 	"changed_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAt\x12,\n" +
 	"\afailure\x18\b \x01(\v2\x12.tcoder.v1.FailureR\afailure\"\x10\n" +
-	"\x0eGetPoolRequest\"\x85\x03\n" +
+	"\x0eGetPoolRequest\"\xda\x05\n" +
 	"\x0fGetPoolResponse\x12\x1a\n" +
 	"\bprovider\x18\x01 \x01(\tR\bprovider\x12#\n" +
 	"\rmachine_limit\x18\x02 \x01(\rR\fmachineLimit\x12\x1a\n" +
@@ -877,7 +1612,33 @@ const file_tcoder_v1_pool_proto_rawDesc = "" +
 	"\foldest_ready\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\voldestReady\x12\x1f\n" +
 	"\vhold_reason\x18\v \x01(\tR\n" +
-	"holdReason\"\x14\n" +
+	"holdReason\x123\n" +
+	"\bsettings\x18\f \x01(\v2\x17.tcoder.v1.PoolSettingsR\bsettings\x12)\n" +
+	"\x10desired_machines\x18\r \x01(\rR\x0fdesiredMachines\x12+\n" +
+	"\x11starting_machines\x18\x0e \x01(\rR\x10startingMachines\x12)\n" +
+	"\x10running_machines\x18\x0f \x01(\rR\x0frunningMachines\x12)\n" +
+	"\x10stopped_machines\x18\x10 \x01(\rR\x0fstoppedMachines\x12<\n" +
+	"\fwaiting_work\x18\x11 \x01(\v2\x19.google.protobuf.DurationR\vwaitingWork\x122\n" +
+	"\bproblems\x18\x12 \x03(\v2\x16.tcoder.v1.PoolProblemR\bproblems\"\x8d\x02\n" +
+	"\fPoolSettings\x12\x19\n" +
+	"\bmin_warm\x18\x01 \x01(\rR\aminWarm\x12#\n" +
+	"\rmachine_limit\x18\x02 \x01(\rR\fmachineLimit\x12@\n" +
+	"\x0eidle_threshold\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\ridleThreshold\x12!\n" +
+	"\fkeep_stopped\x18\x04 \x01(\rR\vkeepStopped\x12\x18\n" +
+	"\aregions\x18\x05 \x03(\tR\aregions\x12\x1f\n" +
+	"\vencode_size\x18\x06 \x01(\tR\n" +
+	"encodeSize\x12\x1d\n" +
+	"\n" +
+	"light_size\x18\a \x01(\tR\tlightSize\"\x92\x02\n" +
+	"\vPoolProblem\x12.\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x1a.tcoder.v1.PoolProblemKindR\x04kind\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12\x16\n" +
+	"\x06region\x18\x03 \x01(\tR\x06region\x12\x1d\n" +
+	"\n" +
+	"machine_id\x18\x04 \x01(\tR\tmachineId\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x14\n" +
+	"\x05times\x18\x06 \x01(\rR\x05times\x12:\n" +
+	"\vnext_try_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tnextTryAt\"\x14\n" +
 	"\x12ListWorkersRequest\"B\n" +
 	"\x13ListWorkersResponse\x12+\n" +
 	"\aworkers\x18\x01 \x03(\v2\x11.tcoder.v1.WorkerR\aworkers\"\x15\n" +
@@ -887,7 +1648,36 @@ const file_tcoder_v1_pool_proto_rawDesc = "" +
 	"\x12DrainWorkerRequest\x12&\n" +
 	"\tworker_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\bworkerId\"@\n" +
 	"\x13DrainWorkerResponse\x12)\n" +
-	"\x06worker\x18\x01 \x01(\v2\x11.tcoder.v1.WorkerR\x06worker*\x8f\x01\n" +
+	"\x06worker\x18\x01 \x01(\v2\x11.tcoder.v1.WorkerR\x06worker\"?\n" +
+	"\x13DrainMachineRequest\x12(\n" +
+	"\n" +
+	"machine_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\tmachineId\"D\n" +
+	"\x14DrainMachineResponse\x12,\n" +
+	"\amachine\x18\x01 \x01(\v2\x12.tcoder.v1.MachineR\amachine\"\x12\n" +
+	"\x10WatchPoolRequest\"\xa0\x01\n" +
+	"\x11WatchPoolResponse\x12.\n" +
+	"\x04pool\x18\x01 \x01(\v2\x1a.tcoder.v1.GetPoolResponseR\x04pool\x12.\n" +
+	"\bmachines\x18\x02 \x03(\v2\x12.tcoder.v1.MachineR\bmachines\x12+\n" +
+	"\aworkers\x18\x03 \x03(\v2\x11.tcoder.v1.WorkerR\aworkers\"F\n" +
+	"\vPoolRegions\x127\n" +
+	"\x05names\x18\x01 \x03(\tB!\xbaH\x1e\x92\x01\x1b\x10\x14\x18\x01\"\x15r\x132\x11^[a-z0-9-]{1,32}$R\x05names\"\xec\x03\n" +
+	"\x11UpdatePoolRequest\x12\x1e\n" +
+	"\bmin_warm\x18\x01 \x01(\rH\x00R\aminWarm\x88\x01\x01\x122\n" +
+	"\rmachine_limit\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\x90NH\x01R\fmachineLimit\x88\x01\x01\x12P\n" +
+	"\x0eidle_threshold\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xf5$2\x00R\ridleThreshold\x120\n" +
+	"\fkeep_stopped\x18\x04 \x01(\rB\b\xbaH\x05*\x03\x18\x90NH\x02R\vkeepStopped\x88\x01\x01\x120\n" +
+	"\aregions\x18\x05 \x01(\v2\x16.tcoder.v1.PoolRegionsR\aregions\x12?\n" +
+	"\vencode_size\x18\x06 \x01(\tB\x19\xbaH\x16r\x142\x12^[a-z0-9:-]{0,40}$H\x03R\n" +
+	"encodeSize\x88\x01\x01\x12=\n" +
+	"\n" +
+	"light_size\x18\a \x01(\tB\x19\xbaH\x16r\x142\x12^[a-z0-9:-]{0,40}$H\x04R\tlightSize\x88\x01\x01B\v\n" +
+	"\t_min_warmB\x10\n" +
+	"\x0e_machine_limitB\x0f\n" +
+	"\r_keep_stoppedB\x0e\n" +
+	"\f_encode_sizeB\r\n" +
+	"\v_light_size\"I\n" +
+	"\x12UpdatePoolResponse\x123\n" +
+	"\bsettings\x18\x01 \x01(\v2\x17.tcoder.v1.PoolSettingsR\bsettings*\x8f\x01\n" +
 	"\vWorkerState\x12\x1c\n" +
 	"\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11WORKER_STATE_IDLE\x10\x01\x12\x15\n" +
@@ -903,14 +1693,31 @@ const file_tcoder_v1_pool_proto_rawDesc = "" +
 	"\x16MACHINE_STATE_STOPPING\x10\x05\x12\x19\n" +
 	"\x15MACHINE_STATE_STOPPED\x10\x06\x12\x18\n" +
 	"\x14MACHINE_STATE_FAILED\x10\a\x12\x1b\n" +
-	"\x17MACHINE_STATE_DESTROYED\x10\b2\xc7\x03\n" +
+	"\x17MACHINE_STATE_DESTROYED\x10\b*\x82\x03\n" +
+	"\x0fPoolProblemKind\x12!\n" +
+	"\x1dPOOL_PROBLEM_KIND_UNSPECIFIED\x10\x00\x12\"\n" +
+	"\x1ePOOL_PROBLEM_KIND_RATE_LIMITED\x10\x01\x12!\n" +
+	"\x1dPOOL_PROBLEM_KIND_NO_CAPACITY\x10\x02\x12\x1f\n" +
+	"\x1bPOOL_PROBLEM_KIND_HOST_FULL\x10\x03\x12\x1b\n" +
+	"\x17POOL_PROBLEM_KIND_QUOTA\x10\x04\x12\"\n" +
+	"\x1ePOOL_PROBLEM_KIND_UNAUTHORIZED\x10\x05\x12!\n" +
+	"\x1dPOOL_PROBLEM_KIND_NOT_BOOTING\x10\x06\x12\x1d\n" +
+	"\x19POOL_PROBLEM_KIND_CRASHED\x10\a\x12!\n" +
+	"\x1dPOOL_PROBLEM_KIND_UNREACHABLE\x10\b\x12\x1d\n" +
+	"\x19POOL_PROBLEM_KIND_REFUSED\x10\t\x12\x1f\n" +
+	"\x1bPOOL_PROBLEM_KIND_NOT_READY\x10\n" +
+	"2\xad\x05\n" +
 	"\vPoolService\x12A\n" +
 	"\x06Attach\x12\x18.tcoder.v1.AttachRequest\x1a\x19.tcoder.v1.AttachResponse(\x010\x01\x127\n" +
 	"\x04Sync\x12\x16.tcoder.v1.SyncRequest\x1a\x17.tcoder.v1.SyncResponse\x12E\n" +
 	"\aGetPool\x12\x19.tcoder.v1.GetPoolRequest\x1a\x1a.tcoder.v1.GetPoolResponse\"\x03\x90\x02\x01\x12Q\n" +
 	"\vListWorkers\x12\x1d.tcoder.v1.ListWorkersRequest\x1a\x1e.tcoder.v1.ListWorkersResponse\"\x03\x90\x02\x01\x12T\n" +
 	"\fListMachines\x12\x1e.tcoder.v1.ListMachinesRequest\x1a\x1f.tcoder.v1.ListMachinesResponse\"\x03\x90\x02\x01\x12L\n" +
-	"\vDrainWorker\x12\x1d.tcoder.v1.DrainWorkerRequest\x1a\x1e.tcoder.v1.DrainWorkerResponseB8Z6github.com/tcoder-dev/tcoder/gen/go/tcoder/v1;tcoderv1b\x06proto3"
+	"\vDrainWorker\x12\x1d.tcoder.v1.DrainWorkerRequest\x1a\x1e.tcoder.v1.DrainWorkerResponse\x12O\n" +
+	"\fDrainMachine\x12\x1e.tcoder.v1.DrainMachineRequest\x1a\x1f.tcoder.v1.DrainMachineResponse\x12H\n" +
+	"\tWatchPool\x12\x1b.tcoder.v1.WatchPoolRequest\x1a\x1c.tcoder.v1.WatchPoolResponse0\x01\x12I\n" +
+	"\n" +
+	"UpdatePool\x12\x1c.tcoder.v1.UpdatePoolRequest\x1a\x1d.tcoder.v1.UpdatePoolResponseB8Z6github.com/tcoder-dev/tcoder/gen/go/tcoder/v1;tcoderv1b\x06proto3"
 
 var (
 	file_tcoder_v1_pool_proto_rawDescOnce sync.Once
@@ -924,62 +1731,92 @@ func file_tcoder_v1_pool_proto_rawDescGZIP() []byte {
 	return file_tcoder_v1_pool_proto_rawDescData
 }
 
-var file_tcoder_v1_pool_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_tcoder_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_tcoder_v1_pool_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_tcoder_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_tcoder_v1_pool_proto_goTypes = []any{
 	(WorkerState)(0),              // 0: tcoder.v1.WorkerState
 	(MachineState)(0),             // 1: tcoder.v1.MachineState
-	(*Worker)(nil),                // 2: tcoder.v1.Worker
-	(*Machine)(nil),               // 3: tcoder.v1.Machine
-	(*GetPoolRequest)(nil),        // 4: tcoder.v1.GetPoolRequest
-	(*GetPoolResponse)(nil),       // 5: tcoder.v1.GetPoolResponse
-	(*ListWorkersRequest)(nil),    // 6: tcoder.v1.ListWorkersRequest
-	(*ListWorkersResponse)(nil),   // 7: tcoder.v1.ListWorkersResponse
-	(*ListMachinesRequest)(nil),   // 8: tcoder.v1.ListMachinesRequest
-	(*ListMachinesResponse)(nil),  // 9: tcoder.v1.ListMachinesResponse
-	(*DrainWorkerRequest)(nil),    // 10: tcoder.v1.DrainWorkerRequest
-	(*DrainWorkerResponse)(nil),   // 11: tcoder.v1.DrainWorkerResponse
-	(*LeaseRef)(nil),              // 12: tcoder.v1.LeaseRef
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(VideoCodec)(0),               // 14: tcoder.v1.VideoCodec
-	(*Failure)(nil),               // 15: tcoder.v1.Failure
-	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
-	(*AttachRequest)(nil),         // 17: tcoder.v1.AttachRequest
-	(*SyncRequest)(nil),           // 18: tcoder.v1.SyncRequest
-	(*AttachResponse)(nil),        // 19: tcoder.v1.AttachResponse
-	(*SyncResponse)(nil),          // 20: tcoder.v1.SyncResponse
+	(PoolProblemKind)(0),          // 2: tcoder.v1.PoolProblemKind
+	(*Worker)(nil),                // 3: tcoder.v1.Worker
+	(*Machine)(nil),               // 4: tcoder.v1.Machine
+	(*GetPoolRequest)(nil),        // 5: tcoder.v1.GetPoolRequest
+	(*GetPoolResponse)(nil),       // 6: tcoder.v1.GetPoolResponse
+	(*PoolSettings)(nil),          // 7: tcoder.v1.PoolSettings
+	(*PoolProblem)(nil),           // 8: tcoder.v1.PoolProblem
+	(*ListWorkersRequest)(nil),    // 9: tcoder.v1.ListWorkersRequest
+	(*ListWorkersResponse)(nil),   // 10: tcoder.v1.ListWorkersResponse
+	(*ListMachinesRequest)(nil),   // 11: tcoder.v1.ListMachinesRequest
+	(*ListMachinesResponse)(nil),  // 12: tcoder.v1.ListMachinesResponse
+	(*DrainWorkerRequest)(nil),    // 13: tcoder.v1.DrainWorkerRequest
+	(*DrainWorkerResponse)(nil),   // 14: tcoder.v1.DrainWorkerResponse
+	(*DrainMachineRequest)(nil),   // 15: tcoder.v1.DrainMachineRequest
+	(*DrainMachineResponse)(nil),  // 16: tcoder.v1.DrainMachineResponse
+	(*WatchPoolRequest)(nil),      // 17: tcoder.v1.WatchPoolRequest
+	(*WatchPoolResponse)(nil),     // 18: tcoder.v1.WatchPoolResponse
+	(*PoolRegions)(nil),           // 19: tcoder.v1.PoolRegions
+	(*UpdatePoolRequest)(nil),     // 20: tcoder.v1.UpdatePoolRequest
+	(*UpdatePoolResponse)(nil),    // 21: tcoder.v1.UpdatePoolResponse
+	(*LeaseRef)(nil),              // 22: tcoder.v1.LeaseRef
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(VideoCodec)(0),               // 24: tcoder.v1.VideoCodec
+	(*Failure)(nil),               // 25: tcoder.v1.Failure
+	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
+	(*AttachRequest)(nil),         // 27: tcoder.v1.AttachRequest
+	(*SyncRequest)(nil),           // 28: tcoder.v1.SyncRequest
+	(*AttachResponse)(nil),        // 29: tcoder.v1.AttachResponse
+	(*SyncResponse)(nil),          // 30: tcoder.v1.SyncResponse
 }
 var file_tcoder_v1_pool_proto_depIdxs = []int32{
 	0,  // 0: tcoder.v1.Worker.state:type_name -> tcoder.v1.WorkerState
-	12, // 1: tcoder.v1.Worker.held:type_name -> tcoder.v1.LeaseRef
-	13, // 2: tcoder.v1.Worker.attached_at:type_name -> google.protobuf.Timestamp
-	13, // 3: tcoder.v1.Worker.last_seen_at:type_name -> google.protobuf.Timestamp
-	14, // 4: tcoder.v1.Worker.encoders:type_name -> tcoder.v1.VideoCodec
+	22, // 1: tcoder.v1.Worker.held:type_name -> tcoder.v1.LeaseRef
+	23, // 2: tcoder.v1.Worker.attached_at:type_name -> google.protobuf.Timestamp
+	23, // 3: tcoder.v1.Worker.last_seen_at:type_name -> google.protobuf.Timestamp
+	24, // 4: tcoder.v1.Worker.encoders:type_name -> tcoder.v1.VideoCodec
 	1,  // 5: tcoder.v1.Machine.state:type_name -> tcoder.v1.MachineState
-	13, // 6: tcoder.v1.Machine.created_at:type_name -> google.protobuf.Timestamp
-	13, // 7: tcoder.v1.Machine.changed_at:type_name -> google.protobuf.Timestamp
-	15, // 8: tcoder.v1.Machine.failure:type_name -> tcoder.v1.Failure
-	16, // 9: tcoder.v1.GetPoolResponse.oldest_ready:type_name -> google.protobuf.Duration
-	2,  // 10: tcoder.v1.ListWorkersResponse.workers:type_name -> tcoder.v1.Worker
-	3,  // 11: tcoder.v1.ListMachinesResponse.machines:type_name -> tcoder.v1.Machine
-	2,  // 12: tcoder.v1.DrainWorkerResponse.worker:type_name -> tcoder.v1.Worker
-	17, // 13: tcoder.v1.PoolService.Attach:input_type -> tcoder.v1.AttachRequest
-	18, // 14: tcoder.v1.PoolService.Sync:input_type -> tcoder.v1.SyncRequest
-	4,  // 15: tcoder.v1.PoolService.GetPool:input_type -> tcoder.v1.GetPoolRequest
-	6,  // 16: tcoder.v1.PoolService.ListWorkers:input_type -> tcoder.v1.ListWorkersRequest
-	8,  // 17: tcoder.v1.PoolService.ListMachines:input_type -> tcoder.v1.ListMachinesRequest
-	10, // 18: tcoder.v1.PoolService.DrainWorker:input_type -> tcoder.v1.DrainWorkerRequest
-	19, // 19: tcoder.v1.PoolService.Attach:output_type -> tcoder.v1.AttachResponse
-	20, // 20: tcoder.v1.PoolService.Sync:output_type -> tcoder.v1.SyncResponse
-	5,  // 21: tcoder.v1.PoolService.GetPool:output_type -> tcoder.v1.GetPoolResponse
-	7,  // 22: tcoder.v1.PoolService.ListWorkers:output_type -> tcoder.v1.ListWorkersResponse
-	9,  // 23: tcoder.v1.PoolService.ListMachines:output_type -> tcoder.v1.ListMachinesResponse
-	11, // 24: tcoder.v1.PoolService.DrainWorker:output_type -> tcoder.v1.DrainWorkerResponse
-	19, // [19:25] is the sub-list for method output_type
-	13, // [13:19] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	23, // 6: tcoder.v1.Machine.created_at:type_name -> google.protobuf.Timestamp
+	23, // 7: tcoder.v1.Machine.changed_at:type_name -> google.protobuf.Timestamp
+	25, // 8: tcoder.v1.Machine.failure:type_name -> tcoder.v1.Failure
+	26, // 9: tcoder.v1.GetPoolResponse.oldest_ready:type_name -> google.protobuf.Duration
+	7,  // 10: tcoder.v1.GetPoolResponse.settings:type_name -> tcoder.v1.PoolSettings
+	26, // 11: tcoder.v1.GetPoolResponse.waiting_work:type_name -> google.protobuf.Duration
+	8,  // 12: tcoder.v1.GetPoolResponse.problems:type_name -> tcoder.v1.PoolProblem
+	26, // 13: tcoder.v1.PoolSettings.idle_threshold:type_name -> google.protobuf.Duration
+	2,  // 14: tcoder.v1.PoolProblem.kind:type_name -> tcoder.v1.PoolProblemKind
+	23, // 15: tcoder.v1.PoolProblem.since:type_name -> google.protobuf.Timestamp
+	23, // 16: tcoder.v1.PoolProblem.next_try_at:type_name -> google.protobuf.Timestamp
+	3,  // 17: tcoder.v1.ListWorkersResponse.workers:type_name -> tcoder.v1.Worker
+	4,  // 18: tcoder.v1.ListMachinesResponse.machines:type_name -> tcoder.v1.Machine
+	3,  // 19: tcoder.v1.DrainWorkerResponse.worker:type_name -> tcoder.v1.Worker
+	4,  // 20: tcoder.v1.DrainMachineResponse.machine:type_name -> tcoder.v1.Machine
+	6,  // 21: tcoder.v1.WatchPoolResponse.pool:type_name -> tcoder.v1.GetPoolResponse
+	4,  // 22: tcoder.v1.WatchPoolResponse.machines:type_name -> tcoder.v1.Machine
+	3,  // 23: tcoder.v1.WatchPoolResponse.workers:type_name -> tcoder.v1.Worker
+	26, // 24: tcoder.v1.UpdatePoolRequest.idle_threshold:type_name -> google.protobuf.Duration
+	19, // 25: tcoder.v1.UpdatePoolRequest.regions:type_name -> tcoder.v1.PoolRegions
+	7,  // 26: tcoder.v1.UpdatePoolResponse.settings:type_name -> tcoder.v1.PoolSettings
+	27, // 27: tcoder.v1.PoolService.Attach:input_type -> tcoder.v1.AttachRequest
+	28, // 28: tcoder.v1.PoolService.Sync:input_type -> tcoder.v1.SyncRequest
+	5,  // 29: tcoder.v1.PoolService.GetPool:input_type -> tcoder.v1.GetPoolRequest
+	9,  // 30: tcoder.v1.PoolService.ListWorkers:input_type -> tcoder.v1.ListWorkersRequest
+	11, // 31: tcoder.v1.PoolService.ListMachines:input_type -> tcoder.v1.ListMachinesRequest
+	13, // 32: tcoder.v1.PoolService.DrainWorker:input_type -> tcoder.v1.DrainWorkerRequest
+	15, // 33: tcoder.v1.PoolService.DrainMachine:input_type -> tcoder.v1.DrainMachineRequest
+	17, // 34: tcoder.v1.PoolService.WatchPool:input_type -> tcoder.v1.WatchPoolRequest
+	20, // 35: tcoder.v1.PoolService.UpdatePool:input_type -> tcoder.v1.UpdatePoolRequest
+	29, // 36: tcoder.v1.PoolService.Attach:output_type -> tcoder.v1.AttachResponse
+	30, // 37: tcoder.v1.PoolService.Sync:output_type -> tcoder.v1.SyncResponse
+	6,  // 38: tcoder.v1.PoolService.GetPool:output_type -> tcoder.v1.GetPoolResponse
+	10, // 39: tcoder.v1.PoolService.ListWorkers:output_type -> tcoder.v1.ListWorkersResponse
+	12, // 40: tcoder.v1.PoolService.ListMachines:output_type -> tcoder.v1.ListMachinesResponse
+	14, // 41: tcoder.v1.PoolService.DrainWorker:output_type -> tcoder.v1.DrainWorkerResponse
+	16, // 42: tcoder.v1.PoolService.DrainMachine:output_type -> tcoder.v1.DrainMachineResponse
+	18, // 43: tcoder.v1.PoolService.WatchPool:output_type -> tcoder.v1.WatchPoolResponse
+	21, // 44: tcoder.v1.PoolService.UpdatePool:output_type -> tcoder.v1.UpdatePoolResponse
+	36, // [36:45] is the sub-list for method output_type
+	27, // [27:36] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_tcoder_v1_pool_proto_init() }
@@ -990,13 +1827,14 @@ func file_tcoder_v1_pool_proto_init() {
 	file_tcoder_v1_error_proto_init()
 	file_tcoder_v1_media_proto_init()
 	file_tcoder_v1_worker_proto_init()
+	file_tcoder_v1_pool_proto_msgTypes[17].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcoder_v1_pool_proto_rawDesc), len(file_tcoder_v1_pool_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   10,
+			NumEnums:      3,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1986,7 +1986,9 @@ type HeartbeatAck struct {
 	// The leases that go on, where there is something to tell of them.
 	Renewed []*LeaseRenewal `protobuf:"bytes,1,rep,name=renewed,proto3" json:"renewed,omitempty"`
 	// The leases that are lost: stop them and forget them.
-	Lost          []*LeaseRef `protobuf:"bytes,2,rep,name=lost,proto3" json:"lost,omitempty"`
+	Lost []*LeaseRef `protobuf:"bytes,2,rep,name=lost,proto3" json:"lost,omitempty"`
+	// A new idle threshold, if it has changed; 0 means for ever.
+	IdleThreshold *durationpb.Duration `protobuf:"bytes,3,opt,name=idle_threshold,json=idleThreshold,proto3" json:"idle_threshold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2031,6 +2033,13 @@ func (x *HeartbeatAck) GetRenewed() []*LeaseRenewal {
 func (x *HeartbeatAck) GetLost() []*LeaseRef {
 	if x != nil {
 		return x.Lost
+	}
+	return nil
+}
+
+func (x *HeartbeatAck) GetIdleThreshold() *durationpb.Duration {
+	if x != nil {
+		return x.IdleThreshold
 	}
 	return nil
 }
@@ -2641,10 +2650,11 @@ const file_tcoder_v1_worker_proto_rawDesc = "" +
 	"time_limit\x18\a \x01(\v2\x19.google.protobuf.DurationR\ttimeLimit\x12,\n" +
 	"\x05probe\x18\b \x01(\v2\x14.tcoder.v1.ProbeWorkH\x00R\x05probe\x12/\n" +
 	"\x06encode\x18\t \x01(\v2\x15.tcoder.v1.EncodeWorkH\x00R\x06encodeB\x06\n" +
-	"\x04work\"j\n" +
+	"\x04work\"\xac\x01\n" +
 	"\fHeartbeatAck\x121\n" +
 	"\arenewed\x18\x01 \x03(\v2\x17.tcoder.v1.LeaseRenewalR\arenewed\x12'\n" +
-	"\x04lost\x18\x02 \x03(\v2\x13.tcoder.v1.LeaseRefR\x04lost\"j\n" +
+	"\x04lost\x18\x02 \x03(\v2\x13.tcoder.v1.LeaseRefR\x04lost\x12@\n" +
+	"\x0eidle_threshold\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\ridleThreshold\"j\n" +
 	"\tReportAck\x12)\n" +
 	"\x05lease\x18\x01 \x01(\v2\x13.tcoder.v1.LeaseRefR\x05lease\x122\n" +
 	"\averdict\x18\x02 \x01(\x0e2\x18.tcoder.v1.ReportVerdictR\averdict\"\x87\x01\n" +
@@ -2807,23 +2817,24 @@ var file_tcoder_v1_worker_proto_depIdxs = []int32{
 	23, // 59: tcoder.v1.Assignment.encode:type_name -> tcoder.v1.EncodeWork
 	20, // 60: tcoder.v1.HeartbeatAck.renewed:type_name -> tcoder.v1.LeaseRenewal
 	2,  // 61: tcoder.v1.HeartbeatAck.lost:type_name -> tcoder.v1.LeaseRef
-	2,  // 62: tcoder.v1.ReportAck.lease:type_name -> tcoder.v1.LeaseRef
-	1,  // 63: tcoder.v1.ReportAck.verdict:type_name -> tcoder.v1.ReportVerdict
-	2,  // 64: tcoder.v1.SegmentAck.lease:type_name -> tcoder.v1.LeaseRef
-	1,  // 65: tcoder.v1.SegmentAck.verdict:type_name -> tcoder.v1.ReportVerdict
-	39, // 66: tcoder.v1.SignResponse.requests:type_name -> tcoder.v1.SignedRequest
-	36, // 67: tcoder.v1.SignResponse.refused:type_name -> tcoder.v1.Failure
-	2,  // 68: tcoder.v1.StopTask.lease:type_name -> tcoder.v1.LeaseRef
-	36, // 69: tcoder.v1.StopTask.failure:type_name -> tcoder.v1.Failure
-	4,  // 70: tcoder.v1.SyncRequest.hello:type_name -> tcoder.v1.Hello
-	3,  // 71: tcoder.v1.SyncRequest.messages:type_name -> tcoder.v1.AttachRequest
-	35, // 72: tcoder.v1.SyncRequest.wait:type_name -> google.protobuf.Duration
-	18, // 73: tcoder.v1.SyncResponse.messages:type_name -> tcoder.v1.AttachResponse
-	74, // [74:74] is the sub-list for method output_type
-	74, // [74:74] is the sub-list for method input_type
-	74, // [74:74] is the sub-list for extension type_name
-	74, // [74:74] is the sub-list for extension extendee
-	0,  // [0:74] is the sub-list for field type_name
+	35, // 62: tcoder.v1.HeartbeatAck.idle_threshold:type_name -> google.protobuf.Duration
+	2,  // 63: tcoder.v1.ReportAck.lease:type_name -> tcoder.v1.LeaseRef
+	1,  // 64: tcoder.v1.ReportAck.verdict:type_name -> tcoder.v1.ReportVerdict
+	2,  // 65: tcoder.v1.SegmentAck.lease:type_name -> tcoder.v1.LeaseRef
+	1,  // 66: tcoder.v1.SegmentAck.verdict:type_name -> tcoder.v1.ReportVerdict
+	39, // 67: tcoder.v1.SignResponse.requests:type_name -> tcoder.v1.SignedRequest
+	36, // 68: tcoder.v1.SignResponse.refused:type_name -> tcoder.v1.Failure
+	2,  // 69: tcoder.v1.StopTask.lease:type_name -> tcoder.v1.LeaseRef
+	36, // 70: tcoder.v1.StopTask.failure:type_name -> tcoder.v1.Failure
+	4,  // 71: tcoder.v1.SyncRequest.hello:type_name -> tcoder.v1.Hello
+	3,  // 72: tcoder.v1.SyncRequest.messages:type_name -> tcoder.v1.AttachRequest
+	35, // 73: tcoder.v1.SyncRequest.wait:type_name -> google.protobuf.Duration
+	18, // 74: tcoder.v1.SyncResponse.messages:type_name -> tcoder.v1.AttachResponse
+	75, // [75:75] is the sub-list for method output_type
+	75, // [75:75] is the sub-list for method input_type
+	75, // [75:75] is the sub-list for extension type_name
+	75, // [75:75] is the sub-list for extension extendee
+	0,  // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_tcoder_v1_worker_proto_init() }

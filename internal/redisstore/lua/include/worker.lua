@@ -2,6 +2,7 @@
 -- seen. v is what claims ask for: session, draining, attached; rq the answers
 -- to the two newest claims that gave it tasks, a line each.
 -- $include(write.lua)
+local SEEN_WITHIN = 60000 -- a worker that is silent for longer isn't listed
 
 -- parse_worker returns session, draining and attached.
 local function parse_worker(state) return string.match(state, '^(%S+) (%S+) (%S+)$') end

@@ -106,6 +106,7 @@ local function write_all()
   for key, list in pairs(ZADDS) do in_chunks(list, 'ZADD', key) end
   SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
 end
+local SEEN_WITHIN = 60000 -- a worker that is silent for longer isn't listed
 
 -- parse_worker returns session, draining and attached.
 local function parse_worker(state) return string.match(state, '^(%S+) (%S+) (%S+)$') end

@@ -1,8 +1,9 @@
--- Reads the workers that were seen within a time, or one. Changes nothing.
+-- Reads the workers that were seen lately, or one. Changes nothing.
 -- KEYS  common
--- ARGV  prefix, ms, worker id (or nothing: all)
+-- ARGV  prefix, worker id (or nothing: all)
 -- Returns  {'', {id, last seen, {machine, version, slots, CPUs, encoders, first seen, session with draining and attached},
 --          {member, attempt, ...}}, ...}
+-- Workers as lists show them, with what they hold.
 -- Tasks live in their job's hash: s<i> is a task's state, a line; d<i> what it
 -- is, JSON; f<i> the indexes of the tasks that wait for it, if any; a<i> its
 -- attempts that ended without a result, JSON. In the queues a task is named by
@@ -680,22 +681,40 @@ local function lease_row(m, attempt, deadline, status, definition)
   end
   return row
 end
-local list
-if ARGV[3] ~= '' then
-  list = { ARGV[3], redis.call('ZSCORE', WORKERS, ARGV[3]) or '0' }
-else
-  list = redis.call('ZRANGEBYSCORE', WORKERS, NOW - tonumber(ARGV[2]), '+inf', 'WITHSCORES')
+-- Workers: one hash each, and their place in WORKERS by when they were last
+-- seen. v is what claims ask for: session, draining, attached; rq the answers
+-- to the two newest claims that gave it tasks, a line each.
+local SEEN_WITHIN = 60000 -- a worker that is silent for longer isn't listed
+
+-- parse_worker returns session, draining and attached.
+local function parse_worker(state) return string.match(state, '^(%S+) (%S+) (%S+)$') end
+
+local function worker_state(session, draining, attached) return session .. ' ' .. draining .. ' ' .. attached end
+
+-- forget_worker removes a worker that holds nothing.
+local function forget_worker(id, machine)
+  del(worker_key(id))
+  zrem(WORKERS, id)
+  if machine and machine ~= '' then redis.call('SREM', machine_workers_key(machine), id) end
 end
-local out = { '' }
-for i = 1, #list, 2 do
-  local record = redis.call('HMGET', worker_key(list[i]), 'mid', 'ver', 'sl', 'cpu', 'enc', 'fs', 'v')
-  if record[7] then
-    local held = {}
-    for _, m in ipairs(held_by(list[i])) do
-      local job, _, t = leased_task(m)
-      if job then append(held, m, t.n) end
-    end
-    out[#out + 1] = { list[i], list[i + 1], record, held }
+
+-- roster_row is a worker as lists show it, nil if nobody knows it.
+local function roster_row(id, last_seen)
+  local record = redis.call('HMGET', worker_key(id), 'mid', 'ver', 'sl', 'cpu', 'enc', 'fs', 'v')
+  if not record[7] then return nil end
+  local held = {}
+  for _, m in ipairs(held_by(id)) do
+    local job, _, t = leased_task(m)
+    if job then append(held, m, t.n) end
   end
+  return { id, last_seen, record, held }
 end
-return out
+
+-- roster adds a row for each worker that was seen lately to a list.
+local function roster(rows)
+  local list = redis.call('ZRANGEBYSCORE', WORKERS, NOW - SEEN_WITHIN, '+inf', 'WITHSCORES')
+  for i = 1, #list, 2 do rows[#rows + 1] = roster_row(list[i], list[i + 1]) end
+  return rows
+end
+if ARGV[2] == '' then return roster({ '' }) end
+return { '', roster_row(ARGV[2], redis.call('ZSCORE', WORKERS, ARGV[2]) or '0') }

@@ -1,8 +1,8 @@
 -- Gives back every lease of the workers of a machine that is gone, and forgets
 -- them. A task that was on too many such machines in a row is DEAD, which fails its job.
 -- KEYS  common; 14 workers of the machine. Derived: the workers, and the jobs of their leases.
--- ARGV  prefix, machine id, reason, message
--- Returns  {''}
+-- ARGV  prefix, machine id, reason, message, leader's term or 0
+-- Returns  {''} | {'LEASE_LOST'}
 -- Replay   the same.
 -- Tasks live in their job's hash: s<i> is a task's state, a line; d<i> what it
 -- is, JSON; f<i> the indexes of the tasks that wait for it, if any; a<i> its
@@ -684,6 +684,7 @@ end
 -- Workers: one hash each, and their place in WORKERS by when they were last
 -- seen. v is what claims ask for: session, draining, attached; rq the answers
 -- to the two newest claims that gave it tasks, a line each.
+local SEEN_WITHIN = 60000 -- a worker that is silent for longer isn't listed
 
 -- parse_worker returns session, draining and attached.
 local function parse_worker(state) return string.match(state, '^(%S+) (%S+) (%S+)$') end
@@ -696,6 +697,12 @@ local function forget_worker(id, machine)
   zrem(WORKERS, id)
   if machine and machine ~= '' then redis.call('SREM', machine_workers_key(machine), id) end
 end
+-- The lead: SWEEP has who leads, until when, and its term, which rises
+-- whenever another process comes to lead.
+
+-- may_act reports whether a term is the newest one; 0 is of who needs no lead.
+local function may_act(term) return term == '0' or redis.call('HGET', SWEEP, 'term') == term end
+if not may_act(ARGV[5]) then return { 'LEASE_LOST' } end
 local workers = redis.call('SMEMBERS', KEYS[14])
 table.sort(workers)
 for _, worker in ipairs(workers) do

@@ -1,9 +1,8 @@
--- Counts tasks; those of projects at their limit aren't counted as ready.
--- Changes nothing. Its cost is the number of projects with ready tasks and of
--- the different priorities that wait there, not of the tasks.
+-- Counts tasks; those of projects at their limit aren't counted as ready. Changes nothing.
 -- KEYS  common. Derived: the queues of the projects in turn.
 -- ARGV  prefix
 -- Returns  {'', ready, leased, delayed, age in ms of the oldest job with such a ready task}
+-- What waits for a slot.
 -- Whose turn it is. Each project has a queue of its ready tasks, best first.
 -- RING has the projects with ready tasks by the priority of their best task,
 -- then by tag; the first is served, one task, and its tag rises by one. That
@@ -228,21 +227,27 @@ local function settle_projects()
   end
   PROJECTS, PROJECT_ORDER = {}, {}
 end
-local ready, oldest = 0
-for _, name in ipairs(redis.call('ZRANGE', RING, 0, -1)) do
-  local queue = queue_key(name)
-  ready = ready + redis.call('ZCARD', queue)
-  local from = '-inf'
-  while true do
-    local head = redis.call('ZRANGEBYSCORE', queue, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-    if #head == 0 then break end
-    local score = tonumber(head[2])
-    local band = math.floor(score / BAND)
-    local queued = score - band * BAND + EPOCH
-    if not oldest or queued < oldest then oldest = queued end
-    from = score_text((band + 1) * BAND)
+
+-- waiting counts the tasks that a claim could get, and says when the oldest
+-- job with one was queued. Its cost is the number of projects with ready tasks
+-- and of the different priorities that wait there, not of the tasks.
+local function waiting(projects)
+  local ready, oldest = 0
+  for _, name in ipairs(projects) do
+    local queue = queue_key(name)
+    ready = ready + redis.call('ZCARD', queue)
+    local from = '-inf'
+    while true do
+      local head = redis.call('ZRANGEBYSCORE', queue, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+      if #head == 0 then break end
+      local score = tonumber(head[2])
+      local band = math.floor(score / BAND)
+      local queued = score - band * BAND + EPOCH
+      if not oldest or queued < oldest then oldest = queued end
+      from = score_text((band + 1) * BAND)
+    end
   end
+  return ready, oldest and math.max(0, NOW - oldest) or 0
 end
-return {
-  '', ready, redis.call('ZCARD', LEASES), redis.call('ZCARD', DELAYED), oldest and math.max(0, NOW - oldest) or 0,
-}
+local ready, oldest = waiting(redis.call('ZRANGE', RING, 0, -1))
+return { '', ready, redis.call('ZCARD', LEASES), redis.call('ZCARD', DELAYED), oldest }

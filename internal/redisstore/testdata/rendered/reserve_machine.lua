@@ -1,7 +1,7 @@
 -- Writes a machine in CREATING unless there are too many.
 -- KEYS  common; 14 machines
--- ARGV  prefix, machine id, limit, provider, provider id, region
--- Returns  {'', 1 if the machine is there, else 0 (limit machines are neither FAILED nor DESTROYED)}
+-- ARGV  prefix, machine id, limit, provider, provider id, region, leader's term or 0
+-- Returns  {'', 1 if the machine is there, else 0 (there are limit machines)} | {'LEASE_LOST'}
 -- Replay   1
 -- Machines: JSON by id in one hash; there are few, and their limit is over all.
 -- NOW is the time of this script in milliseconds: Redis's clock. Tests move it
@@ -89,13 +89,15 @@ end
 local function save_machine(key, m)
   redis.call('HSET', key, m.id, cjson.encode(m))
 end
+-- The lead: SWEEP has who leads, until when, and its term, which rises
+-- whenever another process comes to lead.
+
+-- may_act reports whether a term is the newest one; 0 is of who needs no lead.
+local function may_act(term) return term == '0' or redis.call('HGET', SWEEP, 'term') == term end
+if not may_act(ARGV[7]) then return { 'LEASE_LOST' } end
 if redis.call('HEXISTS', KEYS[14], ARGV[2]) == 1 then return { '', 1 } end
-local live = 0
-for _, raw in ipairs(redis.call('HVALS', KEYS[14])) do
-  local state = cjson.decode(raw).state
-  if state ~= 'FAILED' and state ~= 'DESTROYED' then live = live + 1 end
-end
-if live >= tonumber(ARGV[3]) then return { '', 0 } end
+-- In whatever state: a failed machine may still be there.
+if redis.call('HLEN', KEYS[14]) >= tonumber(ARGV[3]) then return { '', 0 } end
 save_machine(KEYS[14], {
   id = ARGV[2], state = 'CREATING', provider = ARGV[4], provider_id = ARGV[5], region = ARGV[6],
   created = NOW, changed = NOW,

@@ -46,6 +46,13 @@ const (
 	PoolServiceListMachinesProcedure = "/tcoder.v1.PoolService/ListMachines"
 	// PoolServiceDrainWorkerProcedure is the fully-qualified name of the PoolService's DrainWorker RPC.
 	PoolServiceDrainWorkerProcedure = "/tcoder.v1.PoolService/DrainWorker"
+	// PoolServiceDrainMachineProcedure is the fully-qualified name of the PoolService's DrainMachine
+	// RPC.
+	PoolServiceDrainMachineProcedure = "/tcoder.v1.PoolService/DrainMachine"
+	// PoolServiceWatchPoolProcedure is the fully-qualified name of the PoolService's WatchPool RPC.
+	PoolServiceWatchPoolProcedure = "/tcoder.v1.PoolService/WatchPool"
+	// PoolServiceUpdatePoolProcedure is the fully-qualified name of the PoolService's UpdatePool RPC.
+	PoolServiceUpdatePoolProcedure = "/tcoder.v1.PoolService/UpdatePool"
 )
 
 // PoolServiceClient is a client for the tcoder.v1.PoolService service.
@@ -69,6 +76,19 @@ type PoolServiceClient interface {
 	// Tells a worker to finish what ends soon, hand back the rest, and exit.
 	// Errors: NOT_FOUND with WORKER_NOT_FOUND.
 	DrainWorker(context.Context, *v1.DrainWorkerRequest) (*v1.DrainWorkerResponse, error)
+	// The same for all workers of a machine, which stops then. A machine that
+	// drains already is answered as it is.
+	// Errors: NOT_FOUND with MACHINE_NOT_FOUND, or with WORKER_NOT_FOUND: it
+	// boots, and no worker of it can be told yet.
+	DrainMachine(context.Context, *v1.DrainMachineRequest) (*v1.DrainMachineResponse, error)
+	// Streams the pool: all of it at once, then all of it again whenever
+	// something has changed, at most twice a second.
+	WatchPool(context.Context, *v1.WatchPoolRequest) (*connect.ServerStreamForClient[v1.WatchPoolResponse], error)
+	// Changes settings of the pool, on all replicas at once and for good. What
+	// is left out stays as it is.
+	// Errors: INVALID_ARGUMENT with REQUEST_INVALID; FAILED_PRECONDITION with
+	// POOL_FIXED: the pool makes no machines.
+	UpdatePool(context.Context, *v1.UpdatePoolRequest) (*v1.UpdatePoolResponse, error)
 }
 
 // NewPoolServiceClient constructs a client for the tcoder.v1.PoolService service. By default, it
@@ -121,6 +141,24 @@ func NewPoolServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(poolServiceMethods.ByName("DrainWorker")),
 			connect.WithClientOptions(opts...),
 		),
+		drainMachine: connect.NewClient[v1.DrainMachineRequest, v1.DrainMachineResponse](
+			httpClient,
+			baseURL+PoolServiceDrainMachineProcedure,
+			connect.WithSchema(poolServiceMethods.ByName("DrainMachine")),
+			connect.WithClientOptions(opts...),
+		),
+		watchPool: connect.NewClient[v1.WatchPoolRequest, v1.WatchPoolResponse](
+			httpClient,
+			baseURL+PoolServiceWatchPoolProcedure,
+			connect.WithSchema(poolServiceMethods.ByName("WatchPool")),
+			connect.WithClientOptions(opts...),
+		),
+		updatePool: connect.NewClient[v1.UpdatePoolRequest, v1.UpdatePoolResponse](
+			httpClient,
+			baseURL+PoolServiceUpdatePoolProcedure,
+			connect.WithSchema(poolServiceMethods.ByName("UpdatePool")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -132,6 +170,9 @@ type poolServiceClient struct {
 	listWorkers  *connect.Client[v1.ListWorkersRequest, v1.ListWorkersResponse]
 	listMachines *connect.Client[v1.ListMachinesRequest, v1.ListMachinesResponse]
 	drainWorker  *connect.Client[v1.DrainWorkerRequest, v1.DrainWorkerResponse]
+	drainMachine *connect.Client[v1.DrainMachineRequest, v1.DrainMachineResponse]
+	watchPool    *connect.Client[v1.WatchPoolRequest, v1.WatchPoolResponse]
+	updatePool   *connect.Client[v1.UpdatePoolRequest, v1.UpdatePoolResponse]
 }
 
 // Attach calls tcoder.v1.PoolService.Attach.
@@ -184,6 +225,29 @@ func (c *poolServiceClient) DrainWorker(ctx context.Context, req *v1.DrainWorker
 	return nil, err
 }
 
+// DrainMachine calls tcoder.v1.PoolService.DrainMachine.
+func (c *poolServiceClient) DrainMachine(ctx context.Context, req *v1.DrainMachineRequest) (*v1.DrainMachineResponse, error) {
+	response, err := c.drainMachine.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// WatchPool calls tcoder.v1.PoolService.WatchPool.
+func (c *poolServiceClient) WatchPool(ctx context.Context, req *v1.WatchPoolRequest) (*connect.ServerStreamForClient[v1.WatchPoolResponse], error) {
+	return c.watchPool.CallServerStream(ctx, connect.NewRequest(req))
+}
+
+// UpdatePool calls tcoder.v1.PoolService.UpdatePool.
+func (c *poolServiceClient) UpdatePool(ctx context.Context, req *v1.UpdatePoolRequest) (*v1.UpdatePoolResponse, error) {
+	response, err := c.updatePool.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // PoolServiceHandler is an implementation of the tcoder.v1.PoolService service.
 type PoolServiceHandler interface {
 	// A worker's stream: assignments and cancels come down; heartbeats,
@@ -205,6 +269,19 @@ type PoolServiceHandler interface {
 	// Tells a worker to finish what ends soon, hand back the rest, and exit.
 	// Errors: NOT_FOUND with WORKER_NOT_FOUND.
 	DrainWorker(context.Context, *v1.DrainWorkerRequest) (*v1.DrainWorkerResponse, error)
+	// The same for all workers of a machine, which stops then. A machine that
+	// drains already is answered as it is.
+	// Errors: NOT_FOUND with MACHINE_NOT_FOUND, or with WORKER_NOT_FOUND: it
+	// boots, and no worker of it can be told yet.
+	DrainMachine(context.Context, *v1.DrainMachineRequest) (*v1.DrainMachineResponse, error)
+	// Streams the pool: all of it at once, then all of it again whenever
+	// something has changed, at most twice a second.
+	WatchPool(context.Context, *v1.WatchPoolRequest, *connect.ServerStream[v1.WatchPoolResponse]) error
+	// Changes settings of the pool, on all replicas at once and for good. What
+	// is left out stays as it is.
+	// Errors: INVALID_ARGUMENT with REQUEST_INVALID; FAILED_PRECONDITION with
+	// POOL_FIXED: the pool makes no machines.
+	UpdatePool(context.Context, *v1.UpdatePoolRequest) (*v1.UpdatePoolResponse, error)
 }
 
 // NewPoolServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -253,6 +330,24 @@ func NewPoolServiceHandler(svc PoolServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(poolServiceMethods.ByName("DrainWorker")),
 		connect.WithHandlerOptions(opts...),
 	)
+	poolServiceDrainMachineHandler := connect.NewUnaryHandlerSimple(
+		PoolServiceDrainMachineProcedure,
+		svc.DrainMachine,
+		connect.WithSchema(poolServiceMethods.ByName("DrainMachine")),
+		connect.WithHandlerOptions(opts...),
+	)
+	poolServiceWatchPoolHandler := connect.NewServerStreamHandlerSimple(
+		PoolServiceWatchPoolProcedure,
+		svc.WatchPool,
+		connect.WithSchema(poolServiceMethods.ByName("WatchPool")),
+		connect.WithHandlerOptions(opts...),
+	)
+	poolServiceUpdatePoolHandler := connect.NewUnaryHandlerSimple(
+		PoolServiceUpdatePoolProcedure,
+		svc.UpdatePool,
+		connect.WithSchema(poolServiceMethods.ByName("UpdatePool")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/tcoder.v1.PoolService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case PoolServiceAttachProcedure:
@@ -267,6 +362,12 @@ func NewPoolServiceHandler(svc PoolServiceHandler, opts ...connect.HandlerOption
 			poolServiceListMachinesHandler.ServeHTTP(w, r)
 		case PoolServiceDrainWorkerProcedure:
 			poolServiceDrainWorkerHandler.ServeHTTP(w, r)
+		case PoolServiceDrainMachineProcedure:
+			poolServiceDrainMachineHandler.ServeHTTP(w, r)
+		case PoolServiceWatchPoolProcedure:
+			poolServiceWatchPoolHandler.ServeHTTP(w, r)
+		case PoolServiceUpdatePoolProcedure:
+			poolServiceUpdatePoolHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -298,4 +399,16 @@ func (UnimplementedPoolServiceHandler) ListMachines(context.Context, *v1.ListMac
 
 func (UnimplementedPoolServiceHandler) DrainWorker(context.Context, *v1.DrainWorkerRequest) (*v1.DrainWorkerResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tcoder.v1.PoolService.DrainWorker is not implemented"))
+}
+
+func (UnimplementedPoolServiceHandler) DrainMachine(context.Context, *v1.DrainMachineRequest) (*v1.DrainMachineResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tcoder.v1.PoolService.DrainMachine is not implemented"))
+}
+
+func (UnimplementedPoolServiceHandler) WatchPool(context.Context, *v1.WatchPoolRequest, *connect.ServerStream[v1.WatchPoolResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("tcoder.v1.PoolService.WatchPool is not implemented"))
+}
+
+func (UnimplementedPoolServiceHandler) UpdatePool(context.Context, *v1.UpdatePoolRequest) (*v1.UpdatePoolResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("tcoder.v1.PoolService.UpdatePool is not implemented"))
 }

@@ -18,7 +18,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tcoder/v1/pool.proto.
  */
 export const file_tcoder_v1_pool: GenFile = /*@__PURE__*/
-  fileDesc("ChR0Y29kZXIvdjEvcG9vbC5wcm90bxIJdGNvZGVyLnYxIqwCCgZXb3JrZXISCgoCaWQYASABKAkSEgoKbWFjaGluZV9pZBgCIAEoCRIlCgVzdGF0ZRgDIAEoDjIWLnRjb2Rlci52MS5Xb3JrZXJTdGF0ZRIPCgd2ZXJzaW9uGAQgASgJEg0KBXNsb3RzGAUgASgNEiEKBGhlbGQYBiADKAsyEy50Y29kZXIudjEuTGVhc2VSZWYSLwoLYXR0YWNoZWRfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGxhc3Rfc2Vlbl9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASJwoIZW5jb2RlcnMYCSADKA4yFS50Y29kZXIudjEuVmlkZW9Db2RlYxIMCgRjcHVzGAogASgNIvkBCgdNYWNoaW5lEgoKAmlkGAEgASgJEiYKBXN0YXRlGAIgASgOMhcudGNvZGVyLnYxLk1hY2hpbmVTdGF0ZRIQCghwcm92aWRlchgDIAEoCRITCgtwcm92aWRlcl9pZBgEIAEoCRIOCgZyZWdpb24YBSABKAkSLgoKY3JlYXRlZF9hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKY2hhbmdlZF9hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIwoHZmFpbHVyZRgIIAEoCzISLnRjb2Rlci52MS5GYWlsdXJlIhAKDkdldFBvb2xSZXF1ZXN0IogCCg9HZXRQb29sUmVzcG9uc2USEAoIcHJvdmlkZXIYASABKAkSFQoNbWFjaGluZV9saW1pdBgCIAEoDRIQCghtYWNoaW5lcxgDIAEoDRIPCgd3b3JrZXJzGAQgASgNEg0KBXNsb3RzGAUgASgNEhIKCmJ1c3lfc2xvdHMYBiABKA0SEwoLcmVhZHlfdGFza3MYByABKAQSFAoMbGVhc2VkX3Rhc2tzGAggASgEEhUKDWRlbGF5ZWRfdGFza3MYCSABKAQSLwoMb2xkZXN0X3JlYWR5GAogASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhMKC2hvbGRfcmVhc29uGAsgASgJIhQKEkxpc3RXb3JrZXJzUmVxdWVzdCI5ChNMaXN0V29ya2Vyc1Jlc3BvbnNlEiIKB3dvcmtlcnMYASADKAsyES50Y29kZXIudjEuV29ya2VyIhUKE0xpc3RNYWNoaW5lc1JlcXVlc3QiPAoUTGlzdE1hY2hpbmVzUmVzcG9uc2USJAoIbWFjaGluZXMYASADKAsyEi50Y29kZXIudjEuTWFjaGluZSInChJEcmFpbldvcmtlclJlcXVlc3QSEQoJd29ya2VyX2lkGAEgASgJIjgKE0RyYWluV29ya2VyUmVzcG9uc2USIQoGd29ya2VyGAEgASgLMhEudGNvZGVyLnYxLldvcmtlciqPAQoLV29ya2VyU3RhdGUSHAoYV09SS0VSX1NUQVRFX1VOU1BFQ0lGSUVEEAASFQoRV09SS0VSX1NUQVRFX0lETEUQARIVChFXT1JLRVJfU1RBVEVfQlVTWRACEhkKFVdPUktFUl9TVEFURV9EUkFJTklORxADEhkKFVdPUktFUl9TVEFURV9ERVRBQ0hFRBAEKooCCgxNYWNoaW5lU3RhdGUSHQoZTUFDSElORV9TVEFURV9VTlNQRUNJRklFRBAAEhoKFk1BQ0hJTkVfU1RBVEVfQ1JFQVRJTkcQARIaChZNQUNISU5FX1NUQVRFX1NUQVJUSU5HEAISGQoVTUFDSElORV9TVEFURV9SVU5OSU5HEAMSGgoWTUFDSElORV9TVEFURV9EUkFJTklORxAEEhoKFk1BQ0hJTkVfU1RBVEVfU1RPUFBJTkcQBRIZChVNQUNISU5FX1NUQVRFX1NUT1BQRUQQBhIYChRNQUNISU5FX1NUQVRFX0ZBSUxFRBAHEhsKF01BQ0hJTkVfU1RBVEVfREVTVFJPWUVEEAgyxwMKC1Bvb2xTZXJ2aWNlEkEKBkF0dGFjaBIYLnRjb2Rlci52MS5BdHRhY2hSZXF1ZXN0GhkudGNvZGVyLnYxLkF0dGFjaFJlc3BvbnNlKAEwARI3CgRTeW5jEhYudGNvZGVyLnYxLlN5bmNSZXF1ZXN0GhcudGNvZGVyLnYxLlN5bmNSZXNwb25zZRJFCgdHZXRQb29sEhkudGNvZGVyLnYxLkdldFBvb2xSZXF1ZXN0GhoudGNvZGVyLnYxLkdldFBvb2xSZXNwb25zZSIDkAIBElEKC0xpc3RXb3JrZXJzEh0udGNvZGVyLnYxLkxpc3RXb3JrZXJzUmVxdWVzdBoeLnRjb2Rlci52MS5MaXN0V29ya2Vyc1Jlc3BvbnNlIgOQAgESVAoMTGlzdE1hY2hpbmVzEh4udGNvZGVyLnYxLkxpc3RNYWNoaW5lc1JlcXVlc3QaHy50Y29kZXIudjEuTGlzdE1hY2hpbmVzUmVzcG9uc2UiA5ACARJMCgtEcmFpbldvcmtlchIdLnRjb2Rlci52MS5EcmFpbldvcmtlclJlcXVlc3QaHi50Y29kZXIudjEuRHJhaW5Xb3JrZXJSZXNwb25zZUI4WjZnaXRodWIuY29tL3Rjb2Rlci1kZXYvdGNvZGVyL2dlbi9nby90Y29kZXIvdjE7dGNvZGVydjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_tcoder_v1_error, file_tcoder_v1_media, file_tcoder_v1_worker]);
+  fileDesc("ChR0Y29kZXIvdjEvcG9vbC5wcm90bxIJdGNvZGVyLnYxIqwCCgZXb3JrZXISCgoCaWQYASABKAkSEgoKbWFjaGluZV9pZBgCIAEoCRIlCgVzdGF0ZRgDIAEoDjIWLnRjb2Rlci52MS5Xb3JrZXJTdGF0ZRIPCgd2ZXJzaW9uGAQgASgJEg0KBXNsb3RzGAUgASgNEiEKBGhlbGQYBiADKAsyEy50Y29kZXIudjEuTGVhc2VSZWYSLwoLYXR0YWNoZWRfYXQYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKDGxhc3Rfc2Vlbl9hdBgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASJwoIZW5jb2RlcnMYCSADKA4yFS50Y29kZXIudjEuVmlkZW9Db2RlYxIMCgRjcHVzGAogASgNIvkBCgdNYWNoaW5lEgoKAmlkGAEgASgJEiYKBXN0YXRlGAIgASgOMhcudGNvZGVyLnYxLk1hY2hpbmVTdGF0ZRIQCghwcm92aWRlchgDIAEoCRITCgtwcm92aWRlcl9pZBgEIAEoCRIOCgZyZWdpb24YBSABKAkSLgoKY3JlYXRlZF9hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKY2hhbmdlZF9hdBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIwoHZmFpbHVyZRgIIAEoCzISLnRjb2Rlci52MS5GYWlsdXJlIhAKDkdldFBvb2xSZXF1ZXN0IvcDCg9HZXRQb29sUmVzcG9uc2USEAoIcHJvdmlkZXIYASABKAkSFQoNbWFjaGluZV9saW1pdBgCIAEoDRIQCghtYWNoaW5lcxgDIAEoDRIPCgd3b3JrZXJzGAQgASgNEg0KBXNsb3RzGAUgASgNEhIKCmJ1c3lfc2xvdHMYBiABKA0SEwoLcmVhZHlfdGFza3MYByABKAQSFAoMbGVhc2VkX3Rhc2tzGAggASgEEhUKDWRlbGF5ZWRfdGFza3MYCSABKAQSLwoMb2xkZXN0X3JlYWR5GAogASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhMKC2hvbGRfcmVhc29uGAsgASgJEikKCHNldHRpbmdzGAwgASgLMhcudGNvZGVyLnYxLlBvb2xTZXR0aW5ncxIYChBkZXNpcmVkX21hY2hpbmVzGA0gASgNEhkKEXN0YXJ0aW5nX21hY2hpbmVzGA4gASgNEhgKEHJ1bm5pbmdfbWFjaGluZXMYDyABKA0SGAoQc3RvcHBlZF9tYWNoaW5lcxgQIAEoDRIvCgx3YWl0aW5nX3dvcmsYESABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKAoIcHJvYmxlbXMYEiADKAsyFi50Y29kZXIudjEuUG9vbFByb2JsZW0iugEKDFBvb2xTZXR0aW5ncxIQCghtaW5fd2FybRgBIAEoDRIVCg1tYWNoaW5lX2xpbWl0GAIgASgNEjEKDmlkbGVfdGhyZXNob2xkGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhQKDGtlZXBfc3RvcHBlZBgEIAEoDRIPCgdyZWdpb25zGAUgAygJEhMKC2VuY29kZV9zaXplGAYgASgJEhIKCmxpZ2h0X3NpemUYByABKAki1wEKC1Bvb2xQcm9ibGVtEigKBGtpbmQYASABKA4yGi50Y29kZXIudjEuUG9vbFByb2JsZW1LaW5kEg8KB21lc3NhZ2UYAiABKAkSDgoGcmVnaW9uGAMgASgJEhIKCm1hY2hpbmVfaWQYBCABKAkSKQoFc2luY2UYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBXRpbWVzGAYgASgNEi8KC25leHRfdHJ5X2F0GAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCIUChJMaXN0V29ya2Vyc1JlcXVlc3QiOQoTTGlzdFdvcmtlcnNSZXNwb25zZRIiCgd3b3JrZXJzGAEgAygLMhEudGNvZGVyLnYxLldvcmtlciIVChNMaXN0TWFjaGluZXNSZXF1ZXN0IjwKFExpc3RNYWNoaW5lc1Jlc3BvbnNlEiQKCG1hY2hpbmVzGAEgAygLMhIudGNvZGVyLnYxLk1hY2hpbmUiJwoSRHJhaW5Xb3JrZXJSZXF1ZXN0EhEKCXdvcmtlcl9pZBgBIAEoCSI4ChNEcmFpbldvcmtlclJlc3BvbnNlEiEKBndvcmtlchgBIAEoCzIRLnRjb2Rlci52MS5Xb3JrZXIiKQoTRHJhaW5NYWNoaW5lUmVxdWVzdBISCgptYWNoaW5lX2lkGAEgASgJIjsKFERyYWluTWFjaGluZVJlc3BvbnNlEiMKB21hY2hpbmUYASABKAsyEi50Y29kZXIudjEuTWFjaGluZSISChBXYXRjaFBvb2xSZXF1ZXN0IocBChFXYXRjaFBvb2xSZXNwb25zZRIoCgRwb29sGAEgASgLMhoudGNvZGVyLnYxLkdldFBvb2xSZXNwb25zZRIkCghtYWNoaW5lcxgCIAMoCzISLnRjb2Rlci52MS5NYWNoaW5lEiIKB3dvcmtlcnMYAyADKAsyES50Y29kZXIudjEuV29ya2VyIhwKC1Bvb2xSZWdpb25zEg0KBW5hbWVzGAEgAygJIr8CChFVcGRhdGVQb29sUmVxdWVzdBIVCghtaW5fd2FybRgBIAEoDUgAiAEBEhoKDW1hY2hpbmVfbGltaXQYAiABKA1IAYgBARIxCg5pZGxlX3RocmVzaG9sZBgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIZCgxrZWVwX3N0b3BwZWQYBCABKA1IAogBARInCgdyZWdpb25zGAUgASgLMhYudGNvZGVyLnYxLlBvb2xSZWdpb25zEhgKC2VuY29kZV9zaXplGAYgASgJSAOIAQESFwoKbGlnaHRfc2l6ZRgHIAEoCUgEiAEBQgsKCV9taW5fd2FybUIQCg5fbWFjaGluZV9saW1pdEIPCg1fa2VlcF9zdG9wcGVkQg4KDF9lbmNvZGVfc2l6ZUINCgtfbGlnaHRfc2l6ZSI/ChJVcGRhdGVQb29sUmVzcG9uc2USKQoIc2V0dGluZ3MYASABKAsyFy50Y29kZXIudjEuUG9vbFNldHRpbmdzKo8BCgtXb3JrZXJTdGF0ZRIcChhXT1JLRVJfU1RBVEVfVU5TUEVDSUZJRUQQABIVChFXT1JLRVJfU1RBVEVfSURMRRABEhUKEVdPUktFUl9TVEFURV9CVVNZEAISGQoVV09SS0VSX1NUQVRFX0RSQUlOSU5HEAMSGQoVV09SS0VSX1NUQVRFX0RFVEFDSEVEEAQqigIKDE1hY2hpbmVTdGF0ZRIdChlNQUNISU5FX1NUQVRFX1VOU1BFQ0lGSUVEEAASGgoWTUFDSElORV9TVEFURV9DUkVBVElORxABEhoKFk1BQ0hJTkVfU1RBVEVfU1RBUlRJTkcQAhIZChVNQUNISU5FX1NUQVRFX1JVTk5JTkcQAxIaChZNQUNISU5FX1NUQVRFX0RSQUlOSU5HEAQSGgoWTUFDSElORV9TVEFURV9TVE9QUElORxAFEhkKFU1BQ0hJTkVfU1RBVEVfU1RPUFBFRBAGEhgKFE1BQ0hJTkVfU1RBVEVfRkFJTEVEEAcSGwoXTUFDSElORV9TVEFURV9ERVNUUk9ZRUQQCCqCAwoPUG9vbFByb2JsZW1LaW5kEiEKHVBPT0xfUFJPQkxFTV9LSU5EX1VOU1BFQ0lGSUVEEAASIgoeUE9PTF9QUk9CTEVNX0tJTkRfUkFURV9MSU1JVEVEEAESIQodUE9PTF9QUk9CTEVNX0tJTkRfTk9fQ0FQQUNJVFkQAhIfChtQT09MX1BST0JMRU1fS0lORF9IT1NUX0ZVTEwQAxIbChdQT09MX1BST0JMRU1fS0lORF9RVU9UQRAEEiIKHlBPT0xfUFJPQkxFTV9LSU5EX1VOQVVUSE9SSVpFRBAFEiEKHVBPT0xfUFJPQkxFTV9LSU5EX05PVF9CT09USU5HEAYSHQoZUE9PTF9QUk9CTEVNX0tJTkRfQ1JBU0hFRBAHEiEKHVBPT0xfUFJPQkxFTV9LSU5EX1VOUkVBQ0hBQkxFEAgSHQoZUE9PTF9QUk9CTEVNX0tJTkRfUkVGVVNFRBAJEh8KG1BPT0xfUFJPQkxFTV9LSU5EX05PVF9SRUFEWRAKMq0FCgtQb29sU2VydmljZRJBCgZBdHRhY2gSGC50Y29kZXIudjEuQXR0YWNoUmVxdWVzdBoZLnRjb2Rlci52MS5BdHRhY2hSZXNwb25zZSgBMAESNwoEU3luYxIWLnRjb2Rlci52MS5TeW5jUmVxdWVzdBoXLnRjb2Rlci52MS5TeW5jUmVzcG9uc2USRQoHR2V0UG9vbBIZLnRjb2Rlci52MS5HZXRQb29sUmVxdWVzdBoaLnRjb2Rlci52MS5HZXRQb29sUmVzcG9uc2UiA5ACARJRCgtMaXN0V29ya2VycxIdLnRjb2Rlci52MS5MaXN0V29ya2Vyc1JlcXVlc3QaHi50Y29kZXIudjEuTGlzdFdvcmtlcnNSZXNwb25zZSIDkAIBElQKDExpc3RNYWNoaW5lcxIeLnRjb2Rlci52MS5MaXN0TWFjaGluZXNSZXF1ZXN0Gh8udGNvZGVyLnYxLkxpc3RNYWNoaW5lc1Jlc3BvbnNlIgOQAgESTAoLRHJhaW5Xb3JrZXISHS50Y29kZXIudjEuRHJhaW5Xb3JrZXJSZXF1ZXN0Gh4udGNvZGVyLnYxLkRyYWluV29ya2VyUmVzcG9uc2USTwoMRHJhaW5NYWNoaW5lEh4udGNvZGVyLnYxLkRyYWluTWFjaGluZVJlcXVlc3QaHy50Y29kZXIudjEuRHJhaW5NYWNoaW5lUmVzcG9uc2USSAoJV2F0Y2hQb29sEhsudGNvZGVyLnYxLldhdGNoUG9vbFJlcXVlc3QaHC50Y29kZXIudjEuV2F0Y2hQb29sUmVzcG9uc2UwARJJCgpVcGRhdGVQb29sEhwudGNvZGVyLnYxLlVwZGF0ZVBvb2xSZXF1ZXN0Gh0udGNvZGVyLnYxLlVwZGF0ZVBvb2xSZXNwb25zZUI4WjZnaXRodWIuY29tL3Rjb2Rlci1kZXYvdGNvZGVyL2dlbi9nby90Y29kZXIvdjE7dGNvZGVydjFiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_tcoder_v1_error, file_tcoder_v1_media, file_tcoder_v1_worker]);
 
 /**
  * A process that runs tasks.
@@ -271,6 +271,55 @@ export type GetPoolResponse = Message<"tcoder.v1.GetPoolResponse"> & {
    * @generated from field: string hold_reason = 11;
    */
   holdReason: string;
+
+  /**
+   * The settings that are in force; unset if the pool makes no machines.
+   *
+   * @generated from field: tcoder.v1.PoolSettings settings = 12;
+   */
+  settings?: PoolSettings | undefined;
+
+  /**
+   * Machines that the work asks for, at most the limit.
+   *
+   * @generated from field: uint32 desired_machines = 13;
+   */
+  desiredMachines: number;
+
+  /**
+   * Machines that are being created or that boot.
+   *
+   * @generated from field: uint32 starting_machines = 14;
+   */
+  startingMachines: number;
+
+  /**
+   * Machines whose workers are attached, those that drain or stop included.
+   *
+   * @generated from field: uint32 running_machines = 15;
+   */
+  runningMachines: number;
+
+  /**
+   * Machines that are kept to be started again.
+   *
+   * @generated from field: uint32 stopped_machines = 16;
+   */
+  stoppedMachines: number;
+
+  /**
+   * Estimate of the work that waits, in seconds of one slot.
+   *
+   * @generated from field: google.protobuf.Duration waiting_work = 17;
+   */
+  waitingWork?: Duration | undefined;
+
+  /**
+   * What keeps machines from coming, the oldest first.
+   *
+   * @generated from field: repeated tcoder.v1.PoolProblem problems = 18;
+   */
+  problems: PoolProblem[];
 };
 
 /**
@@ -279,6 +328,134 @@ export type GetPoolResponse = Message<"tcoder.v1.GetPoolResponse"> & {
  */
 export const GetPoolResponseSchema: GenMessage<GetPoolResponse> = /*@__PURE__*/
   messageDesc(file_tcoder_v1_pool, 3);
+
+/**
+ * Settings of the pool that can be changed while it runs.
+ *
+ * @generated from message tcoder.v1.PoolSettings
+ */
+export type PoolSettings = Message<"tcoder.v1.PoolSettings"> & {
+  /**
+   * Machines that are kept running without work.
+   *
+   * @generated from field: uint32 min_warm = 1;
+   */
+  minWarm: number;
+
+  /**
+   * The most machines there may be, the ones being created included.
+   *
+   * @generated from field: uint32 machine_limit = 2;
+   */
+  machineLimit: number;
+
+  /**
+   * How long a worker waits for work before it asks to leave; 0 is for ever.
+   *
+   * @generated from field: google.protobuf.Duration idle_threshold = 3;
+   */
+  idleThreshold?: Duration | undefined;
+
+  /**
+   * Stopped machines that are kept: they start faster than new ones are made.
+   *
+   * @generated from field: uint32 keep_stopped = 4;
+   */
+  keepStopped: number;
+
+  /**
+   * Where machines are made, the preferred first. Empty leaves it to the provider.
+   *
+   * @generated from field: repeated string regions = 5;
+   */
+  regions: string[];
+
+  /**
+   * Size of a machine that is made for encodes, in the provider's words, such
+   * as `performance-4x`. Empty is the provider's default.
+   *
+   * @generated from field: string encode_size = 6;
+   */
+  encodeSize: string;
+
+  /**
+   * Size of a machine that is made while only lighter tasks wait: sound,
+   * images, joining of parts. Empty is encode_size. Every machine takes any task.
+   *
+   * @generated from field: string light_size = 7;
+   */
+  lightSize: string;
+};
+
+/**
+ * Describes the message tcoder.v1.PoolSettings.
+ * Use `create(PoolSettingsSchema)` to create a new message.
+ */
+export const PoolSettingsSchema: GenMessage<PoolSettings> = /*@__PURE__*/
+  messageDesc(file_tcoder_v1_pool, 4);
+
+/**
+ * Something that keeps machines from coming, since when, and what is next.
+ *
+ * @generated from message tcoder.v1.PoolProblem
+ */
+export type PoolProblem = Message<"tcoder.v1.PoolProblem"> & {
+  /**
+   * What it is.
+   *
+   * @generated from field: tcoder.v1.PoolProblemKind kind = 1;
+   */
+  kind: PoolProblemKind;
+
+  /**
+   * The same as a sentence for a person.
+   *
+   * @generated from field: string message = 2;
+   */
+  message: string;
+
+  /**
+   * The region it is about, if it is about one.
+   *
+   * @generated from field: string region = 3;
+   */
+  region: string;
+
+  /**
+   * The newest machine it is about, if any.
+   *
+   * @generated from field: string machine_id = 4;
+   */
+  machineId: string;
+
+  /**
+   * When it began.
+   *
+   * @generated from field: google.protobuf.Timestamp since = 5;
+   */
+  since?: Timestamp | undefined;
+
+  /**
+   * How often it has happened since.
+   *
+   * @generated from field: uint32 times = 6;
+   */
+  times: number;
+
+  /**
+   * When it is tried again; unset if that waits for an operator or for work.
+   *
+   * @generated from field: google.protobuf.Timestamp next_try_at = 7;
+   */
+  nextTryAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message tcoder.v1.PoolProblem.
+ * Use `create(PoolProblemSchema)` to create a new message.
+ */
+export const PoolProblemSchema: GenMessage<PoolProblem> = /*@__PURE__*/
+  messageDesc(file_tcoder_v1_pool, 5);
 
 /**
  * Request of ListWorkers.
@@ -293,7 +470,7 @@ export type ListWorkersRequest = Message<"tcoder.v1.ListWorkersRequest"> & {
  * Use `create(ListWorkersRequestSchema)` to create a new message.
  */
 export const ListWorkersRequestSchema: GenMessage<ListWorkersRequest> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_pool, 4);
+  messageDesc(file_tcoder_v1_pool, 6);
 
 /**
  * Response of ListWorkers.
@@ -314,7 +491,7 @@ export type ListWorkersResponse = Message<"tcoder.v1.ListWorkersResponse"> & {
  * Use `create(ListWorkersResponseSchema)` to create a new message.
  */
 export const ListWorkersResponseSchema: GenMessage<ListWorkersResponse> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_pool, 5);
+  messageDesc(file_tcoder_v1_pool, 7);
 
 /**
  * Request of ListMachines.
@@ -329,7 +506,7 @@ export type ListMachinesRequest = Message<"tcoder.v1.ListMachinesRequest"> & {
  * Use `create(ListMachinesRequestSchema)` to create a new message.
  */
 export const ListMachinesRequestSchema: GenMessage<ListMachinesRequest> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_pool, 6);
+  messageDesc(file_tcoder_v1_pool, 8);
 
 /**
  * Response of ListMachines.
@@ -350,7 +527,7 @@ export type ListMachinesResponse = Message<"tcoder.v1.ListMachinesResponse"> & {
  * Use `create(ListMachinesResponseSchema)` to create a new message.
  */
 export const ListMachinesResponseSchema: GenMessage<ListMachinesResponse> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_pool, 7);
+  messageDesc(file_tcoder_v1_pool, 9);
 
 /**
  * Request of DrainWorker.
@@ -371,7 +548,7 @@ export type DrainWorkerRequest = Message<"tcoder.v1.DrainWorkerRequest"> & {
  * Use `create(DrainWorkerRequestSchema)` to create a new message.
  */
 export const DrainWorkerRequestSchema: GenMessage<DrainWorkerRequest> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_pool, 8);
+  messageDesc(file_tcoder_v1_pool, 10);
 
 /**
  * Response of DrainWorker.
@@ -392,7 +569,204 @@ export type DrainWorkerResponse = Message<"tcoder.v1.DrainWorkerResponse"> & {
  * Use `create(DrainWorkerResponseSchema)` to create a new message.
  */
 export const DrainWorkerResponseSchema: GenMessage<DrainWorkerResponse> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_pool, 9);
+  messageDesc(file_tcoder_v1_pool, 11);
+
+/**
+ * Request of DrainMachine.
+ *
+ * @generated from message tcoder.v1.DrainMachineRequest
+ */
+export type DrainMachineRequest = Message<"tcoder.v1.DrainMachineRequest"> & {
+  /**
+   * The machine.
+   *
+   * @generated from field: string machine_id = 1;
+   */
+  machineId: string;
+};
+
+/**
+ * Describes the message tcoder.v1.DrainMachineRequest.
+ * Use `create(DrainMachineRequestSchema)` to create a new message.
+ */
+export const DrainMachineRequestSchema: GenMessage<DrainMachineRequest> = /*@__PURE__*/
+  messageDesc(file_tcoder_v1_pool, 12);
+
+/**
+ * Response of DrainMachine.
+ *
+ * @generated from message tcoder.v1.DrainMachineResponse
+ */
+export type DrainMachineResponse = Message<"tcoder.v1.DrainMachineResponse"> & {
+  /**
+   * The machine.
+   *
+   * @generated from field: tcoder.v1.Machine machine = 1;
+   */
+  machine?: Machine | undefined;
+};
+
+/**
+ * Describes the message tcoder.v1.DrainMachineResponse.
+ * Use `create(DrainMachineResponseSchema)` to create a new message.
+ */
+export const DrainMachineResponseSchema: GenMessage<DrainMachineResponse> = /*@__PURE__*/
+  messageDesc(file_tcoder_v1_pool, 13);
+
+/**
+ * Request of WatchPool.
+ *
+ * @generated from message tcoder.v1.WatchPoolRequest
+ */
+export type WatchPoolRequest = Message<"tcoder.v1.WatchPoolRequest"> & {
+};
+
+/**
+ * Describes the message tcoder.v1.WatchPoolRequest.
+ * Use `create(WatchPoolRequestSchema)` to create a new message.
+ */
+export const WatchPoolRequestSchema: GenMessage<WatchPoolRequest> = /*@__PURE__*/
+  messageDesc(file_tcoder_v1_pool, 14);
+
+/**
+ * One message of WatchPool: the whole of it.
+ *
+ * @generated from message tcoder.v1.WatchPoolResponse
+ */
+export type WatchPoolResponse = Message<"tcoder.v1.WatchPoolResponse"> & {
+  /**
+   * What GetPool answers.
+   *
+   * @generated from field: tcoder.v1.GetPoolResponse pool = 1;
+   */
+  pool?: GetPoolResponse | undefined;
+
+  /**
+   * The machines, by id.
+   *
+   * @generated from field: repeated tcoder.v1.Machine machines = 2;
+   */
+  machines: Machine[];
+
+  /**
+   * The workers, by id.
+   *
+   * @generated from field: repeated tcoder.v1.Worker workers = 3;
+   */
+  workers: Worker[];
+};
+
+/**
+ * Describes the message tcoder.v1.WatchPoolResponse.
+ * Use `create(WatchPoolResponseSchema)` to create a new message.
+ */
+export const WatchPoolResponseSchema: GenMessage<WatchPoolResponse> = /*@__PURE__*/
+  messageDesc(file_tcoder_v1_pool, 15);
+
+/**
+ * Regions to make machines in.
+ *
+ * @generated from message tcoder.v1.PoolRegions
+ */
+export type PoolRegions = Message<"tcoder.v1.PoolRegions"> & {
+  /**
+   * The preferred first. Empty leaves it to the provider.
+   *
+   * @generated from field: repeated string names = 1;
+   */
+  names: string[];
+};
+
+/**
+ * Describes the message tcoder.v1.PoolRegions.
+ * Use `create(PoolRegionsSchema)` to create a new message.
+ */
+export const PoolRegionsSchema: GenMessage<PoolRegions> = /*@__PURE__*/
+  messageDesc(file_tcoder_v1_pool, 16);
+
+/**
+ * Request of UpdatePool.
+ *
+ * @generated from message tcoder.v1.UpdatePoolRequest
+ */
+export type UpdatePoolRequest = Message<"tcoder.v1.UpdatePoolRequest"> & {
+  /**
+   * As in PoolSettings. At most the limit.
+   *
+   * @generated from field: optional uint32 min_warm = 1;
+   */
+  minWarm?: number | undefined;
+
+  /**
+   * As in PoolSettings.
+   *
+   * @generated from field: optional uint32 machine_limit = 2;
+   */
+  machineLimit?: number | undefined;
+
+  /**
+   * As in PoolSettings.
+   *
+   * @generated from field: google.protobuf.Duration idle_threshold = 3;
+   */
+  idleThreshold?: Duration | undefined;
+
+  /**
+   * As in PoolSettings.
+   *
+   * @generated from field: optional uint32 keep_stopped = 4;
+   */
+  keepStopped?: number | undefined;
+
+  /**
+   * As in PoolSettings.
+   *
+   * @generated from field: tcoder.v1.PoolRegions regions = 5;
+   */
+  regions?: PoolRegions | undefined;
+
+  /**
+   * As in PoolSettings.
+   *
+   * @generated from field: optional string encode_size = 6;
+   */
+  encodeSize?: string | undefined;
+
+  /**
+   * As in PoolSettings.
+   *
+   * @generated from field: optional string light_size = 7;
+   */
+  lightSize?: string | undefined;
+};
+
+/**
+ * Describes the message tcoder.v1.UpdatePoolRequest.
+ * Use `create(UpdatePoolRequestSchema)` to create a new message.
+ */
+export const UpdatePoolRequestSchema: GenMessage<UpdatePoolRequest> = /*@__PURE__*/
+  messageDesc(file_tcoder_v1_pool, 17);
+
+/**
+ * Response of UpdatePool.
+ *
+ * @generated from message tcoder.v1.UpdatePoolResponse
+ */
+export type UpdatePoolResponse = Message<"tcoder.v1.UpdatePoolResponse"> & {
+  /**
+   * All settings that are in force now.
+   *
+   * @generated from field: tcoder.v1.PoolSettings settings = 1;
+   */
+  settings?: PoolSettings | undefined;
+};
+
+/**
+ * Describes the message tcoder.v1.UpdatePoolResponse.
+ * Use `create(UpdatePoolResponseSchema)` to create a new message.
+ */
+export const UpdatePoolResponseSchema: GenMessage<UpdatePoolResponse> = /*@__PURE__*/
+  messageDesc(file_tcoder_v1_pool, 18);
 
 /**
  * State of a worker.
@@ -519,6 +893,96 @@ export const MachineStateSchema: GenEnum<MachineState> = /*@__PURE__*/
   enumDesc(file_tcoder_v1_pool, 1);
 
 /**
+ * What keeps machines from coming.
+ *
+ * @generated from enum tcoder.v1.PoolProblemKind
+ */
+export enum PoolProblemKind {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: POOL_PROBLEM_KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The provider was asked too often.
+   *
+   * @generated from enum value: POOL_PROBLEM_KIND_RATE_LIMITED = 1;
+   */
+  RATE_LIMITED = 1,
+
+  /**
+   * A region has no room for a new machine.
+   *
+   * @generated from enum value: POOL_PROBLEM_KIND_NO_CAPACITY = 2;
+   */
+  NO_CAPACITY = 2,
+
+  /**
+   * The host of a stopped machine has no room to start it.
+   *
+   * @generated from enum value: POOL_PROBLEM_KIND_HOST_FULL = 3;
+   */
+  HOST_FULL = 3,
+
+  /**
+   * The account's quota is spent: an operator has to raise it.
+   *
+   * @generated from enum value: POOL_PROBLEM_KIND_QUOTA = 4;
+   */
+  QUOTA = 4,
+
+  /**
+   * The provider doesn't accept the credential: an operator has to change it.
+   *
+   * @generated from enum value: POOL_PROBLEM_KIND_UNAUTHORIZED = 5;
+   */
+  UNAUTHORIZED = 5,
+
+  /**
+   * A machine was started and its worker never attached.
+   *
+   * @generated from enum value: POOL_PROBLEM_KIND_NOT_BOOTING = 6;
+   */
+  NOT_BOOTING = 6,
+
+  /**
+   * A machine ended by itself with an error.
+   *
+   * @generated from enum value: POOL_PROBLEM_KIND_CRASHED = 7;
+   */
+  CRASHED = 7,
+
+  /**
+   * The provider can't be reached, or its answers get lost.
+   *
+   * @generated from enum value: POOL_PROBLEM_KIND_UNREACHABLE = 8;
+   */
+  UNREACHABLE = 8,
+
+  /**
+   * The provider understood and won't.
+   *
+   * @generated from enum value: POOL_PROBLEM_KIND_REFUSED = 9;
+   */
+  REFUSED = 9,
+
+  /**
+   * A machine is in the middle of something and can't be told.
+   *
+   * @generated from enum value: POOL_PROBLEM_KIND_NOT_READY = 10;
+   */
+  NOT_READY = 10,
+}
+
+/**
+ * Describes the enum tcoder.v1.PoolProblemKind.
+ */
+export const PoolProblemKindSchema: GenEnum<PoolProblemKind> = /*@__PURE__*/
+  enumDesc(file_tcoder_v1_pool, 2);
+
+/**
  * The pool: machines, the workers on them, and the stream that they hold.
  *
  * @generated from service tcoder.v1.PoolService
@@ -590,6 +1054,43 @@ export const PoolService: GenService<{
     methodKind: "unary";
     input: typeof DrainWorkerRequestSchema;
     output: typeof DrainWorkerResponseSchema;
+  },
+  /**
+   * The same for all workers of a machine, which stops then. A machine that
+   * drains already is answered as it is.
+   * Errors: NOT_FOUND with MACHINE_NOT_FOUND, or with WORKER_NOT_FOUND: it
+   * boots, and no worker of it can be told yet.
+   *
+   * @generated from rpc tcoder.v1.PoolService.DrainMachine
+   */
+  drainMachine: {
+    methodKind: "unary";
+    input: typeof DrainMachineRequestSchema;
+    output: typeof DrainMachineResponseSchema;
+  },
+  /**
+   * Streams the pool: all of it at once, then all of it again whenever
+   * something has changed, at most twice a second.
+   *
+   * @generated from rpc tcoder.v1.PoolService.WatchPool
+   */
+  watchPool: {
+    methodKind: "server_streaming";
+    input: typeof WatchPoolRequestSchema;
+    output: typeof WatchPoolResponseSchema;
+  },
+  /**
+   * Changes settings of the pool, on all replicas at once and for good. What
+   * is left out stays as it is.
+   * Errors: INVALID_ARGUMENT with REQUEST_INVALID; FAILED_PRECONDITION with
+   * POOL_FIXED: the pool makes no machines.
+   *
+   * @generated from rpc tcoder.v1.PoolService.UpdatePool
+   */
+  updatePool: {
+    methodKind: "unary";
+    input: typeof UpdatePoolRequestSchema;
+    output: typeof UpdatePoolResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_tcoder_v1_pool, 0);

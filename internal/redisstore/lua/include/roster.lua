@@ -1,0 +1,22 @@
+-- Workers as lists show them, with what they hold.
+-- $include(task.lua)
+-- $include(worker.lua)
+
+-- roster_row is a worker as lists show it, nil if nobody knows it.
+local function roster_row(id, last_seen)
+  local record = redis.call('HMGET', worker_key(id), 'mid', 'ver', 'sl', 'cpu', 'enc', 'fs', 'v')
+  if not record[7] then return nil end
+  local held = {}
+  for _, m in ipairs(held_by(id)) do
+    local job, _, t = leased_task(m)
+    if job then append(held, m, t.n) end
+  end
+  return { id, last_seen, record, held }
+end
+
+-- roster adds a row for each worker that was seen lately to a list.
+local function roster(rows)
+  local list = redis.call('ZRANGEBYSCORE', WORKERS, NOW - SEEN_WITHIN, '+inf', 'WITHSCORES')
+  for i = 1, #list, 2 do rows[#rows + 1] = roster_row(list[i], list[i + 1]) end
+  return rows
+end

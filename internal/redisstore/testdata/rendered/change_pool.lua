@@ -1,0 +1,65 @@
+-- Replaces the changed settings of the pool if they are of a version still, and wakes everybody.
+-- KEYS  common; 14 pool
+-- ARGV  prefix, settings JSON, version
+-- Returns  {'', 1 if they are these, else 0}
+-- Replay   1
+-- Wake-ups are collected and published once, at the end of a script.
+-- NOW is the time of this script in milliseconds: Redis's clock. Tests move it
+-- (CLOCK is by how many ms) or stop it (CLOCK is = and a moment). STAMP is NOW as text.
+-- Every script gets these keys first, and the deployment's prefix (its hash
+-- tag and a colon) as ARGV[1]. The keys of jobs, workers and indexes that are
+-- only known once a queue was read are derived from the prefix, below the
+-- same hash tag.
+local CLOCK, SWEEP, LEASES, DELAYED, DUTIES, UPLOADS, WORKERS = unpack(KEYS, 1, 7)
+local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
+local PREFIX = ARGV[1]
+
+local function job_key(id) return PREFIX .. 'j:' .. id end -- hash: what changes of a job, its tasks and events
+local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
+local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
+local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
+local function result_key(id, index) return PREFIX .. 'r:' .. id .. '-' .. index end -- JSON, of a task
+local function outputs_key(id) return PREFIX .. 'o:' .. id end -- JSON
+local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects
+local function stream_key(id) return PREFIX .. 'c:' .. id end -- hash: see stream.lua
+local function upload_key(id) return PREFIX .. 'u:' .. id end
+local function worker_key(id) return PREFIX .. 'w:' .. id end
+local function machine_workers_key(id) return PREFIX .. 'mw:' .. id end
+local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
+local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
+local function job_channel(id) return PREFIX .. 'n:' .. id end
+local WAKE_CHANNEL = PREFIX .. 'wake'
+local function read_clock()
+  local test = redis.call('GET', CLOCK)
+  local stopped = test and string.match(test, '^=(%d+)$')
+  if stopped then return tonumber(stopped) end
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000) + (tonumber(test) or 0)
+end
+local NOW = read_clock()
+local STAMP = string.format('%.0f', NOW)
+local WAKES = {}
+local EARLIEST -- the earliest deadline that this script set
+
+local function due(at)
+  if not EARLIEST or at < EARLIEST then EARLIEST = at end
+end
+
+local function publish_wakes()
+  if EARLIEST then
+    local next_sweep = tonumber(redis.call('HGET', SWEEP, 'next'))
+    if not next_sweep or EARLIEST < next_sweep then
+      redis.call('HSET', SWEEP, 'next', EARLIEST)
+      WAKES.DUE = true
+    end
+  end
+  for wake in pairs(WAKES) do redis.call('PUBLISH', WAKE_CHANNEL, wake) end
+  WAKES, EARLIEST = {}, nil
+end
+local change, version = unpack(redis.call('HMGET', KEYS[14], 'change', 'version'))
+if change == ARGV[2] then return { '', 1 } end
+if (tonumber(version) or 0) ~= tonumber(ARGV[3]) then return { '', 0 } end
+redis.call('HSET', KEYS[14], 'change', ARGV[2], 'version', ARGV[3] + 1)
+WAKES.POOL = true
+publish_wakes()
+return { '', 1 }

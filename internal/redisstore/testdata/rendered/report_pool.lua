@@ -1,0 +1,36 @@
+-- Keeps what the leader tells of the pool.
+-- KEYS  common; 14 pool
+-- ARGV  prefix, report JSON, leader's term or 0
+-- Returns  {''} | {'LEASE_LOST'}
+-- Replay   the same.
+-- The lead: SWEEP has who leads, until when, and its term, which rises
+-- whenever another process comes to lead.
+-- Every script gets these keys first, and the deployment's prefix (its hash
+-- tag and a colon) as ARGV[1]. The keys of jobs, workers and indexes that are
+-- only known once a queue was read are derived from the prefix, below the
+-- same hash tag.
+local CLOCK, SWEEP, LEASES, DELAYED, DUTIES, UPLOADS, WORKERS = unpack(KEYS, 1, 7)
+local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
+local PREFIX = ARGV[1]
+
+local function job_key(id) return PREFIX .. 'j:' .. id end -- hash: what changes of a job, its tasks and events
+local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
+local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
+local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
+local function result_key(id, index) return PREFIX .. 'r:' .. id .. '-' .. index end -- JSON, of a task
+local function outputs_key(id) return PREFIX .. 'o:' .. id end -- JSON
+local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects
+local function stream_key(id) return PREFIX .. 'c:' .. id end -- hash: see stream.lua
+local function upload_key(id) return PREFIX .. 'u:' .. id end
+local function worker_key(id) return PREFIX .. 'w:' .. id end
+local function machine_workers_key(id) return PREFIX .. 'mw:' .. id end
+local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
+local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
+local function job_channel(id) return PREFIX .. 'n:' .. id end
+local WAKE_CHANNEL = PREFIX .. 'wake'
+
+-- may_act reports whether a term is the newest one; 0 is of who needs no lead.
+local function may_act(term) return term == '0' or redis.call('HGET', SWEEP, 'term') == term end
+if not may_act(ARGV[3]) then return { 'LEASE_LOST' } end
+redis.call('HSET', KEYS[14], 'report', ARGV[2])
+return { '' }
