@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/.tmp/bin:$(PATH)
 
 # The packages where goroutines live: `make test-race` and `make ci` test them under the race detector. (Not local/s3d: it
 # wraps another project's server, and compiling that for the detector takes longer than all of ours.)
-CONCURRENT := ^github.com/tcoder-dev/tcoder/((services|worker|sdk/go|internal/(redisstore|memstore|machine))(/|$$)|internal/local$$)
+CONCURRENT := ^github.com/tcoder-dev/tcoder/((services|worker|sdk/go|internal/(redisstore|memstore|machine|celltest|memhttp))(/|$$)|internal/local$$)
 # What `make generate` writes. `make ci` refuses a change in any of it, untracked files included.
 GENERATED := gen docs/state-machine.md internal/redisstore/lua/include/transitions.lua
 PROTOVALIDATE_VERSION := v1.2.2

@@ -356,7 +356,7 @@ func FuzzAttach(f *testing.F) {
 	pool := c.API("a")
 
 	for kind := range byte(10) {
-		for ref := range byte(10) {
+		for ref := range byte(5) {
 			f.Add(kind%2 == 0, []byte{1, 0, 0, 2, 2, 3, kind, ref, 1, ref, 1, ref, 0, 0, 0, 0, 0, 0, 0, 0, kind + 1, ref})
 		}
 	}
