@@ -26,6 +26,9 @@ func (l *loop) receive(ctx context.Context, message *tcoderv1.AttachResponse) {
 	case *tcoderv1.AttachResponse_Heartbeat:
 		l.renewed(kind.Heartbeat.GetRenewed())
 		l.lost(kind.Heartbeat.GetLost())
+		if idle := kind.Heartbeat.GetIdleThreshold(); idle != nil {
+			l.idleThreshold = idle.AsDuration()
+		}
 	case *tcoderv1.AttachResponse_Report:
 		l.acknowledged(kind.Report)
 	case *tcoderv1.AttachResponse_Sign:

@@ -147,34 +147,6 @@ func (c *Client) outputPage(ctx context.Context, jobID, output, token string) (
 	return res.GetObjects(), res.GetNextPageToken(), err
 }
 
-// Pool reads the pool: its limit, what runs and what waits.
-func (c *Client) Pool(ctx context.Context) (*tcoderv1.GetPoolResponse, error) {
-	return call(ctx, c, defaultCallTimeout, c.pool.GetPool, &tcoderv1.GetPoolRequest{})
-}
-
-// Workers lists the workers by id.
-func (c *Client) Workers(ctx context.Context) ([]*tcoderv1.Worker, error) {
-	res, err := call(ctx, c, defaultCallTimeout, c.pool.ListWorkers, &tcoderv1.ListWorkersRequest{})
-
-	return res.GetWorkers(), err
-}
-
-// Machines lists the pool's machines by id.
-func (c *Client) Machines(ctx context.Context) ([]*tcoderv1.Machine, error) {
-	res, err := call(ctx, c, defaultCallTimeout, c.pool.ListMachines, &tcoderv1.ListMachinesRequest{})
-
-	return res.GetMachines(), err
-}
-
-// DrainWorker tells a worker to finish what ends soon, hand back the rest, and
-// exit.
-func (c *Client) DrainWorker(ctx context.Context, workerID string) (*tcoderv1.Worker, error) {
-	res, err := call(ctx, c, defaultCallTimeout, c.pool.DrainWorker,
-		&tcoderv1.DrainWorkerRequest{WorkerId: workerID})
-
-	return res.GetWorker(), err
-}
-
 // pages yields the items of all pages; read gets the token of a page.
 func pages[T any](read func(token string) (items []T, next string, err error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {

@@ -15,7 +15,7 @@ func poolCommand(program *cli.Program) *cobra.Command {
 	pool := readCommand(program, "pool", "Show the pool: its limit, what runs and what waits", (*base).showPool)
 	var b *base
 	drain := &cobra.Command{
-		Use: "drain WORKER", Short: "Make a worker finish what ends soon, hand back the rest and exit",
+		Use: "drain MACHINE|WORKER", Short: "Make the workers of a machine, or one, finish what ends soon, hand back the rest and exit",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := b.connect()
@@ -25,15 +25,15 @@ func poolCommand(program *cli.Program) *cobra.Command {
 			ctx, stop := b.Interruptible(cmd.Context())
 			defer stop()
 
-			return b.drainWorker(ctx, client, args[0])
+			return b.drain(ctx, client, args[0])
 		},
 	}
 	b = newBase(program, drain)
 	pool.AddCommand(
-		readCommand(program, "status", "The same as pool", (*base).showPool),
+		readCommand(program, "status", "Show the pool, its machines and workers; on a terminal, as they change", (*base).showStatus),
 		readCommand(program, "workers", "List the workers", (*base).listWorkers),
 		readCommand(program, "machines", "List the machines", (*base).listMachines),
-		drain,
+		drain, setCommand(program),
 	)
 
 	return pool
@@ -74,8 +74,15 @@ func (b *base) showPool(ctx context.Context, client *tcoder.Client) error {
 	if b.json {
 		return b.PrintMessage(pool)
 	}
+	b.printPool(pool)
+
+	return nil
+}
+
+func (b *base) printPool(pool *tcoderv1.GetPoolResponse) {
 	b.Printf("provider  %s\n", pool.GetProvider())
-	b.Printf("machines  %d of %d\n", pool.GetMachines(), pool.GetMachineLimit())
+	b.Printf("machines  %d of %d: %d run, %d start, %d stopped; the work asks for %d\n", pool.GetMachines(), pool.GetMachineLimit(),
+		pool.GetRunningMachines(), pool.GetStartingMachines(), pool.GetStoppedMachines(), pool.GetDesiredMachines())
 	b.Printf("workers   %d\n", pool.GetWorkers())
 	b.Printf("slots     %d of %d busy\n", pool.GetBusySlots(), pool.GetSlots())
 	b.Printf("tasks     %d ready, %d leased, %d delayed\n",
@@ -83,11 +90,31 @@ func (b *base) showPool(ctx context.Context, client *tcoder.Client) error {
 	if pool.GetOldestReady() != nil {
 		b.Printf("oldest    %s\n", formatDuration(pool.GetOldestReady()))
 	}
+	if pool.GetWaitingWork() != nil {
+		b.Printf("work      about %s of one slot waits\n", formatDuration(pool.GetWaitingWork()))
+	}
+	if settings := pool.GetSettings(); settings != nil {
+		b.Printf("settings  %s\n", settingsText(settings))
+	}
 	if pool.GetHoldReason() != "" {
 		b.Printf("held      %s\n", pool.GetHoldReason())
 	}
+	for _, p := range pool.GetProblems() {
+		b.Printf("problem   %s\n", problemText(p))
+	}
+}
 
-	return nil
+func problemText(p *tcoderv1.PoolProblem) string {
+	text := name(p.GetKind(), "POOL_PROBLEM_KIND_") + ": " + p.GetMessage()
+	if p.GetRegion() != "" {
+		text += " In " + p.GetRegion() + "."
+	}
+	text += fmt.Sprintf(" Since %s, %d times", formatAge(p.GetSince()), p.GetTimes())
+	if p.GetNextTryAt() != nil {
+		text += ", next try " + formatTime(p.GetNextTryAt())
+	}
+
+	return text
 }
 
 func (b *base) listWorkers(ctx context.Context, client *tcoder.Client) error {
@@ -98,6 +125,11 @@ func (b *base) listWorkers(ctx context.Context, client *tcoder.Client) error {
 	if b.json {
 		return b.PrintMessage(&tcoderv1.ListWorkersResponse{Workers: workers})
 	}
+
+	return b.printWorkers(workers)
+}
+
+func (b *base) printWorkers(workers []*tcoderv1.Worker) error {
 	var rows [][]any
 	for _, w := range workers {
 		rows = append(rows, []any{
@@ -117,6 +149,11 @@ func (b *base) listMachines(ctx context.Context, client *tcoder.Client) error {
 	if b.json {
 		return b.PrintMessage(&tcoderv1.ListMachinesResponse{Machines: machines})
 	}
+
+	return b.printMachines(machines)
+}
+
+func (b *base) printMachines(machines []*tcoderv1.Machine) error {
 	var rows [][]any
 	for _, m := range machines {
 		failure := "-"
@@ -124,15 +161,28 @@ func (b *base) listMachines(ctx context.Context, client *tcoder.Client) error {
 			failure = failureText(m.GetFailure())
 		}
 		rows = append(rows, []any{
-			m.GetId(), name(m.GetState(), "MACHINE_STATE_"), m.GetProvider(), orDash(m.GetProviderId()),
+			m.GetId(), name(m.GetState(), "MACHINE_STATE_"), m.GetProvider(), orDash(m.GetProviderId()), orDash(m.GetRegion()),
 			formatAge(m.GetCreatedAt()), failure,
 		})
 	}
 
-	return b.PrintTable("MACHINE\tSTATE\tPROVIDER\tID THERE\tAGE\tFAILURE", rows)
+	return b.PrintTable("MACHINE\tSTATE\tPROVIDER\tID THERE\tREGION\tAGE\tFAILURE", rows)
 }
 
-func (b *base) drainWorker(ctx context.Context, client *tcoder.Client, id string) error {
+// drain drains a machine, or else the worker of that id.
+func (b *base) drain(ctx context.Context, client *tcoder.Client, id string) error {
+	machine, err := client.DrainMachine(ctx, id)
+	if err == nil {
+		if b.json {
+			return b.PrintMessage(machine)
+		}
+		b.Printf("%s %s\n", machine.GetId(), name(machine.GetState(), "MACHINE_STATE_"))
+
+		return nil
+	}
+	if tcoder.ReasonOf(err) != tcoderv1.ErrorReason_ERROR_REASON_MACHINE_NOT_FOUND {
+		return err
+	}
 	worker, err := client.DrainWorker(ctx, id)
 	if err != nil {
 		return err
