@@ -1,15 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"os"
+	"math"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 )
 
@@ -18,9 +15,6 @@ type cost struct {
 	wall time.Duration
 	cpu  time.Duration // user and system, of every process of the run
 }
-
-// ticksPerSecond is the unit of /proc/PID/stat on Linux, whatever the kernel's own tick.
-const ticksPerSecond = 100
 
 // command runs a program to its end and returns what it took.
 func command(ctx context.Context, name string, args ...string) (cost, error) {
@@ -34,49 +28,6 @@ func command(ctx context.Context, name string, args ...string) (cost, error) {
 	return cost{wall: time.Since(start), cpu: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}, nil
 }
 
-// treeCPU returns the processor time of a live process, its live descendants,
-// and all descendants of theirs that have ended and were waited for.
-func treeCPU(root int) (time.Duration, error) {
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil {
-		return 0, fmt.Errorf("read /proc: %w", err)
-	}
-	parents := map[int]int{}
-	ticks := map[int]int64{}
-	for _, path := range stats {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			continue // it ended meanwhile
-		}
-		// The name is in parentheses and may hold spaces: fields are counted behind it.
-		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-		if len(fields) < 15 {
-			continue
-		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		if err != nil {
-			continue
-		}
-		parents[pid], _ = strconv.Atoi(fields[1])
-		for _, field := range fields[11:15] { // utime stime cutime cstime
-			n, _ := strconv.ParseInt(field, 10, 64)
-			ticks[pid] += n
-		}
-	}
-	var sum int64
-	for pid := range parents {
-		for at := pid; at > 0; at = parents[at] {
-			if at == root {
-				sum += ticks[pid]
-
-				break
-			}
-		}
-	}
-
-	return time.Duration(sum) * time.Second / ticksPerSecond, nil
-}
-
 // median returns the middle of several figures.
 func median(figures []float64) float64 {
 	sorted := slices.Sorted(slices.Values(figures))
@@ -85,4 +36,12 @@ func median(figures []float64) float64 {
 	}
 
 	return sorted[len(sorted)/2]
+}
+
+// percentile returns the figure below which a share of all lies.
+func percentile(figures []float64, share float64) float64 {
+	sorted := slices.Sorted(slices.Values(figures))
+	at := int(math.Ceil(share*float64(len(sorted)))) - 1
+
+	return sorted[min(max(at, 0), len(sorted)-1)]
 }

@@ -2,7 +2,7 @@
 // table of ratios and writes it as JSON. It uses the real binary, the real
 // parts and loopback only.
 //
-//	go run ./bench -media DIR [GROUP ...]
+//	go run ./bench -media DIR [GROUP[/PART] ...]
 //
 // Exit code 1 says that a run was not valid or a bar was missed.
 package main
@@ -12,10 +12,12 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 )
@@ -29,6 +31,8 @@ type Result struct {
 	Peer  string  `json:"peer"`
 	Bar   string  `json:"bar"`
 	OK    bool    `json:"ok"`
+	// Noisy says that other processes were busy during the run.
+	Noisy bool `json:"noisy,omitempty"`
 }
 
 // setting is what a group may use.
@@ -37,6 +41,8 @@ type setting struct {
 	media  string // folder of the clips
 	rounds int    // interleaved repetitions; medians are reported
 	work   string // scratch folder
+	noisy  bool   // a busy machine is accepted, and said in the table
+	part   string // of the group; empty for all
 }
 
 func main() {
@@ -51,14 +57,18 @@ func main() {
 
 func run(ctx context.Context) error {
 	groups := map[string]func(context.Context, setting) ([]Result, error){
-		"pipeline": pipeline,
+		"pipeline":  transcoding,
+		"scheduler": scheduler,
 	}
 	var s setting
 	var out string
+	var markdown bool
 	flag.StringVar(&s.binary, "binary", "bin/tcoder", "the tcoder binary")
 	flag.StringVar(&s.media, "media", "", "folder of the bench clips, as scripts/fetch-bench-media prints it")
 	flag.IntVar(&s.rounds, "rounds", 3, "interleaved repetitions")
 	flag.StringVar(&out, "json", ".tcoder/bench.json", "where the results go")
+	flag.BoolVar(&s.noisy, "noisy", false, "accept that other processes are busy, and mark the figures")
+	flag.BoolVar(&markdown, "markdown", false, "print the table as Markdown")
 	flag.Parse()
 	names := flag.Args()
 	if len(names) == 0 {
@@ -78,6 +88,8 @@ func run(ctx context.Context) error {
 
 	var results []Result
 	for _, name := range names {
+		name, part, _ := strings.Cut(name, "/")
+		s.part = part
 		group, known := groups[name]
 		if !known {
 			return fmt.Errorf("no group is called %q", name)
@@ -92,7 +104,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 
-	return report(results)
+	return report(results, markdown)
 }
 
 func write(path string, results []Result) error {
@@ -111,15 +123,31 @@ func write(path string, results []Result) error {
 }
 
 // report prints the table, and fails if a bar was missed.
-func report(results []Result) error {
+func report(results []Result, markdown bool) error {
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "NAME\tVALUE\tUNIT\tPEER\tBAR\tOK")
+	row := "%s\t%s\t%s\t%s\t%s\t%s\n"
+	if markdown {
+		table = tabwriter.NewWriter(os.Stdout, 0, 0, 1, ' ', 0)
+		row = "| %s\t| %s\t| %s\t| %s\t| %s\t| %s\t|\n"
+	}
+	fmt.Fprintf(table, row, "NAME", "VALUE", "UNIT", "PEER", "BAR", "OK")
+	if markdown {
+		fmt.Fprintf(table, row, "---", "---", "---", "---", "---", "---")
+	}
 	var missed []string
 	for _, r := range results {
-		fmt.Fprintf(table, "%s\t%.4g\t%s\t%s\t%s\t%t\n", r.Name, r.Value, r.Unit, r.Peer, r.Bar, r.OK)
-		if !r.OK {
+		verdict := "yes"
+		switch {
+		case !r.OK:
+			verdict = "NO"
 			missed = append(missed, r.Name)
+		case r.Bar == "":
+			verdict = ""
 		}
+		if r.Noisy {
+			verdict = strings.TrimSpace(verdict + " NOISY")
+		}
+		fmt.Fprintf(table, row, r.Name, figure(r.Value), r.Unit, r.Peer, r.Bar, verdict)
 	}
 	if err := table.Flush(); err != nil {
 		return fmt.Errorf("table: %w", err)
@@ -129,4 +157,13 @@ func report(results []Result) error {
 	}
 
 	return nil
+}
+
+// figure writes a value with as many digits as mean something.
+func figure(value float64) string {
+	if math.Abs(value) >= 1000 {
+		return strconv.FormatFloat(value, 'f', 0, 64)
+	}
+
+	return strconv.FormatFloat(value, 'g', 3, 64)
 }

@@ -33,10 +33,10 @@ func ladder() []rung {
 	return []rung{{"1080p", 1080, 5_000_000}, {"720p", 720, 2_800_000}, {"480p", 480, 1_400_000}, {"360p", 360, 800_000}}
 }
 
-// pipeline compares hls-adaptive through the whole product with the best
+// transcoding compares hls-adaptive through the whole product with the best
 // single FFmpeg command and with one FFmpeg per rendition, on the same 1080p
 // clip, with the same codec settings.
-func pipeline(ctx context.Context, s setting) (_ []Result, err error) {
+func transcoding(ctx context.Context, s setting) (_ []Result, err error) {
 	clip := filepath.Join(s.media, "mix1080.mp4")
 	if _, err := os.Stat(clip); err != nil {
 		return nil, fmt.Errorf("the bench clip is missing: %w", err)

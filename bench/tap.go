@@ -1,0 +1,211 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha1"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+)
+
+// tap stands between clients and a Redis, and sees every command on the wire.
+type tap struct {
+	listener net.Listener
+	upstream string
+	serve    func(client net.Conn) error
+	clients  sync.WaitGroup
+	titles   map[string]string // the names of scripts, by their first line
+
+	mu      sync.Mutex
+	closed  bool
+	conns   map[net.Conn]struct{}
+	scripts map[string]string // their names, by the sum that calls them
+	counts  map[string]int    // commands by name; a call of a script by the script's
+	failure error
+}
+
+// newTap listens. Each connection is served by what the caller chooses.
+func newTap(ctx context.Context, upstream string) (*tap, error) {
+	titles, err := scriptTitles()
+	if err != nil {
+		return nil, err
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("tap: %w", err)
+	}
+
+	return &tap{
+		listener: listener, upstream: upstream, titles: titles,
+		conns: map[net.Conn]struct{}{}, scripts: map[string]string{}, counts: map[string]int{},
+	}, nil
+}
+
+// startCounting passes everything on as it comes, and counts.
+func startCounting(ctx context.Context, upstream string) (*tap, error) {
+	t, err := newTap(ctx, upstream)
+	if err != nil {
+		return nil, err
+	}
+	t.serve = func(client net.Conn) error { return t.pass(ctx, client, bufio.NewReaderSize(client, respBuffer), nil) }
+	t.clients.Go(t.accept)
+
+	return t, nil
+}
+
+func (t *tap) url() string { return "redis://" + t.listener.Addr().String() }
+
+func (t *tap) accept() {
+	for {
+		client, err := t.listener.Accept()
+		if err != nil {
+			return // closed
+		}
+		if !t.hold(client) {
+			return
+		}
+		t.clients.Go(func() {
+			defer t.release(client)
+			if err := t.serve(client); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+				t.mu.Lock()
+				t.failure = errors.Join(t.failure, err)
+				t.mu.Unlock()
+			}
+		})
+	}
+}
+
+// hold notes a connection, to be closed at the end.
+func (t *tap) hold(conn net.Conn) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		_ = conn.Close()
+
+		return false
+	}
+	t.conns[conn] = struct{}{}
+
+	return true
+}
+
+func (t *tap) release(conn net.Conn) {
+	_ = conn.Close()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.conns, conn)
+}
+
+// pass copies a connection both ways, of which a command may have been read.
+func (t *tap) pass(ctx context.Context, client net.Conn, in *bufio.Reader, first []byte) error {
+	server, err := new(net.Dialer).DialContext(ctx, "tcp", t.upstream)
+	if err != nil {
+		return fmt.Errorf("tap: %w", err)
+	}
+	if !t.hold(server) {
+		return nil
+	}
+	defer t.release(server)
+	t.clients.Go(func() {
+		_, _ = io.Copy(client, server) // its end shows at the other half
+		_ = client.Close()
+	})
+	if _, err := server.Write(first); err != nil {
+		return err
+	}
+	var raw []byte
+	for {
+		if raw, err = readValue(in, raw[:0]); err != nil {
+			return err
+		}
+		t.count(raw)
+		if _, err := server.Write(raw); err != nil {
+			return err
+		}
+	}
+}
+
+// scriptTitles maps the first line of each script of the store to its name.
+func scriptTitles() (map[string]string, error) {
+	paths, err := filepath.Glob("internal/redisstore/lua/*.lua")
+	if err != nil || len(paths) == 0 {
+		return nil, errors.New("the store's scripts aren't here: run the benchmarks in the root of the repository")
+	}
+	titles := make(map[string]string, len(paths))
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("scripts: %w", err)
+		}
+		title, _, _ := strings.Cut(string(text), "\n")
+		titles[title] = strings.TrimSuffix(filepath.Base(path), ".lua")
+	}
+
+	return titles, nil
+}
+
+// count counts a command and returns what it is called: a call of a script is
+// called as the script is.
+func (t *tap) count(raw []byte) string {
+	value, _, err := decodeValue(raw)
+	args, _ := value.([]any)
+	if err != nil || len(args) == 0 {
+		return ""
+	}
+	word := func(i int) string { text, _ := args[i].(string); return text }
+	name := strings.ToUpper(word(0))
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case name == "EVAL" && len(args) > 1:
+		name = t.learn(word(1))
+	case name == "SCRIPT" && len(args) > 2:
+		t.learn(word(2))
+	case name == "EVALSHA" && len(args) > 1:
+		if known := t.scripts[word(1)]; known != "" {
+			name = known
+		}
+	}
+	t.counts[name]++
+
+	return name
+}
+
+// learn notes the name of a script by its text.
+func (t *tap) learn(text string) string {
+	title, _, _ := strings.Cut(text, "\n")
+	sum := sha1.Sum([]byte(text))
+	t.scripts[hex.EncodeToString(sum[:])] = t.titles[title]
+
+	return t.titles[title]
+}
+
+// counted returns the commands so far, by name.
+func (t *tap) counted() map[string]int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+
+	return maps.Clone(t.counts)
+}
+
+// close cuts what is open and returns what went wrong.
+func (t *tap) close() error {
+	t.mu.Lock()
+	t.closed = true
+	err := t.listener.Close()
+	for conn := range t.conns {
+		_ = conn.Close()
+	}
+	t.mu.Unlock()
+	t.clients.Wait()
+
+	return errors.Join(err, t.failure)
+}
