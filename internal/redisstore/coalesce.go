@@ -163,16 +163,17 @@ func (c *coalescer) send(ctx context.Context, batch []*request) {
 func (c *coalescer) call(ctx context.Context, batch []*request) error {
 	var keys []string
 
-	size := 0
-	for _, r := range batch {
-		size += 1 + len(r.args)
-	}
-
-	args := make([]any, 0, size)
+	args := make([]any, 0, len(batch))
 
 	for _, r := range batch {
 		keys = append(keys, r.keys...)
-		args = append(append(args, len(r.args)), r.args...)
+
+		packed, err := appendArgs(nil, r.args)
+		if err != nil {
+			return internalError(c.verb, err)
+		}
+
+		args = append(args, packed)
 	}
 
 	replies, err := c.store.run(ctx, c.verb, keys, args)

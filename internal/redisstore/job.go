@@ -12,6 +12,9 @@ import (
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 )
 
+// maxEvents is how many events of a job are told at most, the newest.
+const maxEvents = 1000
+
 // CreateJob implements [pipeline.JobStore].
 func (s *Store) CreateJob(
 	ctx context.Context, j pipeline.Job, first pipeline.NewTask, a pipeline.Admission,
@@ -60,23 +63,24 @@ func (s *Store) CreateJob(
 func (s *Store) GetJob(ctx context.Context, id string) (pipeline.Job, error) {
 	k := []string{s.keys.job(id), s.keys.spec(id), s.keys.probe(id), s.keys.plan(id), s.keys.outputs(id), s.keys.stream(id)}
 
-	reply, err := s.callRows(ctx, 9, "get_job", k, id)
+	reply, err := s.callRows(ctx, 11, "get_job", k, id)
 	if err != nil {
 		return pipeline.Job{}, err
 	}
 
-	j, err := decodeJob(id, asList(reply[0]), asString(reply[1]))
+	j, err := decodePacked(id, asString(reply[0]))
 	if err != nil {
 		return pipeline.Job{}, err
 	}
 
-	if err := decodeResults(&j, asString(reply[2]), asString(reply[3]), asString(reply[4])); err != nil {
+	if err := errors.Join(j.add(asString(reply[3]), asString(reply[1]), asString(reply[2])),
+		decodeResults(&j.Job, asString(reply[4]), asString(reply[5]), asString(reply[6]))); err != nil {
 		return pipeline.Job{}, err
 	}
 
-	raws := asList(reply[5])
-	for i := 0; i+3 < len(raws); i += 4 {
-		t, err := decodeTask(id, i/4, raws[i:i+3], asString(raws[i+3]))
+	raws := asList(reply[7])
+	for i := 0; i+2 < len(raws); i += 3 {
+		t, err := decodeTask(id, i/3, asString(raws[i]), asString(raws[i+1]), asString(raws[i+2]))
 		if err != nil {
 			return pipeline.Job{}, err
 		}
@@ -84,10 +88,10 @@ func (s *Store) GetJob(ctx context.Context, id string) (pipeline.Job, error) {
 		j.Tasks = append(j.Tasks, t)
 	}
 
-	j.Wait, j.WaitPosition = pipeline.WaitReason(asString(reply[6])), asInt(reply[7])
-	j.Progress.Renditions, err = decodeShown(asString(reply[8]))
+	j.Wait, j.WaitPosition = pipeline.WaitReason(asString(reply[8])), asInt(reply[9])
+	j.Progress.Renditions, err = decodeShown(asString(reply[10]))
 
-	return j, err
+	return j.Job, err
 }
 
 // ListJobs implements [pipeline.JobStore].
@@ -145,13 +149,13 @@ func (s *Store) ListJobs(ctx context.Context, f pipeline.JobFilter) ([]pipeline.
 // readJobs reads the jobs of ids without their tasks; those that are gone are left out.
 func (s *Store) readJobs(ctx context.Context, ids []any) ([]pipeline.Job, error) {
 	pipe := s.client.Pipeline()
-	rows := make([]*redis.SliceCmd, len(ids))
+	more := make([]*redis.SliceCmd, len(ids))
 	texts := make([]*redis.SliceCmd, len(ids))
 
 	for i, v := range ids {
 		id := asString(v)
-		rows[i] = pipe.HMGet(ctx, s.keys.job(id), jobFields()...)
-		texts[i] = pipe.MGet(ctx, s.keys.spec(id), s.keys.probe(id), s.keys.plan(id), s.keys.summary(id))
+		more[i] = pipe.HMGet(ctx, s.keys.more(id), "f", "sr")
+		texts[i] = pipe.MGet(ctx, s.keys.job(id), s.keys.spec(id), s.keys.probe(id), s.keys.plan(id), s.keys.summary(id))
 	}
 
 	if _, err := pipe.Exec(ctx); err != nil {
@@ -161,21 +165,22 @@ func (s *Store) readJobs(ctx context.Context, ids []any) ([]pipeline.Job, error)
 	jobs := make([]pipeline.Job, 0, len(ids))
 
 	for i, v := range ids {
-		row, text := rows[i].Val(), texts[i].Val()
-		if row[0] == nil {
+		more, text := more[i].Val(), texts[i].Val()
+		if text[0] == nil {
 			continue
 		}
 
-		j, err := decodeJob(asString(v), row, asString(text[0]))
+		j, err := decodePacked(asString(v), asString(text[0]))
 		if err != nil {
 			return nil, err
 		}
 
-		if err := decodeResults(&j, asString(text[1]), asString(text[2]), asString(text[3])); err != nil {
+		if err := errors.Join(j.add(asString(text[1]), asString(more[0]), asString(more[1])),
+			decodeResults(&j.Job, asString(text[2]), asString(text[3]), asString(text[4]))); err != nil {
 			return nil, err
 		}
 
-		jobs = append(jobs, j)
+		jobs = append(jobs, j.Job)
 	}
 
 	return jobs, nil
@@ -183,19 +188,37 @@ func (s *Store) readJobs(ctx context.Context, ids []any) ([]pipeline.Job, error)
 
 // JobEvents implements [pipeline.JobStore].
 func (s *Store) JobEvents(ctx context.Context, id string, after int64) ([]pipeline.Event, error) {
-	reply, err := s.callRows(ctx, 1, "job_events", []string{s.keys.job(id)}, after)
+	reply, err := s.callRows(ctx, 1, "job_events", []string{s.keys.job(id)}, id, after)
 	if err != nil {
 		return nil, err
 	}
 
-	first := asInt(reply[0])
-	events := make([]pipeline.Event, 0, len(reply)-1)
-
-	for i, raw := range reply[1:] {
-		events = append(events, decodeEvent(id, first+int64(i), asString(raw)))
+	j, err := decodePacked(id, asString(reply[0]))
+	if err != nil {
+		return nil, err
 	}
 
-	return events, nil
+	events := []pipeline.Event{}
+
+	for _, chunk := range reply[1:] {
+		r := reader{raw: asString(chunk)}
+
+		older, err := decodeEvents(id, r.uint(6), r.raw)
+		if err != nil {
+			return nil, err
+		}
+
+		events = append(events, older...)
+	}
+
+	newest, err := decodeEvents(id, j.base, j.events)
+	if err != nil {
+		return nil, err
+	}
+
+	after = max(after, j.Sequence-maxEvents)
+
+	return slices.DeleteFunc(append(events, newest...), func(e pipeline.Event) bool { return e.Sequence <= after }), nil
 }
 
 // CancelJob implements [pipeline.JobStore].

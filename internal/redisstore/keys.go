@@ -33,6 +33,7 @@ func newKeys(tag string) keys {
 }
 
 func (k keys) job(id string) string            { return k.prefix + "j:" + id }
+func (k keys) more(id string) string           { return k.prefix + "x:" + id }
 func (k keys) spec(id string) string           { return k.prefix + "d:" + id }
 func (k keys) probe(id string) string          { return k.prefix + "b:" + id }
 func (k keys) plan(id string) string           { return k.prefix + "g:" + id }

@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"errors"
 	"math"
 	"strconv"
 	"time"
@@ -31,29 +32,38 @@ func decodeLeases(rows []any) ([]pipeline.Lease, error) {
 
 	for _, v := range rows {
 		row := asList(v)
-		if len(row) < 10 {
+		if len(row) < 9 {
 			return nil, internalError("read leases", strconv.ErrRange)
 		}
 
-		job, index, _ := splitTaskID(asString(row[0]))
+		id, index, _ := splitTaskID(asString(row[0]))
 
-		t, err := decodeTask(job, index, row[3:6], "")
+		j, err := decodePacked(id, asString(row[2]))
 		if err != nil {
 			return nil, err
 		}
 
-		j, err := decodeJob(job, asList(row[6]), asString(row[7]))
+		packed := asString(row[3])
+		if packed == "" {
+			packed = j.first
+		}
+
+		t, err := decodeTask(id, index, packed, asString(row[5]), "")
 		if err != nil {
 			return nil, err
 		}
 
-		if err := decodeResults(&j, asString(row[8]), asString(row[9]), ""); err != nil {
+		if err := errors.Join(j.add(asString(row[4]), "", asString(row[6])),
+			decodeResults(&j.Job, asString(row[7]), asString(row[8]), "")); err != nil {
 			return nil, err
 		}
 
-		leases = append(leases, pipeline.Lease{
-			Ref: pipeline.LeaseRef{TaskID: t.ID, Attempt: int(asInt(row[1]))}, Task: t, Job: j, Expires: asTime(row[2]),
-		})
+		if t.State != pipeline.TaskLeased {
+			return nil, internalError("read leases", errors.New("a task isn't leased"))
+		}
+
+		ref := pipeline.LeaseRef{TaskID: t.ID, Attempt: t.Attempts[len(t.Attempts)-1].Number}
+		leases = append(leases, pipeline.Lease{Ref: ref, Task: t, Job: j.Job, Expires: asTime(row[1])})
 	}
 
 	return leases, nil
@@ -63,15 +73,14 @@ func decodeLeases(rows []any) ([]pipeline.Lease, error) {
 func (s *Store) RenewLeases(
 	ctx context.Context, workerID string, lease time.Duration, rs []pipeline.Renewal,
 ) (pipeline.Renewed, error) {
-	args := make([]any, 0, 2+6*len(rs))
-	args = append(args, workerID, millis(lease))
+	leases := make([]any, 0, 6*len(rs))
 
 	for _, r := range rs {
 		job, index, _ := splitTaskID(r.Ref.TaskID)
-		args = append(args, job, index, memberOf(r.Ref), r.Ref.Attempt, floatText(clamp(r.Fraction)), encodeProgress(finite(r.Progress)))
+		leases = append(leases, job, index, memberOf(r.Ref), r.Ref.Attempt, clamp(r.Fraction), encodeProgress(finite(r.Progress)))
 	}
 
-	reply, err := s.callRows(ctx, 1, "renew_leases", nil, args...)
+	reply, err := s.callRows(ctx, 1, "renew_leases", nil, workerID, millis(lease), leases)
 	if err != nil {
 		return pipeline.Renewed{}, err
 	}
@@ -111,7 +120,7 @@ func (s *Store) FinishTask(ctx context.Context, r pipeline.TaskResult) (pipeline
 		return "", false, err
 	}
 
-	reply, err := s.callRows(ctx, 2, "finish_task", nil, append(args, tasks...)...)
+	reply, err := s.callRows(ctx, 2, "finish_task", nil, append(args, tasks)...)
 	if err != nil {
 		return "", false, err
 	}

@@ -29,7 +29,7 @@ type uploadSpec struct {
 	PartCount     int    `json:"pc,omitempty"`
 }
 
-// task is what a task is; see lua/include/task.lua.
+// task is the definition of a task; see lua/include/task.lua.
 type task struct {
 	Kind   pipeline.TaskKind `json:"k"`
 	Output string            `json:"o,omitempty"`
@@ -79,8 +79,8 @@ func encodeTasks(tasks []pipeline.NewTask) ([]any, error) {
 }
 
 // encodeFirst renders a task that waits for no other: what it is, and its weight.
-func encodeFirst(t pipeline.NewTask) (raw, weight string, err error) {
-	weight = floatText(max(0, t.Weight))
+func encodeFirst(t pipeline.NewTask) (raw string, weight float64, err error) {
+	weight = max(0, t.Weight)
 	raw, err = encode(task{Kind: t.Kind, Output: t.Output, Part: t.Part, Weight: t.Weight})
 
 	return raw, weight, err
@@ -109,41 +109,55 @@ func decodeProgress(raw string) pipeline.Progress {
 
 func floatText(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) }
 
-// decodeTask reads a task from what it is, its state and its ended attempts
-// (see lua/include/task.lua), and its result.
-func decodeTask(jobID string, index int, parts []any, rawResult string) (pipeline.Task, error) {
+// decodeTask reads a task as it is packed (see lua/include/task.lua), its ended
+// attempts and its result.
+func decodeTask(jobID string, index int, packed, rawEnded, rawResult string) (pipeline.Task, error) {
+	r := reader{raw: packed}
+	t := pipeline.Task{ID: taskID(jobID, index), JobID: jobID, State: pipeline.TaskState(r.text(1))}
+
+	r.skip(1)
+
+	ended := r.time()
+	t.Run = r.int(2)
+	newest := pipeline.Attempt{Number: r.int(3)}
+	at := r.time()
+
+	r.skip(2 + 2 + 2 + 3)
+
+	t.Weight = r.float()
+
+	r.skip(8 + 6 + 1)
+
+	newest.WorkerID = r.text(1)
+	definition := r.text(2)
+
 	var (
-		r     task
-		ended []attempt
+		d        task
+		attempts []attempt
 	)
 
-	if err := errors.Join(decode(asString(parts[0]), &r), decode(asString(parts[2]), &ended)); err != nil {
+	if err := errors.Join(r.finish("a task"), decode(definition, &d), decode(rawEnded, &attempts)); err != nil {
 		return pipeline.Task{}, err
 	}
 
-	f := fields(asString(parts[1]), 15)
-	t := pipeline.Task{
-		ID: taskID(jobID, index), JobID: jobID, Run: int(asInt(f[3])), Kind: r.Kind, State: pipeline.TaskState(f[0]),
-		Output: r.Output, Part: r.Part, Weight: r.Weight,
-	}
+	t.Kind, t.Output, t.Part = d.Kind, d.Output, d.Part
 
-	for _, a := range ended {
+	for _, a := range attempts {
 		t.Attempts = append(t.Attempts, pipeline.Attempt{
 			Number: a.Number, WorkerID: a.WorkerID, Started: asTime(a.Started), Ended: asTime(a.Ended),
 			Outcome: a.Outcome, Failure: failure(a.Reason, a.Message), Charged: a.Charged,
 		})
 	}
 
-	newest := pipeline.Attempt{Number: int(asInt(f[4])), WorkerID: f[14], Started: asTime(f[5])}
-
 	switch t.State {
 	case pipeline.TaskLeased:
+		newest.Started = at
 		t.Attempts = append(t.Attempts, newest)
 	case pipeline.TaskDone:
-		newest.Outcome, newest.Ended = pipeline.OutcomeDone, asTime(f[2])
+		newest.Started, newest.Outcome, newest.Ended = at, pipeline.OutcomeDone, ended
 		t.Attempts = append(t.Attempts, newest)
 	case pipeline.TaskDelayed:
-		t.NotBefore = asTime(f[5])
+		t.NotBefore = at
 	case pipeline.TaskBlocked, pipeline.TaskReady, pipeline.TaskDead, pipeline.TaskCanceled:
 	}
 
@@ -165,36 +179,38 @@ func failure(reason pipeline.Reason, message string) *pipeline.Failure {
 	return &pipeline.Failure{Reason: reason, Message: message}
 }
 
-// jobFields are the fields of a job row, in the order of job_row in lua/include/job.lua.
-func jobFields() []string { return []string{"h", "p", "ti", "g", "pg", "f", "sr"} }
+// packedJob is a job as it is packed, with what it is packed with.
+type packedJob struct {
+	pipeline.Job
 
-// decodeJob reads a job from its row and its spec.
-func decodeJob(id string, row []any, rawSpec string) (pipeline.Job, error) {
-	if len(row) < len(jobFields()) {
-		return pipeline.Job{}, internalError("read a job", strconv.ErrRange)
-	}
+	first  string // its first task
+	base   int64  // the sequence before the events behind it
+	events string
+}
 
-	head, gauge := fields(asString(row[0]), 10), fields(asString(row[3]), 3)
-	j := pipeline.Job{
-		ID: id, State: pipeline.JobState(head[0]), Project: asString(row[1]), Priority: int(asInt(head[8])),
-		Run: int(asInt(head[1])), Sequence: asInt(head[2]), Times: decodeTimes(asString(row[2])),
-	}
-	var spec jobSpec
+// decodePacked reads a job as it is packed; see lua/include/job.lua.
+func decodePacked(id, packed string) (packedJob, error) {
+	r := reader{raw: packed}
+	j := packedJob{Job: pipeline.Job{ID: id, State: pipeline.JobState(r.text(1)), Run: r.int(2), Sequence: r.uint(4)}}
+	j.base = r.uint(4)
 
-	err := decode(rawSpec, &spec)
-	if raw := asString(row[5]); raw != "" {
-		j.Failure = new(pipeline.Failure)
-		err = errors.Join(err, decode(raw, j.Failure))
-	}
+	r.skip(4 + 6 + 1 + 4 + 4)
 
-	if err != nil {
-		return pipeline.Job{}, err
-	}
+	j.Priority = r.signed16()
 
-	j.Spec, j.Source, j.Labels = spec.Spec, spec.Source, spec.Labels
+	r.skip(1)
 
-	j.Progress = decodeProgress(asString(row[4]))
-	j.Progress.Percent = asFloat(gauge[2])
+	j.Project = r.text(2)
+
+	r.skip(8 + 8)
+
+	percent := r.float()
+	j.Times = pipeline.JobTimes{Created: r.time(), Queued: r.time(), Started: r.time(), Planned: r.time(), Playable: r.time(), Finished: r.time()}
+	j.Progress = decodeProgress(r.text(1))
+	j.Progress.Percent = percent
+	j.first = r.text(2)
+	j.events = r.raw
+
 	if j.State == pipeline.JobCompleted {
 		j.Progress.Percent = 100
 	}
@@ -203,37 +219,28 @@ func decodeJob(id string, row []any, rawSpec string) (pipeline.Job, error) {
 		j.Progress.ETA = 0
 	}
 
-	if size, etag, found := strings.Cut(asString(row[6]), " "); found {
+	return j, r.finish("a job")
+}
+
+// add adds to a job what isn't packed with it: its spec, its failure,
+// and the size and etag of its source.
+func (j *packedJob) add(rawSpec, rawFailure, rawSource string) error {
+	var spec jobSpec
+
+	err := decode(rawSpec, &spec)
+
+	if rawFailure != "" {
+		j.Failure = new(pipeline.Failure)
+		err = errors.Join(err, decode(rawFailure, j.Failure))
+	}
+
+	j.Spec, j.Source, j.Labels = spec.Spec, spec.Source, spec.Labels
+
+	if size, etag, found := strings.Cut(rawSource, " "); found {
 		j.Source.SizeBytes, j.Source.ETag = asInt(size), etag
 	}
 
-	return j, nil
-}
-
-// decodeTimes reads the times of a job: a letter and milliseconds each.
-func decodeTimes(raw string) pipeline.JobTimes {
-	var t pipeline.JobTimes
-
-	for f := range strings.FieldsSeq(raw) {
-		at := asTime(f[1:])
-
-		switch f[0] {
-		case 'c':
-			t.Created = at
-		case 'q':
-			t.Queued = at
-		case 's':
-			t.Started = at
-		case 'p':
-			t.Planned = at
-		case 'y':
-			t.Playable = at
-		case 'f':
-			t.Finished = at
-		}
-	}
-
-	return t
+	return err
 }
 
 // decodeResults adds probe and plan to a job, and outputs from one of their two forms.
@@ -249,19 +256,44 @@ func decodeResults(j *pipeline.Job, probe, plan, outputs string) error {
 	return errors.Join(decode(probe, j.Probe), decode(plan, j.Plan), decode(outputs, &j.Outputs))
 }
 
-// decodeEvent reads an event: type, ms, task index, attempt, reason, message, as far as there are.
-func decodeEvent(jobID string, sequence int64, raw string) pipeline.Event {
-	f := strings.SplitN(raw, " ", 6)
-	f = append(f, make([]string, 6-len(f))...)
+// eventTypes are the types of events in the order of their numbers in lua/include/job.lua.
+func eventTypes() []pipeline.EventType {
+	return []pipeline.EventType{
+		"", pipeline.EventCreated, pipeline.EventQueued, pipeline.EventStarted, pipeline.EventPlanned, pipeline.EventPlayable,
+		pipeline.EventCompleted, pipeline.EventFailed, pipeline.EventCanceled, pipeline.EventRetried,
+		pipeline.EventTaskLeased, pipeline.EventTaskDone, pipeline.EventTaskDelayed, pipeline.EventTaskDead,
+	}
+}
 
-	e := pipeline.Event{Sequence: sequence, Type: pipeline.EventType(f[0]), At: asTime(f[1]), JobID: jobID}
-	if f[2] != "" && f[2] != "-" {
-		e.TaskID, e.Attempt = taskID(jobID, int(asInt(f[2]))), int(asInt(f[3]))
+// decodeEvents reads packed events, those behind a sequence.
+func decodeEvents(jobID string, behind int64, packed string) ([]pipeline.Event, error) {
+	var events []pipeline.Event
+
+	types, r := eventTypes(), reader{raw: packed}
+
+	for r.more() {
+		behind++
+
+		e := pipeline.Event{Sequence: behind, JobID: jobID}
+		if kind := r.int(1); kind < len(types) {
+			e.Type = types[kind]
+		}
+
+		e.At = r.time()
+
+		if index, attempt := r.int(3), r.int(3); index > 0 {
+			e.TaskID, e.Attempt = taskID(jobID, index-1), attempt
+		}
+
+		if text := r.text(3); text != "" {
+			reason, message, _ := strings.Cut(text, " ")
+			e.Failure = failure(pipeline.Reason(reason), message)
+		}
+
+		events = append(events, e)
 	}
 
-	e.Failure = failure(pipeline.Reason(f[4]), f[5])
-
-	return e
+	return events, r.finish("events")
 }
 
 func decodeUpload(id string, row []any) (pipeline.Upload, error) {

@@ -38,7 +38,7 @@ for _, m in ipairs(held_by(worker)) do
     zrem(HELD, worker .. ' ' .. m)
   elseif holds[m] == t.n then
     zadd(LEASES, deadline, m)
-    append(kept, m, t.n)
+    append(kept, m, deadline)
   else
     return_task(job, index, t, 'release', 'RELEASED', ARGV[10], ARGV[11])
   end
@@ -46,5 +46,5 @@ end
 flush()
 
 local out = { '', session }
-for i = 1, #kept, 2 do out[#out + 1] = lease_row(kept[i], kept[i + 1], deadline) end
+for _, row in ipairs(lease_rows(kept)) do out[#out + 1] = row end
 return out

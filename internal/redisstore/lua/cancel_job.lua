@@ -11,7 +11,7 @@ if job.state == 'CANCELED' then return { '' } end
 
 local uploading = job.state == 'UPLOADING'
 if not move_job(job, 'cancel') then return { 'JOB_TERMINAL' } end
-if uploading then move_upload(redis.call('HGET', job.key, 'up'), 'OPEN', 'abort') end
+if uploading then move_upload(redis.call('HGET', more_key(job.id), 'up'), 'OPEN', 'abort') end
 cancel_tasks(job)
 end_job(job, 'CANCELED', 'CANCELED', ARGV[3])
 clean_later(job)

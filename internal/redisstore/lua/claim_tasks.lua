@@ -12,7 +12,8 @@
 -- $include(request.lua)
 local requests = read_requests(1)
 local TO = next_state('task', 'READY', 'lease')
-local workers, answers, rows, first = {}, {}, {}, {}
+local workers, answers, first = {}, {}, {}
+local rows, owners = {}, {} -- leases, and the answers that they belong to
 
 -- worker_of returns a worker's state, and its answers to the newest two claims that gave it tasks.
 local function worker_of(key)
@@ -34,7 +35,7 @@ for _, r in ipairs(requests) do
   r.first = first[name]
   first[name] = first[name] or r
   if not r.first and not r.replay and w.state == r[2] .. ' 0 1' then
-    r.max, limit = r[3] + 0, r[6] + 0
+    r.max, limit = r[3], r[6]
     wanted = wanted + r.max
   end
 end
@@ -42,28 +43,34 @@ if limit then set_limit(limit) end
 
 local chosen, touched = serve(wanted)
 local next_task = 0
+local keys = {}
+for _, m in ipairs(chosen) do
+  local id, index = parse_member(m)
+  append(keys, job_key(id), spec_key(id))
+  if index > 0 then keys[#keys + 1] = task_key(m) end
+end
+read_all(keys)
 
--- take leases the next task that was chosen, and returns what became of it; nil if there is none.
+-- take leases the next task that was chosen, and returns its member; nil if there is none.
 local function take(worker, lease_ms)
   while chosen[next_task + 1] do
     next_task = next_task + 1
     local m = chosen[next_task]
     local id, index = parse_member(m)
-    local job, status, definition = load_job(id, 's' .. index, 'd' .. index)
-    local run, n, rest = string.match(status or '', '^READY 0 0 (%S+) (%S+) 0 (.*)$')
-    if run then
-      n = n + 1
-      status = TO .. ' 0 0 ' .. run .. ' ' .. n .. ' ' .. STAMP .. ' ' .. rest .. worker
-      put(job, 's' .. index, status)
+    local job = load_job(id)
+    local t = job and load_task(job, index, m)
+    if t and t.s == 'READY' then
+      t.s, t.n, t.at, t.by = TO, t.n + 1, NOW, worker
+      save_task(job, index, t)
       if job.state == 'PENDING' then
         move_job(job, 'start')
-        add_time(job, 's')
+        job.started = NOW
         add_event(job, 'STARTED')
       end
       if lease_ms > job.lease_ms then job.lease_ms = lease_ms end
-      add_event(job, 'TASK_LEASED', index, n)
+      add_event(job, 'TASK_LEASED', index, t.n)
       count_leases(job.project, 1)
-      return m, n, status, definition
+      return m, t.n
     end
     for _, e in ipairs(touched) do e.full = false end -- it doesn't run after all
   end
@@ -75,7 +82,8 @@ local function claim(r)
     for m, attempt in string.gmatch(string.sub(r.replay, #r[5] + 1), '(%S+) (%d+)') do
       local job, _, t = leased_task(m)
       if job and t.by == r[1] and t.n == attempt + 0 then
-        rows[#rows + 1] = { answer, m, t.n, redis.call('ZSCORE', LEASES, m) }
+        append(rows, m, redis.call('ZSCORE', LEASES, m))
+        owners[#owners + 1] = answer
       end
     end
     return answer
@@ -85,16 +93,17 @@ local function claim(r)
     return answer
   end
 
-  local lease_ms = r[4] + 0
-  local deadline = score_text(NOW + lease_ms)
+  local lease_ms = r[4]
+  local deadline = deadline_text(lease_ms)
   local given
   for _ = 1, r.max do
-    local m, n, status, definition = take(r[1], lease_ms)
+    local m, n = take(r[1], lease_ms)
     if not m then break end
     zadd(LEASES, deadline, m)
-    zadd(HELD, 0, r[1] .. ' ' .. m)
+    zadd(HELD, '0', r[1] .. ' ' .. m)
     given = (given or r[5]) .. ' ' .. m .. ' ' .. n
-    rows[#rows + 1] = { answer, m, n, deadline, status, definition }
+    append(rows, m, deadline)
+    owners[#owners + 1] = answer
   end
   if given then
     local w = r.worker
@@ -117,8 +126,8 @@ settle_served(touched)
 flush()
 local more = redis.call('EXISTS', RING)
 for _, answer in ipairs(answers) do answer[2] = more end
-for _, l in ipairs(rows) do
-  local answer = l[1]
-  answer[#answer + 1] = lease_row(l[2], l[3], l[4], l[5], l[6])
+for i, row in ipairs(lease_rows(rows)) do
+  local answer = owners[i]
+  answer[#answer + 1] = row
 end
 return answers

@@ -36,14 +36,13 @@ end
 
 local function commit(r)
   local index = r[2]
-  local job, status = load_job(r[1], 's' .. index)
-  if not job or not status then return { '', 'STALE' } end
-  local _, attempt, _, _, _, _, by = string.match(status, LEASED)
-  if attempt ~= r[3] or by ~= r[4] then return { '', 'STALE' } end
+  local job = load_job(r[1])
+  local t = job and load_task(job, index)
+  if not t or t.s ~= 'LEASED' or t.n ~= r[3] or t.by ~= r[4] then return { '', 'STALE' } end
   local s = stream_of(job)
   local counts = counts_of(s, index)
   for i = 5, #r, 4 do
-    if r[i + 1] + 0 > (counts[r[i]] or 0) then return { '', 'STALE' } end
+    if r[i + 1] > (counts[r[i]] or 0) then return { '', 'STALE' } end
   end
   local before = s.n
   for i = 5, #r, 4 do

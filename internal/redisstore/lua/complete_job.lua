@@ -6,6 +6,9 @@
 -- $include(job.lua)
 -- $include(request.lua)
 local requests = read_requests(2)
+local keys = {}
+for i, r in ipairs(requests) do keys[i] = job_key(r[1]) end
+read_all(keys)
 
 local function complete(r)
   local job = load_job(r[1])
@@ -16,7 +19,7 @@ local function complete(r)
   set(KEYS[r.k + 1], r[4])
   make_playable(job)
   end_job(job, 'COMPLETED')
-  if job.left ~= '0' then clean_later(job) end
+  if job.left ~= 0 then clean_later(job) end
   return { '', 1 }
 end
 

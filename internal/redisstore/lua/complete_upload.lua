@@ -14,6 +14,6 @@ if not move_upload(id, state, 'complete') then return { ENDED_UPLOAD[state] } en
 local job = load_job(job_id)
 move_job(job, 'uploaded')
 put(job, 'sr', ARGV[3])
-start_run(job, { ARGV[4], ARGV[5], '0', '' }, 1)
+start_run(job, ARGV[4], tonumber(ARGV[5]))
 flush()
 return { '', id, upload_row(id) }

@@ -21,10 +21,13 @@ local expires = NOW + tonumber(ARGV[8])
 redis.call('HSET', KEYS[14], 's', 'OPEN', 'j', job_id, 'p', project, 'd', ARGV[6], 'c', STAMP, 'x', expires, 'n', 1)
 zadd(UPLOADS, expires, id)
 due(expires)
-redis.call('HSET', KEYS[15], 'h', 'UPLOADING 1 1 0 0 0 0 0 ' .. ARGV[5] .. ' 1', 'p', project,
-  'ti', 'c' .. STAMP, 'g', '0 0 0', 'up', id, 'e1', 'CREATED ' .. STAMP)
-zadd(index_key(project, 'UPLOADING'), 0, job_id)
+local job = new_job(job_id, project, tonumber(ARGV[5]), 'UPLOADING', 1)
+job.told = job.sequence -- nobody can watch it yet
+put(job, 'up', id)
 set(KEYS[16], ARGV[7])
-if KEYS[17] then redis.call('SET', KEYS[17], key_value(ARGV[10], id, tonumber(ARGV[11])), 'PX', ARGV[11]) end
+if KEYS[17] then
+  keep_key(KEYS[17], ARGV[10], id, tonumber(ARGV[11]))
+  keep_keys()
+end
 flush()
 return { '', id, upload_row(id) }

@@ -19,15 +19,15 @@ local function delay_task(failures_before, charged)
   end_attempt(job, index, t, 'FAILED', reason, message, charged)
   local backoff = math.min(tonumber(ARGV[10]) * 2 ^ failures_before, tonumber(ARGV[11])) * tonumber(ARGV[12])
   local wakes = NOW + math.floor(backoff)
-  t.s, t.at = next_state('task', t.s, 'retry'), score_text(wakes)
+  t.s, t.at = next_state('task', t.s, 'retry'), wakes
   save_task(job, index, t)
-  zadd(DELAYED, t.at, member(job.id, index))
+  zadd(DELAYED, score_text(wakes), t.m)
   due(wakes)
   add_event(job, 'TASK_DELAYED', index, attempt, reason, message)
 end
 
 if class == 'MACHINE' then
-  local before = tonumber(t.spoilt)
+  local before = t.spoilt
   if before == 0 or before + 1 >= MAX_MACHINE_FAULTS then
     blame_machine(job, index, t, 'FAILED', reason, message)
   else

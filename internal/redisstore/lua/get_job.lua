@@ -1,8 +1,8 @@
 -- Reads a job with its tasks, and for what it waits. Changes nothing.
 -- KEYS  common; 14 job, 15 spec, 16 probe, 17 plan, 18 outputs, 19 stream. Derived: results, the queues in turn.
 -- ARGV  prefix, job id
--- Returns  {'', job row, spec JSON, probe JSON, plan JSON, outputs JSON, {definition, state, attempts JSON, result JSON
---          of each task}, wait reason, position, what is shown of the stream JSON} | {'JOB_NOT_FOUND'}
+-- Returns  {'', job, failure JSON, sr, spec JSON, probe JSON, plan JSON, outputs JSON, {task, attempts JSON, result JSON
+--          of each task}, wait reason, position, what is shown of the stream JSON} | {'JOB_NOT_FOUND'}; job and tasks packed
 -- $include(task.lua)
 local WORKER_SEEN = 60000
 local MOST_PROJECTS = 200
@@ -10,20 +10,26 @@ local MOST_PROJECTS = 200
 local job = load_job(ARGV[2])
 if not job then return { 'JOB_NOT_FOUND' } end
 
+local members, ready, leased, delayed = {}, nil, nil, nil
+for index = 0, job.count - 1 do members[index + 1] = member(job.id, index) end
+local keys = { KEYS[15], KEYS[16], KEYS[17], KEYS[18] }
+for _, m in ipairs(members) do append(keys, task_key(m), result_key(m)) end
+read_all(keys)
+local attempts = {}
+for from = 0, job.count - 1, 2000 do
+  local fields = {}
+  for index = from, math.min(from + 1999, job.count - 1) do fields[#fields + 1] = 'a' .. index end
+  for i, v in ipairs(redis.call('HMGET', more_key(job.id), unpack(fields))) do attempts[from + i] = v end
+end
 local list = {}
-for from = 0, job.count - 1, 500 do
-  local to = math.min(from + 499, job.count - 1)
-  local fields, results = {}, {}
-  for index = from, to do
-    append(fields, 'd' .. index, 's' .. index)
-    fields[#fields + 1] = 'a' .. index
-    results[#results + 1] = result_key(job.id, index)
-  end
-  local values = redis.call('HMGET', KEYS[14], unpack(fields))
-  results = redis.call('MGET', unpack(results))
-  for i = 0, to - from do
-    for j = 1, 3 do list[#list + 1] = values[3 * i + j] or '' end
-    list[#list + 1] = results[i + 1] or ''
+for i, m in ipairs(members) do
+  append(list, i > 1 and read(task_key(m)) or job.first_task, attempts[i] or '')
+  list[#list + 1] = read(result_key(m)) or ''
+  if i > job.first then
+    local state = load_task(job, i - 1, m).s
+    if state == 'LEASED' then leased = true end
+    if state == 'DELAYED' then delayed = true end
+    if state == 'READY' and not ready then ready = m end
   end
 end
 
@@ -40,7 +46,7 @@ local function position_of(m, parked)
   local queue = queue_key(job.project)
   local before = redis.call('ZRANK', queue, m) or 0
   if parked then return before end
-  local band = band_of(job.priority + 0)
+  local band = band_of(job.priority)
   local same = before - tasks_in(queue, 0, band * BAND)
   local at = tonumber(redis.call('ZSCORE', RING, job.project) or 0)
   local tag = math.floor(at / TAG) == band and at - band * TAG or join_band(job.project, band)
@@ -69,13 +75,6 @@ local reason, position = '', 0
 if job.state == 'UPLOADING' then
   reason = 'UPLOAD'
 elseif job.state == 'PENDING' or job.state == 'RUNNING' then
-  local ready, leased, delayed
-  for index = job.first + 0, job.count - 1 do
-    local state = string.match(list[4 * index + 2], '^%S+')
-    if state == 'LEASED' then leased = true end
-    if state == 'DELAYED' then delayed = true end
-    if state == 'READY' and not ready then ready = index end
-  end
   if not leased and ready then
     local parked = redis.call('ZSCORE', PARKED, job.project)
     if parked then
@@ -85,12 +84,14 @@ elseif job.state == 'PENDING' or job.state == 'RUNNING' then
     else
       reason = 'QUEUE'
     end
-    position = position_of(member(job.id, ready), parked)
+    position = position_of(ready, parked)
   elseif not leased and delayed then
     reason = 'BACKOFF'
   end
 end
 
-local values = redis.call('MGET', KEYS[15], KEYS[16], KEYS[17], KEYS[18])
-for i = 1, 4 do values[i] = values[i] or '' end
-return { '', job_row(KEYS[14]), values[1], values[2], values[3], values[4], list, reason, position, redis.call('HGET', KEYS[19], 'shown') or '' }
+local values = redis.call('HMGET', more_key(job.id), 'f', 'sr')
+return {
+  '', job.raw, values[1] or '', values[2] or '', read(KEYS[15]) or '', read(KEYS[16]) or '', read(KEYS[17]) or '',
+  read(KEYS[18]) or '', list, reason, position, redis.call('HGET', KEYS[19], 'shown') or '',
+}

@@ -25,12 +25,12 @@ local function note(work, id, kind, weight, left)
   work[at], work[at + 1] = work[at] + 1, work[at + 1] + weight * left
   if not seen_job[id] then
     seen_job[id] = true
-    local total = gauge_of(load_job(id))
+    local total = load_job(id).weight
     if total > 0 then JOB_WEIGHTS, JOBS_SEEN = JOB_WEIGHTS + total, JOBS_SEEN + 1 end
   end
 end
 
-local function kind_of(definition) return string.match(definition or '', '"k":"(%u+)"') end
+local function kind_of(definition) return string.match(definition, '"k":"(%u+)"') end
 
 local projects = redis.call('ZRANGE', RING, 0, -1)
 local ready, oldest = waiting(projects)
@@ -42,8 +42,9 @@ for i, name in ipairs(projects) do
   if share > 0 then
     for _, m in ipairs(redis.call('ZRANGE', queue_key(name), 0, share - 1)) do
       local id, index = parse_member(m)
-      local job, status, definition = load_job(id, 's' .. index, 'd' .. index)
-      if job and status then note(ready_work, id, kind_of(definition), parse_task(status).weight + 0, 1) end
+      local job = load_job(id)
+      local t = job and load_task(job, index, m)
+      if t then note(ready_work, id, kind_of(t.definition), t.weight, 1) end
     end
   end
 end
@@ -51,13 +52,12 @@ end
 local running, done, took = no_work(), 0, 0
 for _, m in ipairs(redis.call('ZRANGE', LEASES, 0, SAMPLE - 1)) do
   local id, index = parse_member(m)
-  local job, status, definition = load_job(id, 's' .. index, 'd' .. index)
-  if job and status then
-    local t = parse_task(status)
-    local told = t.told + 0
-    note(running, id, kind_of(definition), t.weight + 0, 1 - told)
-    if told > 0 and t.weight + 0 > 0 and t.kept + 0 > t.at + 0 then
-      done, took = done + told * t.weight, took + t.kept - t.at
+  local job = load_job(id)
+  local t = job and load_task(job, index, m)
+  if t then
+    note(running, id, kind_of(t.definition), t.weight, 1 - t.told)
+    if t.told > 0 and t.weight > 0 and t.kept > t.at then
+      done, took = done + t.told * t.weight, took + t.kept - t.at
     end
   end
 end

@@ -6,10 +6,10 @@
 -- $include(stream.lua)
 local job = load_job(ARGV[2])
 if not job then return { 'JOB_NOT_FOUND' } end
-local known = job.run == ARGV[3]
+local known = job.run == tonumber(ARGV[3])
 local n = (redis.call('HGET', KEYS[15], 'n') or 0) + 0
 local out = {
-  '', job.state, job.run, job.project, time_of(job, 'y') and 1 or 0, n, not known and redis.call('GET', KEYS[16]) or '',
+  '', job.state, job.run, job.project, job.playable > 0 and 1 or 0, n, not known and redis.call('GET', KEYS[16]) or '',
 }
 for from = (known and ARGV[4] or 0) + 1, n, 1000 do
   local fields = {}

@@ -3,21 +3,24 @@
 -- job, and told to watchers at each call. A job's percent never falls within
 -- a run, and reaches 100 only when it is COMPLETED.
 -- KEYS  common. Derived: the jobs of the leases.
--- ARGV  prefix; requests (see request.lua) of: worker id, lease ms, then for each lease: job id, index, member, attempt,
---       fraction, progress
+-- ARGV  prefix; requests (see request.lua) of: worker id, lease ms, and a list with for each lease: job id, index, member,
+--       attempt, fraction, progress
 -- Returns  {answer, ...}: {'', 1 if somebody watches one of the jobs else 0, position of a lost lease (from 0), ...}
 -- Replay   the same; renewed again.
 -- $include(task.lua)
 -- $include(request.lua)
 local STORE_EVERY = 2000
 local requests = read_requests(0)
-local channels, n = {}, 0
+local channels, keys = {}, {}
 for _, r in ipairs(requests) do
-  for i = 3, #r, 6 do
-    n = n + 1
-    channels[n] = job_channel(r[i])
+  local leases = r[3]
+  for i = 1, #leases, 6 do
+    channels[#channels + 1] = job_channel(leases[i])
+    keys[#keys + 1] = job_key(leases[i])
+    if leases[i + 1] > 0 then keys[#keys + 1] = task_key(leases[i + 2]) end
   end
 end
+read_all(keys)
 
 -- watched_of reports of each channel how many listen, as far as this server
 -- knows; nothing where it doesn't tell.
@@ -34,44 +37,35 @@ local watched = watched_of(channels)
 -- tell takes in how far a task is, and tells it. An attempt that says less
 -- than before was wrong before: its word counts, the job's percent doesn't fall.
 local told = {}
-local function tell(job, r, i, s, channel)
-  local fraction = r[i + 4]
-  local weight, done, percent = gauge_of(job)
-  done = done + s.weight * (fraction - s.told)
-  percent = math.max(percent, math.min(99.9, 100 * done / weight))
-  set_gauge(job, weight, done, percent)
-  put(job, 'pg', r[i + 5])
-  put(job, 's' .. r[i + 1], s.before .. ' ' .. fraction .. ' ' .. STAMP .. ' ' .. s.follow .. ' ' .. s.by)
-  s.told, s.kept = fraction, NOW
-  append(told, channel, 'p ' .. percent .. ' ' .. r[i + 5])
+local function tell(job, index, t, fraction, progress, channel)
+  local done = job.done + t.weight * (fraction - t.told)
+  set_gauge(job, job.weight, done, math.max(job.percent, math.min(99.9, 100 * done / job.weight)))
+  job.progress = progress
+  t.told, t.kept = fraction, NOW
+  save_task(job, index, t)
+  append(told, channel, 'p ' .. job.percent .. ' ' .. progress)
 end
 
-local seen, answers, channel, leases = {}, {}, 0, {}
+local seen, answers, channel = {}, {}, 0
 for at, r in ipairs(requests) do
   local answer = { '', 0 }
   answers[at] = answer
-  append(seen, STAMP, r[1])
-  local deadline = score_text(NOW + r[2])
-  for i = 3, #r, 6 do
+  local worker, deadline, leases = r[1], deadline_text(r[2]), r[3]
+  append(seen, STAMP, worker)
+  for i = 1, #leases, 6 do
     channel = channel + 1
-    local m = r[i + 2]
-    -- One call may say twice what it has to say of a lease.
-    local s = leases[m]
-    if not s then
-      s = {}
-      local raw = redis.call('HGET', job_key(r[i]), 's' .. r[i + 1])
-      s.before, s.n, s.weight, s.told, s.kept, s.follow, s.by = string.match(raw or '', LEASED)
-      leases[m] = s
-    end
-    if s.n ~= r[i + 3] or s.by ~= r[1] then
-      answer[#answer + 1] = (i - 3) / 6
+    local index, m = leases[i + 1], leases[i + 2]
+    local job = load_job(leases[i])
+    local t = job and load_task(job, index, m)
+    if not t or t.s ~= 'LEASED' or t.n ~= leases[i + 3] or t.by ~= worker then
+      answer[#answer + 1] = (i - 1) / 6
     else
       zadd(LEASES, deadline, m)
       local is_watched = watched[channels[channel]]
       if is_watched then answer[2] = 1 end
       -- Where nobody seems to listen somebody may, by another server: it is told as often as it is stored.
-      if s.weight ~= '0' and (is_watched or NOW - s.kept >= STORE_EVERY) then
-        tell(load_job(r[i]), r, i, s, channels[channel])
+      if t.weight > 0 and (is_watched or NOW - t.kept >= STORE_EVERY) then
+        tell(job, index, t, leases[i + 4], leases[i + 5], channels[channel])
       end
     end
   end

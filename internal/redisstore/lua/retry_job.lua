@@ -7,12 +7,12 @@
 -- $include(admit.lua)
 local job = load_job(ARGV[2])
 if not job then return { 'JOB_NOT_FOUND' } end
-local run, now = tonumber(ARGV[3]), tonumber(job.run)
+local run, now = tonumber(ARGV[3]), job.run
 if now == run + 1 then return { '' } end
 if now ~= run then return { 'JOB_NOT_TERMINAL' } end
 if job.state == 'COMPLETED' then return { 'JOB_TERMINAL' } end
 if not next_state('job', job.state, 'retry') then return { 'JOB_NOT_TERMINAL' } end
-if not queued_at(job) then return { 'INPUT_MISSING' } end
+if job.queued == 0 then return { 'INPUT_MISSING' } end
 if not admit(job.project, tonumber(ARGV[6])) then return { 'QUEUE_FULL' } end
 
 move_job(job, 'retry')
@@ -20,13 +20,13 @@ drop_duties(job)
 zrem(ENDED, job.id)
 del(probe_key(job.id))
 del(plan_key(job.id))
-for index = 0, job.count - 1 do del(result_key(job.id, index)) end
-redis.call('HDEL', job.key, 'pg', 'f')
-job.times_text = string.match(job.times_text, '^%S+') -- when it was created
+for index = 0, job.count - 1 do del(result_key(member(job.id, index))) end
+redis.call('HDEL', more_key(job.id), 'f')
+job.started, job.planned, job.playable, job.finished, job.progress = 0, 0, 0, 0, ''
 set_gauge(job, 0, 0, 0)
 job.run, job.first, job.open = run + 1, job.count, 0
 job.left = 1 -- what the ended run wrote is cleaned up after this one
 add_event(job, 'RETRIED')
-start_run(job, { ARGV[4], ARGV[5], '0', '' }, 1)
+start_run(job, ARGV[4], tonumber(ARGV[5]))
 flush()
 return { '' }

@@ -6,7 +6,7 @@
 -- $include(stream.lua)
 local job = load_job(ARGV[2])
 local duty = stream_duty(ARGV[2])
-if job and job.run ~= ARGV[3] then return { '', 0 } end
+if job and job.run ~= tonumber(ARGV[3]) then return { '', 0 } end
 if not job or job.state ~= 'RUNNING' then
   redis.call('ZREM', DUTIES, duty)
   return { '', 0 }

@@ -10,3 +10,14 @@ local function read_clock()
 end
 local NOW = read_clock()
 local STAMP = string.format('%.0f', NOW)
+local DEADLINES = {} -- by ms from now
+
+-- deadline_text is a time from now as a score.
+local function deadline_text(ms)
+  local text = DEADLINES[ms]
+  if not text then
+    text = string.format('%.0f', NOW + ms)
+    DEADLINES[ms] = text
+  end
+  return text
+end

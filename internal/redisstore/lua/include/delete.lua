@@ -1,5 +1,5 @@
 -- Deleting jobs that ended.
--- $include(job.lua)
+-- $include(task.lua)
 -- $include(duty.lua)
 
 -- delete_job removes a terminal job with its tasks, events and results, and
@@ -8,8 +8,8 @@
 local function delete_job(job, purges)
   local id = job.id
   local purge = redis.call('GET', spec_key(id)) or '{}'
-  if job.uploaded ~= '0' then
-    local upload = upload_key(redis.call('HGET', job.key, 'up'))
+  if job.uploaded ~= 0 then
+    local upload = upload_key(redis.call('HGET', more_key(id), 'up'))
     if redis.call('HINCRBY', upload, 'n', -1) > 0 then
       purge = '{"p":' .. cjson.encode(job.project) .. '}'
     else
@@ -21,14 +21,18 @@ local function delete_job(job, purges)
   local clean = redis.call('ZSCORE', DUTIES, 'CLEAN|' .. id)
   if clean and tonumber(clean) > NOW then redis.call('HSET', purges, purge_again_field(id), clean) end
   drop_duties(job)
-  zadd(DUTIES, NOW, 'PURGE|' .. id)
+  zadd(DUTIES, STAMP, 'PURGE|' .. id)
   due(NOW)
   zrem(index_key(job.project, job.state), id)
   zrem(ENDED, id)
   for _, key in ipairs({
-    job.key, spec_key(id), probe_key(id), plan_key(id), outputs_key(id), summary_key(id),
+    job.key, spec_key(id), more_key(id), events_key(id), probe_key(id), plan_key(id), outputs_key(id), summary_key(id),
   }) do del(key) end
-  for index = 0, job.count - 1 do del(result_key(id, index)) end
+  for index = 0, job.count - 1 do
+    local m = member(id, index)
+    del(task_key(m))
+    del(result_key(m))
+  end
   -- Whoever watches it reads again, and finds it gone.
   redis.call('PUBLISH', job_channel(id), 'q ' .. job.sequence)
 end

@@ -9,4 +9,15 @@ local function known_id(raw, fingerprint)
   return id, first ~= fingerprint
 end
 
-local function key_value(fingerprint, id, ttl) return score_text(NOW + ttl) .. ' ' .. id .. ' ' .. fingerprint end
+local KEPT = {}
+
+-- keep_key notes the value of a key, to be written by keep_keys, and returns it.
+local function keep_key(key, fingerprint, id, ttl)
+  local value = deadline_text(ttl) .. ' ' .. id .. ' ' .. fingerprint
+  KEPT[#KEPT + 1] = { key, value, ttl }
+  return value
+end
+
+local function keep_keys()
+  for _, k in ipairs(KEPT) do redis.call('SET', k[1], k[2], 'PX', k[3]) end
+end

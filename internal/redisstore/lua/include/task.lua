@@ -1,16 +1,14 @@
--- Tasks live in their job's hash: s<i> is a task's state, a line; d<i> what it
--- is, JSON; f<i> the indexes of the tasks that wait for it, if any; a<i> its
--- attempts that ended without a result, JSON. In the queues a task is named by
--- member(): its index is padded, so that equal scores sort by it.
+-- Tasks, each one packed string (TASK): the first of a job within its job,
+-- the others in t:<job>-<index>. Of tasks x:<job> has f<i>, the indexes of
+-- those that wait for it, if any; and a<i>, its attempts that ended without a
+-- result, JSON. In queues and keys a task is named by member(): its index is
+-- padded, so that equal scores sort by it.
 -- $include(job.lua)
 -- $include(held.lua)
 local MAX_ATTEMPTS_KEPT = 16
 -- A task that spoils every machine, or finds none that works, would go round for ever.
 local MAX_MACHINE_FAULTS = 10
-local STATUS = '^' .. string.rep('(%S+) ', 14) .. '(.*)$'
--- LEASED matches the state of a leased task: all before the progress, attempt, weight; fraction, when that was stored,
--- whether others wait for it, worker.
-local LEASED = '^(LEASED 0 0 %S+ (%S+) %S+ %S+ %S+ %S+ %S+ (%S+)) (%S+) (%S+) (%S+) (.*)$'
+local TASK = '>Bc0BI6I2I3I6I2I2I2I3ddI6BBc0I2c0'
 
 local function member(id, index) return string.format('%s-%05d', id, index) end
 
@@ -21,46 +19,57 @@ local function parse_member(m)
   return id, tonumber(index)
 end
 
-local function parse_task(raw)
-  local t = {}
-  t.s,
-    t.last,         -- 1: it was the last of its run
-    t.ended,        -- when it was done
-    t.run,
-    t.n,            -- newest attempt
-    t.at,           -- when that began; of a DELAYED task, when it wakes
-    t.charged, t.losses,
-    t.spoilt,       -- attempts in a row that a machine spoilt
-    t.waits,        -- for tasks
-    t.weight,       -- its share of the job's progress
-    t.told, t.kept, -- fraction of the attempt, and when that was stored
-    t.follow,       -- 1: f<i> is there
-    t.by = string.match(raw, STATUS)
-  t.n = t.n + 0
-  return t
+local function read_task(raw, m)
+  local state, last, ended, run, n, at, charged, losses, spoilt, waits, weight, told, kept, follow, by, definition =
+    unpack_struct(TASK, raw)
+  return {
+    s = state, m = m,
+    last = last,               -- 1: it was the last of its run
+    ended = ended,             -- when it was done
+    run = run,
+    n = n,                     -- newest attempt
+    at = at,                   -- when that began; of a DELAYED task, when it wakes
+    charged = charged, losses = losses,
+    spoilt = spoilt,           -- attempts in a row that a machine spoilt
+    waits = waits,             -- for tasks
+    weight = weight,           -- its share of the job's progress
+    told = told, kept = kept,  -- fraction of the attempt, and when that was stored
+    follow = follow,           -- 1: f<i> is there
+    by = by,                   -- worker of the attempt
+    definition = definition,   -- JSON: what it is
+  }
 end
 
-local function load_task(job, index)
+-- load_task returns a task by its index, or nil; its member where the caller has it.
+local function load_task(job, index, m)
   local t = job.tasks[index]
-  if not t then
-    local raw = redis.call('HGET', job.key, 's' .. index)
-    if not raw then return nil end
-    t = parse_task(raw)
-    job.tasks[index] = t
+  if t then return t end
+  m = m or member(job.id, index)
+  local raw
+  if index == 0 then
+    raw = job.first_task ~= '' and job.first_task
+  else
+    raw = read(task_key(m))
   end
+  if not raw then return nil end
+  t = read_task(raw, m)
+  job.tasks[index] = t
   return t
 end
 
 local function save_task(job, index, t)
+  local raw = pack(TASK, #t.s, t.s, t.last, t.ended, t.run, t.n, t.at, t.charged, t.losses, t.spoilt, t.waits, t.weight,
+    t.told, t.kept, t.follow, #t.by, t.by, #t.definition, t.definition)
   job.tasks[index] = t
-  put(job, 's' .. index, t.s .. ' ' .. t.last .. ' ' .. t.ended .. ' ' .. t.run .. ' ' .. t.n .. ' ' .. t.at .. ' '
-    .. t.charged .. ' ' .. t.losses .. ' ' .. t.spoilt .. ' ' .. t.waits .. ' ' .. t.weight .. ' '
-    .. t.told .. ' ' .. t.kept .. ' ' .. t.follow .. ' ' .. t.by)
+  if index == 0 then
+    job.first_task, job.changed = raw, true
+  else
+    set(task_key(t.m), raw)
+    READ[task_key(t.m)] = raw
+  end
 end
 
-local function enqueue(job, index)
-  queue_add(job.project, job.priority + 0, queued_at(job) + 0, member(job.id, index))
-end
+local function enqueue(job, t) queue_add(job.project, job.priority, job.queued, t.m) end
 
 -- make_ready moves a task to READY by a transition; false if the table forbids it.
 local function make_ready(job, index, t, by)
@@ -68,44 +77,44 @@ local function make_ready(job, index, t, by)
   if not to then return false end
   t.s, t.by, t.at = to, '', 0
   save_task(job, index, t)
-  enqueue(job, index)
+  enqueue(job, t)
   return true
 end
 
--- add_tasks appends tasks, each four values from one on: JSON, weight, how
--- many it waits for, and which wait for it, all relative to the first.
-local function add_tasks(job, list, from)
-  local base = job.count + 0
+-- add_tasks appends tasks, each four values: JSON, weight, how many it waits
+-- for, and which wait for it, all relative to the first.
+local function add_tasks(job, list)
+  local base = job.count
   local index = base
   local added = 0
-  for i = from, #list, 4 do
+  for i = 1, #list, 4 do
     local weight, waits, followers = list[i + 1], list[i + 2], list[i + 3]
     added = added + weight
-    put(job, 's' .. index, (waits == '0' and 'READY' or 'BLOCKED') .. ' 0 0 ' .. job.run .. ' 0 0 0 0 0 ' .. waits .. ' '
-      .. weight .. ' 0 0 ' .. (followers == '' and '0 ' or '1 '))
-    put(job, 'd' .. index, list[i])
+    local t = {
+      s = waits == 0 and 'READY' or 'BLOCKED', m = member(job.id, index), last = 0, ended = 0, run = job.run, n = 0,
+      at = 0, charged = 0, losses = 0, spoilt = 0, waits = waits, weight = weight, told = 0, kept = 0,
+      follow = followers == '' and 0 or 1, by = '', definition = list[i],
+    }
+    save_task(job, index, t)
     if followers ~= '' then
       put(job, 'f' .. index, (string.gsub(followers, '%d+', function(n) return string.format('%d', base + n) end)))
     end
-    if waits == '0' then enqueue(job, index) end
+    if waits == 0 then enqueue(job, t) end
     index = index + 1
   end
-  job.count, job.open = index, job.open + index - base
-  if added > 0 then
-    local weight, done, percent = gauge_of(job)
-    set_gauge(job, weight + added, done, percent)
-  end
+  job.count, job.open, job.changed = index, job.open + index - base, true
+  if added > 0 then set_gauge(job, job.weight + added, job.done, job.percent) end
 end
 
--- start_run puts a job's first task, as for add_tasks, into the queue.
-local function start_run(job, list, from)
-  add_time(job, 'q')
+-- start_run puts a job's first task into the queue.
+local function start_run(job, definition, weight)
+  job.queued = NOW
   add_event(job, 'QUEUED')
-  add_tasks(job, list, from)
+  add_tasks(job, { definition, weight, 0, '' })
 end
 
 local function attempts_of(job, index)
-  local raw = redis.call('HGET', job.key, 'a' .. index)
+  local raw = redis.call('HGET', more_key(job.id), 'a' .. index)
   return raw and cjson.decode(raw) or {}
 end
 
@@ -120,17 +129,14 @@ end
 local function end_attempt(job, index, t, outcome, reason, message, charged)
   local list = attempts_of(job, index)
   list[#list + 1] = {
-    n = t.n, by = t.by, at = tonumber(t.at), to = NOW, oc = outcome, rs = reason, ms = message, ch = charged or nil,
+    n = t.n, by = t.by, at = t.at, to = NOW, oc = outcome, rs = reason, ms = message, ch = charged or nil,
   }
   while #list > MAX_ATTEMPTS_KEPT do table.remove(list, 1) end
   put(job, 'a' .. index, cjson.encode(list))
-  drop_lease(job, member(job.id, index), t.by)
-  if t.told + 0 ~= 0 then
-    local weight, done, percent = gauge_of(job)
-    set_gauge(job, weight, done - t.weight * t.told, percent)
-  end
+  drop_lease(job, t.m, t.by)
+  if t.told ~= 0 then set_gauge(job, job.weight, job.done - t.weight * t.told, job.percent) end
   t.by, t.told, t.kept = '', 0, 0
-  job.left = 1
+  job.left, job.changed = 1, true
 end
 
 -- ended_as reports whether a worker's attempt ended that way before: the call is a replay.
@@ -141,16 +147,26 @@ local function ended_as(job, index, worker, attempt, outcome)
   return false
 end
 
+-- read_tasks reads all tasks from an index on together.
+local function read_tasks(job, from)
+  local keys = {}
+  for index = math.max(from, 1), job.count - 1 do
+    if not job.tasks[index] then keys[#keys + 1] = task_key(member(job.id, index)) end
+  end
+  read_all(keys)
+end
+
 -- cancel_tasks ends every task of the run that hasn't ended.
 local function cancel_tasks(job)
-  for index = job.first + 0, job.count - 1 do
+  read_tasks(job, job.first)
+  for index = job.first, job.count - 1 do
     local t = load_task(job, index)
     local to = next_state('task', t.s, 'cancel')
     if to then
       if t.s == 'READY' then
-        queue_drop(job.project, member(job.id, index))
+        queue_drop(job.project, t.m)
       elseif t.s == 'DELAYED' then
-        zrem(DELAYED, member(job.id, index))
+        zrem(DELAYED, t.m)
       elseif t.s == 'LEASED' then
         end_attempt(job, index, t, 'CANCELED')
         WAKES.WORKER = true
@@ -196,27 +212,34 @@ end
 local function leased_task(m)
   local id, index = parse_member(m)
   local job = load_job(id)
-  local t = job and load_task(job, index)
+  local t = job and load_task(job, index, m)
   if t and t.s == 'LEASED' then return job, index, t end
 end
 
--- lease_row is a lease as a reader needs it: {member, attempt, deadline,
--- definition, state, attempts JSON, job row, spec JSON, probe JSON, plan JSON};
--- call it after flush. State and definition are read if they aren't given.
-local function lease_row(m, attempt, deadline, status, definition)
-  local id, index = parse_member(m)
-  local job = load_job(id)
-  if not definition then status, definition = unpack(redis.call('HMGET', job.key, 's' .. index, 'd' .. index)) end
-  local row = {
-    m, attempt, deadline, definition, status, '',
-    { head_text(job), job.project, job.times_text, job.gauge_text, '', '', '' }, redis.call('GET', spec_key(id)), '', '',
-  }
+-- lease_rows returns leases as a reader needs them, of a list of member and
+-- deadline: {member, deadline, job, its task if it isn't the first, spec JSON,
+-- attempts JSON, sr, probe JSON, plan JSON}, jobs and tasks as they are stored.
+-- Call it after flush.
+local function lease_rows(list)
+  local keys = {}
   -- Of a job that starts there is no more to read, unless its source was uploaded.
-  if index > 0 or attempt > 1 or job.uploaded ~= '0' then
-    local v = redis.call('HMGET', job.key, 'a' .. index, 'pg', 'sr')
-    row[6], row[7][5], row[7][7] = v[1] or '', v[2] or '', v[3] or ''
-    v = redis.call('MGET', probe_key(id), plan_key(id))
-    row[9], row[10] = v[1] or '', v[2] or ''
+  local function starts(job, index, t) return index == 0 and t.n == 1 and job.uploaded == 0 end
+  for i = 1, #list, 2 do
+    local job, index, t = leased_task(list[i])
+    keys[#keys + 1] = spec_key(job.id)
+    if not starts(job, index, t) then append(keys, probe_key(job.id), plan_key(job.id)) end
   end
-  return row
+  read_all(keys)
+  local rows = {}
+  for i = 1, #list, 2 do
+    local m = list[i]
+    local job, index, t = leased_task(m)
+    local row = { m, list[i + 1], job.raw, index > 0 and read(task_key(m)) or '', read(spec_key(job.id)), '', '', '', '' }
+    if not starts(job, index, t) then
+      local v = redis.call('HMGET', more_key(job.id), 'a' .. index, 'sr')
+      row[6], row[7], row[8], row[9] = v[1] or '', v[2] or '', read(probe_key(job.id)) or '', read(plan_key(job.id)) or ''
+    end
+    rows[#rows + 1] = row
+  end
+  return rows
 end

@@ -6,21 +6,16 @@
 -- ARGV  prefix, kind, id
 -- Returns  {''}
 -- Replay   the same.
--- Jobs: a hash each. Redis searches a small hash from its beginning, so the
--- fields that most scripts need come first and hold many values each:
--- h state, run, sequence, open, lease ms, left, count, first, priority,
--- uploaded; p project; s0 its first task; ti its times, each a letter and ms:
--- created, queued, started, planned, playable (y), finished; g weight, done, percent. Then what
--- fewer need: tasks (see task.lua), e<n> its newest 1,000 events, pg progress,
--- f failure JSON, up its upload, sr size and etag of its source.
+-- Jobs. j:<job> is what changes of a job, one packed string (JOB): its own
+-- fields, its first task as in task.lua, and behind them its newest events
+-- (EVENT), those after base. Older ones are in e:<job>, each a chunk of what
+-- was behind once: the sequence before its first event, and the events; the
+-- newest 1,000 are there. x:<job> has what few jobs have: f failure JSON, up
+-- its upload, sr size and etag of its source; and of tasks: see task.lua.
 --
 -- A job is loaded once per script, changed in memory and written back by
--- flush: however many changes, one HSET and one notice.
--- A script reads and decides first and writes last, each sorted set in one
--- command, however many requests the call has; and a script that fails in
--- between changed nothing.
--- NOW is the time of this script in milliseconds: Redis's clock. Tests move it
--- (CLOCK is by how many ms) or stop it (CLOCK is = and a moment). STAMP is NOW as text.
+-- flush: however many changes, one string and one notice.
+-- Strings are read together where a script knows beforehand which it needs.
 -- Every script gets these keys first, and the deployment's prefix (its hash
 -- tag and a colon) as ARGV[1]. The keys of jobs, workers and indexes that are
 -- only known once a queue was read are derived from the prefix, below the
@@ -29,11 +24,14 @@ local CLOCK, SWEEP, LEASES, DELAYED, DUTIES, UPLOADS, WORKERS = unpack(KEYS, 1, 
 local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
 local PREFIX = ARGV[1]
 
-local function job_key(id) return PREFIX .. 'j:' .. id end -- hash: what changes of a job, its tasks and events
+local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a job, packed: see job.lua
+local function task_key(m) return PREFIX .. 't:' .. m end -- a task but the first, packed: see task.lua
+local function more_key(id) return PREFIX .. 'x:' .. id end -- hash: what few jobs have and few scripts need
+local function events_key(id) return PREFIX .. 'e:' .. id end -- list: older events, packed
 local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
 local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
 local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
-local function result_key(id, index) return PREFIX .. 'r:' .. id .. '-' .. index end -- JSON, of a task
+local function result_key(m) return PREFIX .. 'r:' .. m end -- JSON, of a task
 local function outputs_key(id) return PREFIX .. 'o:' .. id end -- JSON
 local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects
 local function stream_key(id) return PREFIX .. 'c:' .. id end -- hash: see stream.lua
@@ -44,6 +42,31 @@ local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: 
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
 local function job_channel(id) return PREFIX .. 'n:' .. id end
 local WAKE_CHANNEL = PREFIX .. 'wake'
+local READ = {} -- by key: its value, false if there is none
+
+-- read_all reads the strings of keys by one command, however many there are.
+local function read_all(keys)
+  for from = 1, #keys, 2000 do
+    local to = math.min(from + 1999, #keys)
+    local values = redis.call('MGET', unpack(keys, from, to))
+    for i = from, to do READ[keys[i]] = values[i - from + 1] end
+  end
+end
+
+-- read returns a string; false if there is none.
+local function read(key)
+  local value = READ[key]
+  if value == nil then
+    value = redis.call('GET', key)
+    READ[key] = value
+  end
+  return value
+end
+-- A script reads and decides first and writes last, each sorted set in one
+-- command, however many requests the call has; and a script that fails in
+-- between changed nothing.
+-- NOW is the time of this script in milliseconds: Redis's clock. Tests move it
+-- (CLOCK is by how many ms) or stop it (CLOCK is = and a moment). STAMP is NOW as text.
 local function read_clock()
   local test = redis.call('GET', CLOCK)
   local stopped = test and string.match(test, '^=(%d+)$')
@@ -53,6 +76,17 @@ local function read_clock()
 end
 local NOW = read_clock()
 local STAMP = string.format('%.0f', NOW)
+local DEADLINES = {} -- by ms from now
+
+-- deadline_text is a time from now as a score.
+local function deadline_text(ms)
+  local text = DEADLINES[ms]
+  if not text then
+    text = string.format('%.0f', NOW + ms)
+    DEADLINES[ms] = text
+  end
+  return text
+end
 local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
 
 local function append(list, a, b)
@@ -274,95 +308,92 @@ local function next_state(machine, from, by)
   local row = NEXT[machine][from]
   return row and row[by]
 end
-local MAX_EVENTS = 1000
+local JOB = '>Bc0I2I4I4I4I6BI4I4i2BI2c0dddI6I6I6I6I6I6Bc0I2c0'
+local EVENT = '>BI6I3I3I3c0' -- type, ms, index of the task + 1 (0: none), attempt, reason and message
+local EVENT_TYPES = {
+  CREATED = 1, QUEUED = 2, STARTED = 3, PLANNED = 4, PLAYABLE = 5, COMPLETED = 6, FAILED = 7, CANCELED = 8,
+  RETRIED = 9, TASK_LEASED = 10, TASK_DONE = 11, TASK_DELAYED = 12, TASK_DEAD = 13,
+}
+local EVENTS_BEHIND = 50 -- a job at most, and in each chunk at least
+local EVENT_CHUNKS = 20
 -- Later than any URL that was signed for a lease: they live 5 minutes longer than it.
 local CLEAN_AFTER = 6 * 60 * 1000
 local JOBS, JOB_ORDER = {}, {}
+local pack, unpack_struct = struct.pack, struct.unpack
 
+-- put changes a field of x:<job>.
 local function put(job, field, value)
-  local list = job.put
-  local n = #list
-  list[n + 1], list[n + 2] = field, value
+  job.put = job.put or {}
+  append(job.put, field, value)
 end
 
-local HEAD = '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$'
-
--- load_job returns a job, nil if there is none; and up to two other fields of
--- it, if it wasn't loaded before.
-local function load_job(id, field, other)
-  local job = JOBS[id]
-  if job then
-    if not field then return job end
-    local v = redis.call('HMGET', job.key, field, other or field)
-    return job, v[1], v[2]
-  end
-  local key = job_key(id)
-  local v
-  if field then
-    v = redis.call('HMGET', key, 'h', 'p', 'ti', 'g', field, other or field)
-  else
-    v = redis.call('HMGET', key, 'h', 'p', 'ti', 'g')
-  end
-  if not v[1] then return nil end
-  local state, run, sequence, open, lease_ms, left, count, first, priority, uploaded = string.match(v[1], HEAD)
-  sequence = sequence + 0
-  job = {
-    id = id, key = key, project = v[2], state = state, was = state, run = run, sequence = sequence, told = sequence,
-    open = open + 0,         -- tasks of the run that aren't done
-    lease_ms = lease_ms + 0, -- the longest that was given
-    left = left,             -- 1: an attempt that wasn't accepted may have left objects
-    count = count,           -- of tasks over all runs
-    first = first,           -- index of the run's first task
+local function read_job(raw)
+  local state, run, sequence, base, open, lease_ms, left, count, first, priority, uploaded, project, weight, done, percent,
+    created, queued, started, planned, playable, finished, progress, first_task, at = unpack_struct(JOB, raw)
+  return {
+    state = state, run = run, sequence = sequence, base = base,
+    open = open,         -- tasks of the run that aren't done
+    lease_ms = lease_ms, -- the longest that was given
+    left = left,         -- 1: an attempt that wasn't accepted may have left objects
+    count = count,       -- of tasks over all runs
+    first = first,       -- index of the run's first task
     priority = priority,
-    uploaded = uploaded,     -- 1: up names its upload
-    times_text = v[3], gauge_text = v[4], put = {}, tasks = {},
+    uploaded = uploaded, -- 1: up names its upload
+    project = project,
+    weight = weight,     -- of all tasks of the run
+    done = done,         -- what of that is done, in part or whole
+    percent = percent,
+    created = created, queued = queued, started = started, planned = planned, playable = playable, -- ms, 0: not yet
+    finished = finished,
+    progress = progress, -- media time, speed, fps, time left
+    first_task = first_task, events = string.sub(raw, at), raw = raw, was = state, told = sequence, tasks = {},
   }
+end
+
+local function pack_job(j)
+  return pack(JOB, #j.state, j.state, j.run, j.sequence, j.base, j.open, j.lease_ms, j.left, j.count, j.first, j.priority,
+    j.uploaded, #j.project, j.project, j.weight, j.done, j.percent, j.created, j.queued, j.started, j.planned, j.playable,
+    j.finished, #j.progress, j.progress, #j.first_task, j.first_task) .. j.events
+end
+
+local function keep_job(job, id, key)
+  job.id, job.key = id, key
   JOBS[id] = job
   JOB_ORDER[#JOB_ORDER + 1] = job
-  return job, v[5], v[6]
+  return job
 end
 
-local function head_text(j)
-  return j.state .. ' ' .. j.run .. ' ' .. j.sequence .. ' ' .. j.open .. ' ' .. j.lease_ms .. ' ' .. j.left .. ' '
-    .. j.count .. ' ' .. j.first .. ' ' .. j.priority .. ' ' .. j.uploaded
+-- load_job returns a job, nil if there is none.
+local function load_job(id)
+  local job = JOBS[id]
+  if job then return job end
+  local key = job_key(id)
+  local raw = read(key)
+  return raw and keep_job(read_job(raw), id, key) or nil
 end
 
--- add_time notes when a job came to a stage, by the stage's first letter.
-local function add_time(job, letter)
-  job.times_text = job.times_text .. ' ' .. letter .. STAMP
-  put(job, 'ti', job.times_text)
-end
-
-local function time_of(job, letter) return string.match(job.times_text, letter .. '(%d+)') end
-
-local function queued_at(job) return time_of(job, 'q') end
-
--- gauge_of returns the weight of all tasks of a run, what of that is done, in part or whole, and the percent.
-local function gauge_of(job)
-  local weight, done, percent = string.match(job.gauge_text, '^(%S+) (%S+) (%S+)$')
-  return weight + 0, done + 0, percent + 0
-end
+local function job_exists(id) return JOBS[id] or read(job_key(id)) and true end
 
 local function set_gauge(job, weight, done, percent)
-  job.gauge_text = weight .. ' ' .. done .. ' ' .. percent
-  put(job, 'g', job.gauge_text)
+  job.weight, job.done, job.percent, job.changed = weight, done, percent, true
 end
 
--- add_event adds an event: type, ms, task index, attempt, reason, message, as far as there are.
 local function add_event(job, kind, index, attempt, reason, message)
   job.sequence = job.sequence + 1
-  local e = kind .. ' ' .. STAMP
-  if index then
-    e = e .. ' ' .. index .. ' ' .. attempt
-  elseif reason then
-    e = e .. ' - -'
-  end
-  if reason then e = e .. ' ' .. reason .. ' ' .. message end
-  put(job, 'e' .. job.sequence, e)
-  if job.sequence > MAX_EVENTS then
-    job.drop = job.drop or {}
-    job.drop[#job.drop + 1] = 'e' .. job.sequence - MAX_EVENTS
-  end
+  local text = reason and reason .. ' ' .. message or ''
+  job.events = job.events .. pack(EVENT, EVENT_TYPES[kind], NOW, index and index + 1 or 0, attempt or 0, #text, text)
+end
+
+-- new_job returns a job that isn't written yet, in a state that no other leads to.
+local function new_job(id, project, priority, state, uploaded)
+  local job = keep_job({
+    state = state, run = 1, sequence = 0, base = 0, open = 0, lease_ms = 0, left = 0, count = 0, first = 0,
+    priority = priority, uploaded = uploaded, project = project, weight = 0, done = 0, percent = 0, created = NOW,
+    queued = 0, started = 0, planned = 0, playable = 0, finished = 0, progress = '', first_task = '', events = '', told = 0, tasks = {},
+    changed = true,
+  }, id, job_key(id))
+  add_event(job, 'CREATED')
+  return job
 end
 
 local INDEXES = {} -- keys by state, by project
@@ -374,32 +405,43 @@ local function index_of(project, state)
   return key
 end
 
-local function flush_job(job)
-  local changed = job.sequence ~= job.told
-  if job.state ~= job.was then
-    zrem(index_of(job.project, job.was), job.id)
-    zadd(index_of(job.project, job.state), 0, job.id)
-    job.was = job.state
-  end
-  if changed then put(job, 'h', head_text(job)) end
-  if #job.put > 0 then
-    in_chunks(job.put, 'HSET', job.key)
-    job.put = {}
-  end
-  if job.drop then
-    in_chunks(job.drop, 'HDEL', job.key)
-    job.drop = nil
-  end
-  if changed then
-    redis.call('PUBLISH', job_channel(job.id), 'q ' .. job.sequence)
-    job.told = job.sequence
-  end
+-- put_by keeps the oldest events of a job apart.
+local function put_by(job)
+  local key = events_key(job.id)
+  redis.call('RPUSH', key, pack('>I6', job.base) .. job.events)
+  redis.call('LTRIM', key, -EVENT_CHUNKS, -1)
+  job.base, job.events = job.sequence, ''
 end
 
 local function flush()
-  for _, job in ipairs(JOB_ORDER) do flush_job(job) end
+  local notices
+  for _, job in ipairs(JOB_ORDER) do
+    local changed = job.sequence ~= job.told
+    if job.state ~= job.was then
+      if job.was then zrem(index_of(job.project, job.was), job.id) end
+      zadd(index_of(job.project, job.state), '0', job.id)
+      job.was = job.state
+    end
+    if changed or job.changed then
+      if job.sequence - job.base > EVENTS_BEHIND then put_by(job) end
+      job.raw, job.changed = pack_job(job), nil
+      set(job.key, job.raw)
+    end
+    if job.put then
+      in_chunks(job.put, 'HSET', more_key(job.id))
+      job.put = nil
+    end
+    if changed then
+      notices = notices or {}
+      append(notices, job, job.sequence)
+      job.told = job.sequence
+    end
+  end
   settle_projects()
   write_all()
+  for i = 1, notices and #notices or 0, 2 do
+    redis.call('PUBLISH', job_channel(notices[i].id), 'q ' .. notices[i + 1])
+  end
   publish_wakes()
 end
 
@@ -420,35 +462,30 @@ end
 -- clean_later leaves the duty to remove what no output names.
 local function clean_later(job)
   local at = NOW + job.lease_ms + CLEAN_AFTER
-  zadd(DUTIES, at, 'CLEAN|' .. job.id)
+  zadd(DUTIES, score_text(at), 'CLEAN|' .. job.id)
   due(at)
 end
 
 -- make_playable notes, the first time, that a player can start.
 local function make_playable(job)
-  if time_of(job, 'y') then return end
-  add_time(job, 'y')
+  if job.playable > 0 then return end
+  job.playable = NOW
   add_event(job, 'PLAYABLE')
 end
 
 -- end_job notes how a job ended, once it has moved there.
 local function end_job(job, event, reason, message)
-  add_time(job, 'f')
+  job.finished = NOW
   zadd(ENDED, STAMP, job.id)
   if reason then put(job, 'f', cjson.encode({ reason = reason, message = message })) end
   add_event(job, event, nil, nil, reason, message)
   drop_duties(job)
   del(stream_key(job.id))
   -- What was published before its time is to go at once.
-  if reason and time_of(job, 'y') then
+  if reason and job.playable > 0 then
     zadd(DUTIES, STAMP, 'STREAM|' .. job.id)
     due(NOW)
   end
-end
-
--- job_row is what a reader needs of a job's changing half.
-local function job_row(key)
-  return redis.call('HMGET', key, 'h', 'p', 'ti', 'g', 'pg', 'f', 'sr')
 end
 -- Duties: work outside the store, in DUTIES as kind|id by when to hand it out.
 local VISIBILITY = 60000 -- a duty that was handed out comes again after that

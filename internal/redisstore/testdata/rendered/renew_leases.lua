@@ -3,29 +3,25 @@
 -- job, and told to watchers at each call. A job's percent never falls within
 -- a run, and reaches 100 only when it is COMPLETED.
 -- KEYS  common. Derived: the jobs of the leases.
--- ARGV  prefix; requests (see request.lua) of: worker id, lease ms, then for each lease: job id, index, member, attempt,
---       fraction, progress
+-- ARGV  prefix; requests (see request.lua) of: worker id, lease ms, and a list with for each lease: job id, index, member,
+--       attempt, fraction, progress
 -- Returns  {answer, ...}: {'', 1 if somebody watches one of the jobs else 0, position of a lost lease (from 0), ...}
 -- Replay   the same; renewed again.
--- Tasks live in their job's hash: s<i> is a task's state, a line; d<i> what it
--- is, JSON; f<i> the indexes of the tasks that wait for it, if any; a<i> its
--- attempts that ended without a result, JSON. In the queues a task is named by
--- member(): its index is padded, so that equal scores sort by it.
--- Jobs: a hash each. Redis searches a small hash from its beginning, so the
--- fields that most scripts need come first and hold many values each:
--- h state, run, sequence, open, lease ms, left, count, first, priority,
--- uploaded; p project; s0 its first task; ti its times, each a letter and ms:
--- created, queued, started, planned, playable (y), finished; g weight, done, percent. Then what
--- fewer need: tasks (see task.lua), e<n> its newest 1,000 events, pg progress,
--- f failure JSON, up its upload, sr size and etag of its source.
+-- Tasks, each one packed string (TASK): the first of a job within its job,
+-- the others in t:<job>-<index>. Of tasks x:<job> has f<i>, the indexes of
+-- those that wait for it, if any; and a<i>, its attempts that ended without a
+-- result, JSON. In queues and keys a task is named by member(): its index is
+-- padded, so that equal scores sort by it.
+-- Jobs. j:<job> is what changes of a job, one packed string (JOB): its own
+-- fields, its first task as in task.lua, and behind them its newest events
+-- (EVENT), those after base. Older ones are in e:<job>, each a chunk of what
+-- was behind once: the sequence before its first event, and the events; the
+-- newest 1,000 are there. x:<job> has what few jobs have: f failure JSON, up
+-- its upload, sr size and etag of its source; and of tasks: see task.lua.
 --
 -- A job is loaded once per script, changed in memory and written back by
--- flush: however many changes, one HSET and one notice.
--- A script reads and decides first and writes last, each sorted set in one
--- command, however many requests the call has; and a script that fails in
--- between changed nothing.
--- NOW is the time of this script in milliseconds: Redis's clock. Tests move it
--- (CLOCK is by how many ms) or stop it (CLOCK is = and a moment). STAMP is NOW as text.
+-- flush: however many changes, one string and one notice.
+-- Strings are read together where a script knows beforehand which it needs.
 -- Every script gets these keys first, and the deployment's prefix (its hash
 -- tag and a colon) as ARGV[1]. The keys of jobs, workers and indexes that are
 -- only known once a queue was read are derived from the prefix, below the
@@ -34,11 +30,14 @@ local CLOCK, SWEEP, LEASES, DELAYED, DUTIES, UPLOADS, WORKERS = unpack(KEYS, 1, 
 local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
 local PREFIX = ARGV[1]
 
-local function job_key(id) return PREFIX .. 'j:' .. id end -- hash: what changes of a job, its tasks and events
+local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a job, packed: see job.lua
+local function task_key(m) return PREFIX .. 't:' .. m end -- a task but the first, packed: see task.lua
+local function more_key(id) return PREFIX .. 'x:' .. id end -- hash: what few jobs have and few scripts need
+local function events_key(id) return PREFIX .. 'e:' .. id end -- list: older events, packed
 local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
 local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
 local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
-local function result_key(id, index) return PREFIX .. 'r:' .. id .. '-' .. index end -- JSON, of a task
+local function result_key(m) return PREFIX .. 'r:' .. m end -- JSON, of a task
 local function outputs_key(id) return PREFIX .. 'o:' .. id end -- JSON
 local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects
 local function stream_key(id) return PREFIX .. 'c:' .. id end -- hash: see stream.lua
@@ -49,6 +48,31 @@ local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: 
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
 local function job_channel(id) return PREFIX .. 'n:' .. id end
 local WAKE_CHANNEL = PREFIX .. 'wake'
+local READ = {} -- by key: its value, false if there is none
+
+-- read_all reads the strings of keys by one command, however many there are.
+local function read_all(keys)
+  for from = 1, #keys, 2000 do
+    local to = math.min(from + 1999, #keys)
+    local values = redis.call('MGET', unpack(keys, from, to))
+    for i = from, to do READ[keys[i]] = values[i - from + 1] end
+  end
+end
+
+-- read returns a string; false if there is none.
+local function read(key)
+  local value = READ[key]
+  if value == nil then
+    value = redis.call('GET', key)
+    READ[key] = value
+  end
+  return value
+end
+-- A script reads and decides first and writes last, each sorted set in one
+-- command, however many requests the call has; and a script that fails in
+-- between changed nothing.
+-- NOW is the time of this script in milliseconds: Redis's clock. Tests move it
+-- (CLOCK is by how many ms) or stop it (CLOCK is = and a moment). STAMP is NOW as text.
 local function read_clock()
   local test = redis.call('GET', CLOCK)
   local stopped = test and string.match(test, '^=(%d+)$')
@@ -58,6 +82,17 @@ local function read_clock()
 end
 local NOW = read_clock()
 local STAMP = string.format('%.0f', NOW)
+local DEADLINES = {} -- by ms from now
+
+-- deadline_text is a time from now as a score.
+local function deadline_text(ms)
+  local text = DEADLINES[ms]
+  if not text then
+    text = string.format('%.0f', NOW + ms)
+    DEADLINES[ms] = text
+  end
+  return text
+end
 local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
 
 local function append(list, a, b)
@@ -279,95 +314,92 @@ local function next_state(machine, from, by)
   local row = NEXT[machine][from]
   return row and row[by]
 end
-local MAX_EVENTS = 1000
+local JOB = '>Bc0I2I4I4I4I6BI4I4i2BI2c0dddI6I6I6I6I6I6Bc0I2c0'
+local EVENT = '>BI6I3I3I3c0' -- type, ms, index of the task + 1 (0: none), attempt, reason and message
+local EVENT_TYPES = {
+  CREATED = 1, QUEUED = 2, STARTED = 3, PLANNED = 4, PLAYABLE = 5, COMPLETED = 6, FAILED = 7, CANCELED = 8,
+  RETRIED = 9, TASK_LEASED = 10, TASK_DONE = 11, TASK_DELAYED = 12, TASK_DEAD = 13,
+}
+local EVENTS_BEHIND = 50 -- a job at most, and in each chunk at least
+local EVENT_CHUNKS = 20
 -- Later than any URL that was signed for a lease: they live 5 minutes longer than it.
 local CLEAN_AFTER = 6 * 60 * 1000
 local JOBS, JOB_ORDER = {}, {}
+local pack, unpack_struct = struct.pack, struct.unpack
 
+-- put changes a field of x:<job>.
 local function put(job, field, value)
-  local list = job.put
-  local n = #list
-  list[n + 1], list[n + 2] = field, value
+  job.put = job.put or {}
+  append(job.put, field, value)
 end
 
-local HEAD = '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$'
-
--- load_job returns a job, nil if there is none; and up to two other fields of
--- it, if it wasn't loaded before.
-local function load_job(id, field, other)
-  local job = JOBS[id]
-  if job then
-    if not field then return job end
-    local v = redis.call('HMGET', job.key, field, other or field)
-    return job, v[1], v[2]
-  end
-  local key = job_key(id)
-  local v
-  if field then
-    v = redis.call('HMGET', key, 'h', 'p', 'ti', 'g', field, other or field)
-  else
-    v = redis.call('HMGET', key, 'h', 'p', 'ti', 'g')
-  end
-  if not v[1] then return nil end
-  local state, run, sequence, open, lease_ms, left, count, first, priority, uploaded = string.match(v[1], HEAD)
-  sequence = sequence + 0
-  job = {
-    id = id, key = key, project = v[2], state = state, was = state, run = run, sequence = sequence, told = sequence,
-    open = open + 0,         -- tasks of the run that aren't done
-    lease_ms = lease_ms + 0, -- the longest that was given
-    left = left,             -- 1: an attempt that wasn't accepted may have left objects
-    count = count,           -- of tasks over all runs
-    first = first,           -- index of the run's first task
+local function read_job(raw)
+  local state, run, sequence, base, open, lease_ms, left, count, first, priority, uploaded, project, weight, done, percent,
+    created, queued, started, planned, playable, finished, progress, first_task, at = unpack_struct(JOB, raw)
+  return {
+    state = state, run = run, sequence = sequence, base = base,
+    open = open,         -- tasks of the run that aren't done
+    lease_ms = lease_ms, -- the longest that was given
+    left = left,         -- 1: an attempt that wasn't accepted may have left objects
+    count = count,       -- of tasks over all runs
+    first = first,       -- index of the run's first task
     priority = priority,
-    uploaded = uploaded,     -- 1: up names its upload
-    times_text = v[3], gauge_text = v[4], put = {}, tasks = {},
+    uploaded = uploaded, -- 1: up names its upload
+    project = project,
+    weight = weight,     -- of all tasks of the run
+    done = done,         -- what of that is done, in part or whole
+    percent = percent,
+    created = created, queued = queued, started = started, planned = planned, playable = playable, -- ms, 0: not yet
+    finished = finished,
+    progress = progress, -- media time, speed, fps, time left
+    first_task = first_task, events = string.sub(raw, at), raw = raw, was = state, told = sequence, tasks = {},
   }
+end
+
+local function pack_job(j)
+  return pack(JOB, #j.state, j.state, j.run, j.sequence, j.base, j.open, j.lease_ms, j.left, j.count, j.first, j.priority,
+    j.uploaded, #j.project, j.project, j.weight, j.done, j.percent, j.created, j.queued, j.started, j.planned, j.playable,
+    j.finished, #j.progress, j.progress, #j.first_task, j.first_task) .. j.events
+end
+
+local function keep_job(job, id, key)
+  job.id, job.key = id, key
   JOBS[id] = job
   JOB_ORDER[#JOB_ORDER + 1] = job
-  return job, v[5], v[6]
+  return job
 end
 
-local function head_text(j)
-  return j.state .. ' ' .. j.run .. ' ' .. j.sequence .. ' ' .. j.open .. ' ' .. j.lease_ms .. ' ' .. j.left .. ' '
-    .. j.count .. ' ' .. j.first .. ' ' .. j.priority .. ' ' .. j.uploaded
+-- load_job returns a job, nil if there is none.
+local function load_job(id)
+  local job = JOBS[id]
+  if job then return job end
+  local key = job_key(id)
+  local raw = read(key)
+  return raw and keep_job(read_job(raw), id, key) or nil
 end
 
--- add_time notes when a job came to a stage, by the stage's first letter.
-local function add_time(job, letter)
-  job.times_text = job.times_text .. ' ' .. letter .. STAMP
-  put(job, 'ti', job.times_text)
-end
-
-local function time_of(job, letter) return string.match(job.times_text, letter .. '(%d+)') end
-
-local function queued_at(job) return time_of(job, 'q') end
-
--- gauge_of returns the weight of all tasks of a run, what of that is done, in part or whole, and the percent.
-local function gauge_of(job)
-  local weight, done, percent = string.match(job.gauge_text, '^(%S+) (%S+) (%S+)$')
-  return weight + 0, done + 0, percent + 0
-end
+local function job_exists(id) return JOBS[id] or read(job_key(id)) and true end
 
 local function set_gauge(job, weight, done, percent)
-  job.gauge_text = weight .. ' ' .. done .. ' ' .. percent
-  put(job, 'g', job.gauge_text)
+  job.weight, job.done, job.percent, job.changed = weight, done, percent, true
 end
 
--- add_event adds an event: type, ms, task index, attempt, reason, message, as far as there are.
 local function add_event(job, kind, index, attempt, reason, message)
   job.sequence = job.sequence + 1
-  local e = kind .. ' ' .. STAMP
-  if index then
-    e = e .. ' ' .. index .. ' ' .. attempt
-  elseif reason then
-    e = e .. ' - -'
-  end
-  if reason then e = e .. ' ' .. reason .. ' ' .. message end
-  put(job, 'e' .. job.sequence, e)
-  if job.sequence > MAX_EVENTS then
-    job.drop = job.drop or {}
-    job.drop[#job.drop + 1] = 'e' .. job.sequence - MAX_EVENTS
-  end
+  local text = reason and reason .. ' ' .. message or ''
+  job.events = job.events .. pack(EVENT, EVENT_TYPES[kind], NOW, index and index + 1 or 0, attempt or 0, #text, text)
+end
+
+-- new_job returns a job that isn't written yet, in a state that no other leads to.
+local function new_job(id, project, priority, state, uploaded)
+  local job = keep_job({
+    state = state, run = 1, sequence = 0, base = 0, open = 0, lease_ms = 0, left = 0, count = 0, first = 0,
+    priority = priority, uploaded = uploaded, project = project, weight = 0, done = 0, percent = 0, created = NOW,
+    queued = 0, started = 0, planned = 0, playable = 0, finished = 0, progress = '', first_task = '', events = '', told = 0, tasks = {},
+    changed = true,
+  }, id, job_key(id))
+  add_event(job, 'CREATED')
+  return job
 end
 
 local INDEXES = {} -- keys by state, by project
@@ -379,32 +411,43 @@ local function index_of(project, state)
   return key
 end
 
-local function flush_job(job)
-  local changed = job.sequence ~= job.told
-  if job.state ~= job.was then
-    zrem(index_of(job.project, job.was), job.id)
-    zadd(index_of(job.project, job.state), 0, job.id)
-    job.was = job.state
-  end
-  if changed then put(job, 'h', head_text(job)) end
-  if #job.put > 0 then
-    in_chunks(job.put, 'HSET', job.key)
-    job.put = {}
-  end
-  if job.drop then
-    in_chunks(job.drop, 'HDEL', job.key)
-    job.drop = nil
-  end
-  if changed then
-    redis.call('PUBLISH', job_channel(job.id), 'q ' .. job.sequence)
-    job.told = job.sequence
-  end
+-- put_by keeps the oldest events of a job apart.
+local function put_by(job)
+  local key = events_key(job.id)
+  redis.call('RPUSH', key, pack('>I6', job.base) .. job.events)
+  redis.call('LTRIM', key, -EVENT_CHUNKS, -1)
+  job.base, job.events = job.sequence, ''
 end
 
 local function flush()
-  for _, job in ipairs(JOB_ORDER) do flush_job(job) end
+  local notices
+  for _, job in ipairs(JOB_ORDER) do
+    local changed = job.sequence ~= job.told
+    if job.state ~= job.was then
+      if job.was then zrem(index_of(job.project, job.was), job.id) end
+      zadd(index_of(job.project, job.state), '0', job.id)
+      job.was = job.state
+    end
+    if changed or job.changed then
+      if job.sequence - job.base > EVENTS_BEHIND then put_by(job) end
+      job.raw, job.changed = pack_job(job), nil
+      set(job.key, job.raw)
+    end
+    if job.put then
+      in_chunks(job.put, 'HSET', more_key(job.id))
+      job.put = nil
+    end
+    if changed then
+      notices = notices or {}
+      append(notices, job, job.sequence)
+      job.told = job.sequence
+    end
+  end
   settle_projects()
   write_all()
+  for i = 1, notices and #notices or 0, 2 do
+    redis.call('PUBLISH', job_channel(notices[i].id), 'q ' .. notices[i + 1])
+  end
   publish_wakes()
 end
 
@@ -425,35 +468,30 @@ end
 -- clean_later leaves the duty to remove what no output names.
 local function clean_later(job)
   local at = NOW + job.lease_ms + CLEAN_AFTER
-  zadd(DUTIES, at, 'CLEAN|' .. job.id)
+  zadd(DUTIES, score_text(at), 'CLEAN|' .. job.id)
   due(at)
 end
 
 -- make_playable notes, the first time, that a player can start.
 local function make_playable(job)
-  if time_of(job, 'y') then return end
-  add_time(job, 'y')
+  if job.playable > 0 then return end
+  job.playable = NOW
   add_event(job, 'PLAYABLE')
 end
 
 -- end_job notes how a job ended, once it has moved there.
 local function end_job(job, event, reason, message)
-  add_time(job, 'f')
+  job.finished = NOW
   zadd(ENDED, STAMP, job.id)
   if reason then put(job, 'f', cjson.encode({ reason = reason, message = message })) end
   add_event(job, event, nil, nil, reason, message)
   drop_duties(job)
   del(stream_key(job.id))
   -- What was published before its time is to go at once.
-  if reason and time_of(job, 'y') then
+  if reason and job.playable > 0 then
     zadd(DUTIES, STAMP, 'STREAM|' .. job.id)
     due(NOW)
   end
-end
-
--- job_row is what a reader needs of a job's changing half.
-local function job_row(key)
-  return redis.call('HMGET', key, 'h', 'p', 'ti', 'g', 'pg', 'f', 'sr')
 end
 -- HELD: what each worker holds, as "<worker> <member>", in the order of these.
 
@@ -471,10 +509,7 @@ end
 local MAX_ATTEMPTS_KEPT = 16
 -- A task that spoils every machine, or finds none that works, would go round for ever.
 local MAX_MACHINE_FAULTS = 10
-local STATUS = '^' .. string.rep('(%S+) ', 14) .. '(.*)$'
--- LEASED matches the state of a leased task: all before the progress, attempt, weight; fraction, when that was stored,
--- whether others wait for it, worker.
-local LEASED = '^(LEASED 0 0 %S+ (%S+) %S+ %S+ %S+ %S+ %S+ (%S+)) (%S+) (%S+) (%S+) (.*)$'
+local TASK = '>Bc0BI6I2I3I6I2I2I2I3ddI6BBc0I2c0'
 
 local function member(id, index) return string.format('%s-%05d', id, index) end
 
@@ -485,46 +520,57 @@ local function parse_member(m)
   return id, tonumber(index)
 end
 
-local function parse_task(raw)
-  local t = {}
-  t.s,
-    t.last,         -- 1: it was the last of its run
-    t.ended,        -- when it was done
-    t.run,
-    t.n,            -- newest attempt
-    t.at,           -- when that began; of a DELAYED task, when it wakes
-    t.charged, t.losses,
-    t.spoilt,       -- attempts in a row that a machine spoilt
-    t.waits,        -- for tasks
-    t.weight,       -- its share of the job's progress
-    t.told, t.kept, -- fraction of the attempt, and when that was stored
-    t.follow,       -- 1: f<i> is there
-    t.by = string.match(raw, STATUS)
-  t.n = t.n + 0
-  return t
+local function read_task(raw, m)
+  local state, last, ended, run, n, at, charged, losses, spoilt, waits, weight, told, kept, follow, by, definition =
+    unpack_struct(TASK, raw)
+  return {
+    s = state, m = m,
+    last = last,               -- 1: it was the last of its run
+    ended = ended,             -- when it was done
+    run = run,
+    n = n,                     -- newest attempt
+    at = at,                   -- when that began; of a DELAYED task, when it wakes
+    charged = charged, losses = losses,
+    spoilt = spoilt,           -- attempts in a row that a machine spoilt
+    waits = waits,             -- for tasks
+    weight = weight,           -- its share of the job's progress
+    told = told, kept = kept,  -- fraction of the attempt, and when that was stored
+    follow = follow,           -- 1: f<i> is there
+    by = by,                   -- worker of the attempt
+    definition = definition,   -- JSON: what it is
+  }
 end
 
-local function load_task(job, index)
+-- load_task returns a task by its index, or nil; its member where the caller has it.
+local function load_task(job, index, m)
   local t = job.tasks[index]
-  if not t then
-    local raw = redis.call('HGET', job.key, 's' .. index)
-    if not raw then return nil end
-    t = parse_task(raw)
-    job.tasks[index] = t
+  if t then return t end
+  m = m or member(job.id, index)
+  local raw
+  if index == 0 then
+    raw = job.first_task ~= '' and job.first_task
+  else
+    raw = read(task_key(m))
   end
+  if not raw then return nil end
+  t = read_task(raw, m)
+  job.tasks[index] = t
   return t
 end
 
 local function save_task(job, index, t)
+  local raw = pack(TASK, #t.s, t.s, t.last, t.ended, t.run, t.n, t.at, t.charged, t.losses, t.spoilt, t.waits, t.weight,
+    t.told, t.kept, t.follow, #t.by, t.by, #t.definition, t.definition)
   job.tasks[index] = t
-  put(job, 's' .. index, t.s .. ' ' .. t.last .. ' ' .. t.ended .. ' ' .. t.run .. ' ' .. t.n .. ' ' .. t.at .. ' '
-    .. t.charged .. ' ' .. t.losses .. ' ' .. t.spoilt .. ' ' .. t.waits .. ' ' .. t.weight .. ' '
-    .. t.told .. ' ' .. t.kept .. ' ' .. t.follow .. ' ' .. t.by)
+  if index == 0 then
+    job.first_task, job.changed = raw, true
+  else
+    set(task_key(t.m), raw)
+    READ[task_key(t.m)] = raw
+  end
 end
 
-local function enqueue(job, index)
-  queue_add(job.project, job.priority + 0, queued_at(job) + 0, member(job.id, index))
-end
+local function enqueue(job, t) queue_add(job.project, job.priority, job.queued, t.m) end
 
 -- make_ready moves a task to READY by a transition; false if the table forbids it.
 local function make_ready(job, index, t, by)
@@ -532,44 +578,44 @@ local function make_ready(job, index, t, by)
   if not to then return false end
   t.s, t.by, t.at = to, '', 0
   save_task(job, index, t)
-  enqueue(job, index)
+  enqueue(job, t)
   return true
 end
 
--- add_tasks appends tasks, each four values from one on: JSON, weight, how
--- many it waits for, and which wait for it, all relative to the first.
-local function add_tasks(job, list, from)
-  local base = job.count + 0
+-- add_tasks appends tasks, each four values: JSON, weight, how many it waits
+-- for, and which wait for it, all relative to the first.
+local function add_tasks(job, list)
+  local base = job.count
   local index = base
   local added = 0
-  for i = from, #list, 4 do
+  for i = 1, #list, 4 do
     local weight, waits, followers = list[i + 1], list[i + 2], list[i + 3]
     added = added + weight
-    put(job, 's' .. index, (waits == '0' and 'READY' or 'BLOCKED') .. ' 0 0 ' .. job.run .. ' 0 0 0 0 0 ' .. waits .. ' '
-      .. weight .. ' 0 0 ' .. (followers == '' and '0 ' or '1 '))
-    put(job, 'd' .. index, list[i])
+    local t = {
+      s = waits == 0 and 'READY' or 'BLOCKED', m = member(job.id, index), last = 0, ended = 0, run = job.run, n = 0,
+      at = 0, charged = 0, losses = 0, spoilt = 0, waits = waits, weight = weight, told = 0, kept = 0,
+      follow = followers == '' and 0 or 1, by = '', definition = list[i],
+    }
+    save_task(job, index, t)
     if followers ~= '' then
       put(job, 'f' .. index, (string.gsub(followers, '%d+', function(n) return string.format('%d', base + n) end)))
     end
-    if waits == '0' then enqueue(job, index) end
+    if waits == 0 then enqueue(job, t) end
     index = index + 1
   end
-  job.count, job.open = index, job.open + index - base
-  if added > 0 then
-    local weight, done, percent = gauge_of(job)
-    set_gauge(job, weight + added, done, percent)
-  end
+  job.count, job.open, job.changed = index, job.open + index - base, true
+  if added > 0 then set_gauge(job, job.weight + added, job.done, job.percent) end
 end
 
--- start_run puts a job's first task, as for add_tasks, into the queue.
-local function start_run(job, list, from)
-  add_time(job, 'q')
+-- start_run puts a job's first task into the queue.
+local function start_run(job, definition, weight)
+  job.queued = NOW
   add_event(job, 'QUEUED')
-  add_tasks(job, list, from)
+  add_tasks(job, { definition, weight, 0, '' })
 end
 
 local function attempts_of(job, index)
-  local raw = redis.call('HGET', job.key, 'a' .. index)
+  local raw = redis.call('HGET', more_key(job.id), 'a' .. index)
   return raw and cjson.decode(raw) or {}
 end
 
@@ -584,17 +630,14 @@ end
 local function end_attempt(job, index, t, outcome, reason, message, charged)
   local list = attempts_of(job, index)
   list[#list + 1] = {
-    n = t.n, by = t.by, at = tonumber(t.at), to = NOW, oc = outcome, rs = reason, ms = message, ch = charged or nil,
+    n = t.n, by = t.by, at = t.at, to = NOW, oc = outcome, rs = reason, ms = message, ch = charged or nil,
   }
   while #list > MAX_ATTEMPTS_KEPT do table.remove(list, 1) end
   put(job, 'a' .. index, cjson.encode(list))
-  drop_lease(job, member(job.id, index), t.by)
-  if t.told + 0 ~= 0 then
-    local weight, done, percent = gauge_of(job)
-    set_gauge(job, weight, done - t.weight * t.told, percent)
-  end
+  drop_lease(job, t.m, t.by)
+  if t.told ~= 0 then set_gauge(job, job.weight, job.done - t.weight * t.told, job.percent) end
   t.by, t.told, t.kept = '', 0, 0
-  job.left = 1
+  job.left, job.changed = 1, true
 end
 
 -- ended_as reports whether a worker's attempt ended that way before: the call is a replay.
@@ -605,16 +648,26 @@ local function ended_as(job, index, worker, attempt, outcome)
   return false
 end
 
+-- read_tasks reads all tasks from an index on together.
+local function read_tasks(job, from)
+  local keys = {}
+  for index = math.max(from, 1), job.count - 1 do
+    if not job.tasks[index] then keys[#keys + 1] = task_key(member(job.id, index)) end
+  end
+  read_all(keys)
+end
+
 -- cancel_tasks ends every task of the run that hasn't ended.
 local function cancel_tasks(job)
-  for index = job.first + 0, job.count - 1 do
+  read_tasks(job, job.first)
+  for index = job.first, job.count - 1 do
     local t = load_task(job, index)
     local to = next_state('task', t.s, 'cancel')
     if to then
       if t.s == 'READY' then
-        queue_drop(job.project, member(job.id, index))
+        queue_drop(job.project, t.m)
       elseif t.s == 'DELAYED' then
-        zrem(DELAYED, member(job.id, index))
+        zrem(DELAYED, t.m)
       elseif t.s == 'LEASED' then
         end_attempt(job, index, t, 'CANCELED')
         WAKES.WORKER = true
@@ -660,58 +713,64 @@ end
 local function leased_task(m)
   local id, index = parse_member(m)
   local job = load_job(id)
-  local t = job and load_task(job, index)
+  local t = job and load_task(job, index, m)
   if t and t.s == 'LEASED' then return job, index, t end
 end
 
--- lease_row is a lease as a reader needs it: {member, attempt, deadline,
--- definition, state, attempts JSON, job row, spec JSON, probe JSON, plan JSON};
--- call it after flush. State and definition are read if they aren't given.
-local function lease_row(m, attempt, deadline, status, definition)
-  local id, index = parse_member(m)
-  local job = load_job(id)
-  if not definition then status, definition = unpack(redis.call('HMGET', job.key, 's' .. index, 'd' .. index)) end
-  local row = {
-    m, attempt, deadline, definition, status, '',
-    { head_text(job), job.project, job.times_text, job.gauge_text, '', '', '' }, redis.call('GET', spec_key(id)), '', '',
-  }
+-- lease_rows returns leases as a reader needs them, of a list of member and
+-- deadline: {member, deadline, job, its task if it isn't the first, spec JSON,
+-- attempts JSON, sr, probe JSON, plan JSON}, jobs and tasks as they are stored.
+-- Call it after flush.
+local function lease_rows(list)
+  local keys = {}
   -- Of a job that starts there is no more to read, unless its source was uploaded.
-  if index > 0 or attempt > 1 or job.uploaded ~= '0' then
-    local v = redis.call('HMGET', job.key, 'a' .. index, 'pg', 'sr')
-    row[6], row[7][5], row[7][7] = v[1] or '', v[2] or '', v[3] or ''
-    v = redis.call('MGET', probe_key(id), plan_key(id))
-    row[9], row[10] = v[1] or '', v[2] or ''
+  local function starts(job, index, t) return index == 0 and t.n == 1 and job.uploaded == 0 end
+  for i = 1, #list, 2 do
+    local job, index, t = leased_task(list[i])
+    keys[#keys + 1] = spec_key(job.id)
+    if not starts(job, index, t) then append(keys, probe_key(job.id), plan_key(job.id)) end
   end
-  return row
+  read_all(keys)
+  local rows = {}
+  for i = 1, #list, 2 do
+    local m = list[i]
+    local job, index, t = leased_task(m)
+    local row = { m, list[i + 1], job.raw, index > 0 and read(task_key(m)) or '', read(spec_key(job.id)), '', '', '', '' }
+    if not starts(job, index, t) then
+      local v = redis.call('HMGET', more_key(job.id), 'a' .. index, 'sr')
+      row[6], row[7], row[8], row[9] = v[1] or '', v[2] or '', read(probe_key(job.id)) or '', read(plan_key(job.id)) or ''
+    end
+    rows[#rows + 1] = row
+  end
+  return rows
 end
 -- A script of a verb that is called often takes many requests at a time. Each
--- is the number of its arguments, then these; its keys, as many for each, come
--- after the common ones, one request's after the other's. Each gets its own
--- answer, as if they had come one by one: a refusal is an answer and harms no
--- other request.
+-- is one packed argument; its keys, as many for each, come after the common
+-- ones, one request's after the other's. Each gets its own answer, as if they
+-- had come one by one: a refusal is an answer and harms no other request.
 
 -- read_requests returns the requests: lists of arguments. k is where the keys begin.
 local function read_requests(keys)
-  local requests, n, at = {}, 0, 2
-  while ARGV[at] do
-    local args = ARGV[at] + 0
-    local r = { unpack(ARGV, at + 1, at + args) }
-    r.k = 14 + n * keys
-    n = n + 1
-    requests[n] = r
-    at = at + 1 + args
+  local requests = {}
+  for i = 2, #ARGV do
+    local r = { cmsgpack.unpack(ARGV[i]) }
+    r.k = 14 + (i - 2) * keys
+    requests[i - 1] = r
   end
   return requests
 end
 local STORE_EVERY = 2000
 local requests = read_requests(0)
-local channels, n = {}, 0
+local channels, keys = {}, {}
 for _, r in ipairs(requests) do
-  for i = 3, #r, 6 do
-    n = n + 1
-    channels[n] = job_channel(r[i])
+  local leases = r[3]
+  for i = 1, #leases, 6 do
+    channels[#channels + 1] = job_channel(leases[i])
+    keys[#keys + 1] = job_key(leases[i])
+    if leases[i + 1] > 0 then keys[#keys + 1] = task_key(leases[i + 2]) end
   end
 end
+read_all(keys)
 
 -- watched_of reports of each channel how many listen, as far as this server
 -- knows; nothing where it doesn't tell.
@@ -728,44 +787,35 @@ local watched = watched_of(channels)
 -- tell takes in how far a task is, and tells it. An attempt that says less
 -- than before was wrong before: its word counts, the job's percent doesn't fall.
 local told = {}
-local function tell(job, r, i, s, channel)
-  local fraction = r[i + 4]
-  local weight, done, percent = gauge_of(job)
-  done = done + s.weight * (fraction - s.told)
-  percent = math.max(percent, math.min(99.9, 100 * done / weight))
-  set_gauge(job, weight, done, percent)
-  put(job, 'pg', r[i + 5])
-  put(job, 's' .. r[i + 1], s.before .. ' ' .. fraction .. ' ' .. STAMP .. ' ' .. s.follow .. ' ' .. s.by)
-  s.told, s.kept = fraction, NOW
-  append(told, channel, 'p ' .. percent .. ' ' .. r[i + 5])
+local function tell(job, index, t, fraction, progress, channel)
+  local done = job.done + t.weight * (fraction - t.told)
+  set_gauge(job, job.weight, done, math.max(job.percent, math.min(99.9, 100 * done / job.weight)))
+  job.progress = progress
+  t.told, t.kept = fraction, NOW
+  save_task(job, index, t)
+  append(told, channel, 'p ' .. job.percent .. ' ' .. progress)
 end
 
-local seen, answers, channel, leases = {}, {}, 0, {}
+local seen, answers, channel = {}, {}, 0
 for at, r in ipairs(requests) do
   local answer = { '', 0 }
   answers[at] = answer
-  append(seen, STAMP, r[1])
-  local deadline = score_text(NOW + r[2])
-  for i = 3, #r, 6 do
+  local worker, deadline, leases = r[1], deadline_text(r[2]), r[3]
+  append(seen, STAMP, worker)
+  for i = 1, #leases, 6 do
     channel = channel + 1
-    local m = r[i + 2]
-    -- One call may say twice what it has to say of a lease.
-    local s = leases[m]
-    if not s then
-      s = {}
-      local raw = redis.call('HGET', job_key(r[i]), 's' .. r[i + 1])
-      s.before, s.n, s.weight, s.told, s.kept, s.follow, s.by = string.match(raw or '', LEASED)
-      leases[m] = s
-    end
-    if s.n ~= r[i + 3] or s.by ~= r[1] then
-      answer[#answer + 1] = (i - 3) / 6
+    local index, m = leases[i + 1], leases[i + 2]
+    local job = load_job(leases[i])
+    local t = job and load_task(job, index, m)
+    if not t or t.s ~= 'LEASED' or t.n ~= leases[i + 3] or t.by ~= worker then
+      answer[#answer + 1] = (i - 1) / 6
     else
       zadd(LEASES, deadline, m)
       local is_watched = watched[channels[channel]]
       if is_watched then answer[2] = 1 end
       -- Where nobody seems to listen somebody may, by another server: it is told as often as it is stored.
-      if s.weight ~= '0' and (is_watched or NOW - s.kept >= STORE_EVERY) then
-        tell(load_job(r[i]), r, i, s, channels[channel])
+      if t.weight > 0 and (is_watched or NOW - t.kept >= STORE_EVERY) then
+        tell(job, index, t, leases[i + 4], leases[i + 5], channels[channel])
       end
     end
   end

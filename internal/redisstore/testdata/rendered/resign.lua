@@ -14,11 +14,14 @@ local CLOCK, SWEEP, LEASES, DELAYED, DUTIES, UPLOADS, WORKERS = unpack(KEYS, 1, 
 local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
 local PREFIX = ARGV[1]
 
-local function job_key(id) return PREFIX .. 'j:' .. id end -- hash: what changes of a job, its tasks and events
+local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a job, packed: see job.lua
+local function task_key(m) return PREFIX .. 't:' .. m end -- a task but the first, packed: see task.lua
+local function more_key(id) return PREFIX .. 'x:' .. id end -- hash: what few jobs have and few scripts need
+local function events_key(id) return PREFIX .. 'e:' .. id end -- list: older events, packed
 local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
 local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
 local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
-local function result_key(id, index) return PREFIX .. 'r:' .. id .. '-' .. index end -- JSON, of a task
+local function result_key(m) return PREFIX .. 'r:' .. m end -- JSON, of a task
 local function outputs_key(id) return PREFIX .. 'o:' .. id end -- JSON
 local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects
 local function stream_key(id) return PREFIX .. 'c:' .. id end -- hash: see stream.lua
@@ -38,6 +41,17 @@ local function read_clock()
 end
 local NOW = read_clock()
 local STAMP = string.format('%.0f', NOW)
+local DEADLINES = {} -- by ms from now
+
+-- deadline_text is a time from now as a score.
+local function deadline_text(ms)
+  local text = DEADLINES[ms]
+  if not text then
+    text = string.format('%.0f', NOW + ms)
+    DEADLINES[ms] = text
+  end
+  return text
+end
 local WAKES = {}
 local EARLIEST -- the earliest deadline that this script set
 
