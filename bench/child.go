@@ -28,7 +28,7 @@ func startChild(ctx context.Context, logPath string, cfg local.ProcessConfig) (*
 	cfg.NoRestart = true
 	cfg.Log = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	// It is stopped in its turn, after those that use it.
-	runCtx, cancel := context.WithCancel(context.WithoutCancel(ctx)) //nolint:forbidigo // a cause would tell nobody anything
+	runCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	c := &child{Process: local.NewProcess(cfg), cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(c.done)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"math"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -36,12 +35,4 @@ func median(figures []float64) float64 {
 	}
 
 	return sorted[len(sorted)/2]
-}
-
-// percentile returns the figure below which a share of all lies.
-func percentile(figures []float64, share float64) float64 {
-	sorted := slices.Sorted(slices.Values(figures))
-	at := int(math.Ceil(share*float64(len(sorted)))) - 1
-
-	return sorted[min(max(at, 0), len(sorted)-1)]
 }

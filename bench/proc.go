@@ -140,21 +140,3 @@ func (f foreign) cores() (float64, error) {
 
 	return max(0, others) / now.start.Sub(f.start).Seconds(), nil
 }
-
-// residentBytes is the memory that a process holds.
-func residentBytes(pid int) (int64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-	if err != nil {
-		return 0, fmt.Errorf("read /proc: %w", err)
-	}
-	fields := strings.Fields(string(text))
-	if len(fields) < 2 {
-		return 0, errors.New("/proc/PID/statm has no resident pages")
-	}
-	pages, err := strconv.ParseInt(fields[1], 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("read /proc: %w", err)
-	}
-
-	return pages * int64(os.Getpagesize()), nil
-}

@@ -20,10 +20,10 @@ type respConn struct {
 // respBuffer holds what a batch of commands, or its answer, takes.
 const respBuffer = 256 << 10
 
-// errReply is an error that Redis answered.
-type errReply string
+// replyError is an error that Redis answered.
+type replyError string
 
-func (e errReply) Error() string { return string(e) }
+func (e replyError) Error() string { return string(e) }
 
 func dialRESP(ctx context.Context, address string) (*respConn, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
@@ -34,7 +34,7 @@ func dialRESP(ctx context.Context, address string) (*respConn, error) {
 	return &respConn{Conn: conn, in: bufio.NewReaderSize(conn, respBuffer)}, nil
 }
 
-func (c *respConn) close() { _ = c.Conn.Close() }
+func (c *respConn) close() { _ = c.Close() }
 
 // do sends a command and returns its answer: a string, an int64, nil, or a list of them.
 func (c *respConn) do(args ...string) (any, error) {
@@ -153,7 +153,7 @@ func decodeValue(raw []byte) (any, []byte, error) {
 	case '+':
 		return line, rest, nil
 	case '-':
-		return nil, rest, errReply(line)
+		return nil, rest, replyError(line)
 	case ':':
 		n, err := strconv.ParseInt(line, 10, 64)
 

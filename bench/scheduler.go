@@ -9,13 +9,14 @@ import (
 )
 
 // scheduler measures the queue: the store alone, the control plane around it,
-// and what both cost, beside asynq, BullMQ and the limits of the same Redis.
+// and what both cost, beside asynq and the limits of the same Redis.
 func scheduler(ctx context.Context, s setting) (_ []Result, err error) {
 	parts := []struct {
 		name string
 		run  func(context.Context, setting, *quiet) ([]Result, error)
 	}{
 		{"cycle", cycle},
+		{"memory", memory},
 	}
 	fmt.Fprintln(os.Stderr, "scheduler:", redisSettings)
 	var results []Result

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -47,18 +46,6 @@ func newTap(ctx context.Context, upstream string) (*tap, error) {
 		listener: listener, upstream: upstream, titles: titles,
 		conns: map[net.Conn]struct{}{}, scripts: map[string]string{}, counts: map[string]int{},
 	}, nil
-}
-
-// startCounting passes everything on as it comes, and counts.
-func startCounting(ctx context.Context, upstream string) (*tap, error) {
-	t, err := newTap(ctx, upstream)
-	if err != nil {
-		return nil, err
-	}
-	t.serve = func(client net.Conn) error { return t.pass(ctx, client, bufio.NewReaderSize(client, respBuffer), nil) }
-	t.clients.Go(t.accept)
-
-	return t, nil
 }
 
 func (t *tap) url() string { return "redis://" + t.listener.Addr().String() }
@@ -186,14 +173,6 @@ func (t *tap) learn(text string) string {
 	t.scripts[hex.EncodeToString(sum[:])] = t.titles[title]
 
 	return t.titles[title]
-}
-
-// counted returns the commands so far, by name.
-func (t *tap) counted() map[string]int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-
-	return maps.Clone(t.counts)
 }
 
 // close cuts what is open and returns what went wrong.

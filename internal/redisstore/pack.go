@@ -50,8 +50,8 @@ func (r *reader) uint(size int) int64 {
 func (r *reader) int(size int) int       { return int(r.uint(size)) }
 func (r *reader) text(size int) string   { return r.next(r.int(size)) }
 func (r *reader) time() time.Time        { return asTime(r.uint(6)) }
-func (r *reader) float() float64         { return math.Float64frombits(uint64(r.uint(8))) } //nolint:gosec // the same bits
-func (r *reader) signed16() int          { return int(int16(r.uint(2))) }                   //nolint:gosec // two bytes are read
+func (r *reader) float() float64         { return math.Float64frombits(uint64(r.uint(8))) }
+func (r *reader) signed16() int          { return int(int16(r.uint(2))) }
 func (r *reader) skip(size int)          { r.next(size) }
 func (r *reader) more() bool             { return r.err == nil && r.raw != "" }
 func (r *reader) finish(of string) error { return wrapPacked(of, r.err) }
@@ -77,7 +77,7 @@ func appendArgs(b []byte, args []any) ([]byte, error) {
 		case float64:
 			b = binary.BigEndian.AppendUint64(append(b, 0xcb), math.Float64bits(v))
 		case []any:
-			b = binary.BigEndian.AppendUint32(append(b, 0xdd), uint32(len(v))) //nolint:gosec // no list is so long
+			b = binary.BigEndian.AppendUint32(append(b, 0xdd), uint32(len(v)))
 
 			var err error
 			if b, err = appendArgs(b, v); err != nil {
@@ -100,7 +100,7 @@ func appendText(b []byte, v string) []byte {
 	case n < 1<<16:
 		b = binary.BigEndian.AppendUint16(append(b, 0xda), uint16(n))
 	default:
-		b = binary.BigEndian.AppendUint32(append(b, 0xdb), uint32(n)) //nolint:gosec // no text is so long
+		b = binary.BigEndian.AppendUint32(append(b, 0xdb), uint32(n))
 	}
 
 	return append(b, v...)
@@ -111,5 +111,5 @@ func appendInt(b []byte, v int64) []byte {
 		return append(b, byte(v))
 	}
 
-	return binary.BigEndian.AppendUint64(append(b, 0xd3), uint64(v)) //nolint:gosec // the same bits
+	return binary.BigEndian.AppendUint64(append(b, 0xd3), uint64(v))
 }
