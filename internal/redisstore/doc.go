@@ -17,7 +17,10 @@
 //
 // # Layout
 //
-//	j:<job>        hash  what changes of a job, its tasks and its newest 1,000 events; see lua/include/job.lua
+//	j:<job>        packed  what changes of a job, its first task and its newest events; see lua/include/job.lua
+//	t:<job>-<i>    packed  every other task; see lua/include/task.lua
+//	e:<job>        list  chunks of older events, packed; the newest 1,000 are kept
+//	x:<job>        hash  what few jobs have: failure, upload, followers of tasks and their ended attempts
 //	d:<job>        JSON  what never changes: spec, source, labels
 //	b:, g:<job>    JSON  probe and plan
 //	r:<job>-<i>    JSON  the result of a task
