@@ -21,7 +21,7 @@ const (
 	nobody  access = iota // not in the table
 	anybody               // tells nothing about anyone's jobs
 	client                // holders of an API key
-	worker                // holders of the worker token
+	worker                // holders of the worker token, or of a machine's
 )
 
 // accessTable names who may call each procedure. What is missing is refused.
@@ -64,22 +64,25 @@ func accessTable() map[string]access {
 // gate refuses calls without the right credential, before a message is
 // decoded.
 type gate struct {
-	table      map[string]access
-	projects   map[[sha256.Size]byte]string // by the hash of the key: a look-up tells nothing of the keys by its time
-	worker     [sha256.Size]byte
-	hasWorker  bool
-	observer   *observer
-	translator *translator
+	table     map[string]access
+	projects  map[[sha256.Size]byte]string // by the hash of the key: a look-up tells nothing of the keys by its time
+	worker    [sha256.Size]byte
+	hasWorker bool
+	// workerToken signs the tokens of machines.
+	workerToken string
+	observer    *observer
+	translator  *translator
 }
 
 func newGate(cfg Config, o *observer, t *translator) *gate {
 	g := &gate{
-		table:      accessTable(),
-		projects:   make(map[[sha256.Size]byte]string, len(cfg.APIKeys)),
-		worker:     sha256.Sum256([]byte(cfg.WorkerToken)),
-		hasWorker:  cfg.WorkerToken != "",
-		observer:   o,
-		translator: t,
+		table:       accessTable(),
+		projects:    make(map[[sha256.Size]byte]string, len(cfg.APIKeys)),
+		worker:      sha256.Sum256([]byte(cfg.WorkerToken)),
+		hasWorker:   cfg.WorkerToken != "",
+		workerToken: cfg.WorkerToken,
+		observer:    o,
+		translator:  t,
 	}
 	for key, project := range cfg.APIKeys {
 		g.projects[sha256.Sum256([]byte(key))] = project
@@ -91,7 +94,11 @@ func newGate(cfg Config, o *observer, t *translator) *gate {
 // check is a connect.RequestGateFunc.
 func (g *gate) check(ctx context.Context, spec connect.Spec, _ connect.Peer, header http.Header) (context.Context, error) {
 	start := time.Now()
-	project, err := g.admit(spec.Procedure, header)
+	token, _ := strings.CutPrefix(header.Get("Authorization"), "Bearer ")
+	if id, is := machineOf(g.workerToken, token); is && g.table[spec.Procedure] == worker {
+		return withMachine(WithProject(ctx, pipeline.DefaultProject), id), nil
+	}
+	project, err := g.admit(spec.Procedure, token)
 	if err != nil {
 		refusal := g.translator.translate(ctx, spec.Procedure, err)
 		g.observer.observe(ctx, spec, start, nil, refusal)
@@ -99,11 +106,14 @@ func (g *gate) check(ctx context.Context, spec connect.Spec, _ connect.Peer, hea
 		return nil, refusal
 	}
 
+	if g.hasWorker && g.table[spec.Procedure] == worker {
+		ctx = withMachine(ctx, "")
+	}
+
 	return WithProject(ctx, project), nil
 }
 
-func (g *gate) admit(procedure string, header http.Header) (project string, err error) {
-	token, _ := strings.CutPrefix(header.Get("Authorization"), "Bearer ")
+func (g *gate) admit(procedure, token string) (project string, err error) {
 	hash := sha256.Sum256([]byte(token))
 	switch g.table[procedure] {
 	case anybody:
@@ -115,7 +125,7 @@ func (g *gate) admit(procedure string, header http.Header) (project string, err 
 		if project, ok := g.projects[hash]; ok {
 			return project, nil
 		}
-		if g.hasWorker && hash == g.worker {
+		if _, is := machineOf(g.workerToken, token); is || g.hasWorker && hash == g.worker {
 			return "", pipeline.NewError(pipeline.ReasonPermissionDenied, "a worker's token doesn't cover this call")
 		}
 	case worker:

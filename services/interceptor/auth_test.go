@@ -80,7 +80,13 @@ func TestAccess(t *testing.T) {
 		"keys, a":                   {interceptor.Config{APIKeys: keys, WorkerToken: "w"}, "key-a", ok, connect.CodePermissionDenied, "alpha"},
 		"keys, b":                   {interceptor.Config{APIKeys: keys, WorkerToken: "w"}, "key-b", ok, connect.CodePermissionDenied, "beta"},
 		"keys, worker":              {interceptor.Config{APIKeys: keys, WorkerToken: "w"}, "w", connect.CodePermissionDenied, ok, ""},
-		"keys, no worker token":     {interceptor.Config{APIKeys: keys}, "", connect.CodeUnauthenticated, connect.CodeUnauthenticated, ""},
+		"keys, a machine": {
+			interceptor.Config{APIKeys: keys, WorkerToken: "w"}, interceptor.MachineToken("w", "m1"), connect.CodePermissionDenied, ok, "",
+		},
+		"keys, a machine of another pool": {
+			interceptor.Config{APIKeys: keys, WorkerToken: "w"}, interceptor.MachineToken("v", "m1"), connect.CodeUnauthenticated, connect.CodeUnauthenticated, "",
+		},
+		"keys, no worker token": {interceptor.Config{APIKeys: keys}, "", connect.CodeUnauthenticated, connect.CodeUnauthenticated, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
+	"github.com/tcoder-dev/tcoder/services/interceptor"
 	"github.com/tcoder-dev/tcoder/services/mapper"
 )
 
@@ -19,6 +20,12 @@ const (
 	helloTimeout  = 10 * time.Second
 	writeTimeout  = 10 * time.Second
 	detachTimeout = 5 * time.Second
+)
+
+// Why a worker isn't let in.
+var (
+	errOtherMachine = &pipeline.Error{Reason: pipeline.ReasonPermissionDenied, Message: "The credential is of another machine, or of none."}
+	errRevoked      = &pipeline.Error{Reason: pipeline.ReasonUnauthenticated, Message: "The pool has no such machine any more."}
 )
 
 // Why a session ends. All but the first tell the worker to attach again.
@@ -71,6 +78,9 @@ func (s *Service) Attach(ctx context.Context, stream *stream) error {
 // open attaches a worker in the store, welcomes it, and lets it have tasks.
 func (s *Service) open(ctx context.Context, hello *tcoderv1.Hello, calls *calls) (*session, error) {
 	w := mapper.WorkerFromProto(hello)
+	if err := s.identify(ctx, w.MachineID); err != nil {
+		return nil, err
+	}
 	number, kept, err := s.deps.Store.AttachWorker(ctx, w, s.cfg.Lease)
 	if err != nil {
 		return nil, err
@@ -100,6 +110,25 @@ func (s *Service) open(ctx context.Context, hello *tcoderv1.Hello, calls *calls)
 	signal(s.checks) // it may have been told to drain while it was away
 	s.dispatch.wake()
 	return sess, nil
+}
+
+// identify refuses a worker that says it runs on another machine than its
+// credential is of, or on one that the pool hasn't any more.
+func (s *Service) identify(ctx context.Context, machineID string) error {
+	id, bound := interceptor.Machine(ctx)
+	switch {
+	case !bound:
+		return nil
+	case id != machineID:
+		return errOtherMachine
+	case id == "":
+		return nil
+	}
+	m, err := s.deps.Store.GetMachine(ctx, id)
+	if pipeline.ReasonOf(err) == pipeline.ReasonMachineNotFound && err != nil || err == nil && m.State == pipeline.MachineFailed {
+		return errRevoked
+	}
+	return err
 }
 
 // welcome tells a worker what it should be doing, and remembers it.

@@ -7,6 +7,7 @@ import (
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
+	"github.com/tcoder-dev/tcoder/services/interceptor"
 )
 
 const (
@@ -98,6 +99,9 @@ func (s *Service) Sync(ctx context.Context, req *tcoderv1.SyncRequest) (*tcoderv
 	defer s.work.Done()
 
 	sess := s.calling(req.GetHello().GetWorkerId(), req.GetSession())
+	if id, bound := interceptor.Machine(ctx); sess != nil && bound && id != sess.worker.MachineID {
+		return nil, errOtherMachine
+	}
 	if sess == nil {
 		var err error
 		if sess, err = s.openCalls(ctx, req.GetHello()); err != nil {

@@ -46,13 +46,13 @@ func TestFlyPool(t *testing.T) {
 	p, err := flyPool(t, nil, "--fly-token-file", file, "--fly-api-url", server.URL, "--fly-server-url", "http://plane:8080")
 	require.NoError(t, err)
 	require.Equal(t, defaultFlyLimit, p.limit)
-	provider, err := p.fly.provider(p.workerEnv("worker-token"))
+	provider, err := p.fly.provider(p.workerEnv())
 	require.NoError(t, err)
 	_, err = provider.Create(t.Context(), machine.CreateRequest{ID: "M1", Env: map[string]string{"TCODER_MACHINE_ID": "M1"}})
 	require.NoError(t, err)
 	body := cloud.Calls(flytest.Create)[0].Body
 	for _, part := range []string{
-		`"exec":["tcoder","worker"]`, `"TCODER_SERVER":"http://plane:8080"`, `"TCODER_WORKER_TOKEN":"worker-token"`, `"TCODER_MACHINE_ID":"M1"`,
+		`"exec":["tcoder","worker"]`, `"TCODER_SERVER":"http://plane:8080"`, `"TCODER_MACHINE_ID":"M1"`,
 		`"cpus":4`,
 	} {
 		require.Contains(t, body, part)

@@ -16,6 +16,7 @@ import (
 	"github.com/tcoder-dev/tcoder/internal/machine/process"
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 	"github.com/tcoder-dev/tcoder/services/autoscale"
+	"github.com/tcoder-dev/tcoder/services/interceptor"
 	"github.com/tcoder-dev/tcoder/services/sweep"
 	"github.com/tcoder-dev/tcoder/worker/ffmpeg"
 )
@@ -129,16 +130,21 @@ func newMachines(p *poolSettings, serverURL, token string, store autoscale.Store
 	cfg := autoscale.Config{
 		Settings: pipeline.PoolSettings{Limit: p.limit, Idle: p.idle, MinWarm: p.warm},
 		Env: func(machineID string) map[string]string {
-			return map[string]string{cli.EnvName("machine-id"): machineID}
+			env := map[string]string{cli.EnvName("machine-id"): machineID}
+			if token != "" { // which itself gets onto no machine
+				env[workerTokenEnv] = interceptor.MachineToken(token, machineID)
+			}
+
+			return env
 		},
 	}
 	m := &machines{}
 	var err error
 	if p.provider == poolFly {
 		p.fly.adjust(&cfg)
-		m.provider, err = p.fly.provider(p.workerEnv(token))
+		m.provider, err = p.fly.provider(p.workerEnv())
 	} else {
-		m.children, err = p.newChildren(serverURL, token, log)
+		m.children, err = p.newChildren(serverURL, log)
 		m.provider = m.children
 	}
 	if err != nil {
@@ -153,23 +159,20 @@ func newMachines(p *poolSettings, serverURL, token string, store autoscale.Store
 }
 
 // workerEnv is what any worker of the pool is told.
-func (p *poolSettings) workerEnv(token string) map[string]string {
+func (p *poolSettings) workerEnv() map[string]string {
 	env := p.sandbox.env()
 	env[cli.EnvName("log-level")], env[cli.EnvName("log-format")] = p.log.level, p.log.format
-	if token != "" {
-		env[workerTokenEnv] = token
-	}
 
 	return env
 }
 
-func (p *poolSettings) newChildren(serverURL, token string, log *slog.Logger) (*process.Provider, error) {
+func (p *poolSettings) newChildren(serverURL string, log *slog.Logger) (*process.Provider, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
 	env := append([]string{cli.EnvName("server") + "=" + serverURL}, p.env...)
-	for name, value := range p.workerEnv(token) {
+	for name, value := range p.workerEnv() {
 		env = append(env, name+"="+value)
 	}
 
