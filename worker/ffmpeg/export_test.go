@@ -11,5 +11,10 @@ import (
 func Decode(ctx context.Context, tools Tools, req ProbeRequest, streams []*tcoderv1.StreamInfo) error {
 	p := prober{tools: tools.withDefaults(), req: req, deadline: time.Now().Add(req.TimeLimit)}
 
-	return p.decode(ctx, streams)
+	var pieces []piece
+	for _, s := range streams {
+		pieces = append(pieces, piece{stream: s})
+	}
+
+	return p.decode(ctx, 0, pieces)
 }

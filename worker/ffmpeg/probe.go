@@ -25,7 +25,7 @@ type ProbeRequest struct {
 const defaultProbeLimit = 2 * time.Minute
 
 // Probe finds out what a source is. It doesn't take the header's word for it:
-// it decodes the first pictures and sounds, and reads the last packets. So a
+// it decodes the first pictures and sounds and the last pictures, and reads the last packets. So a
 // file whose end is missing fails here with INPUT_TRUNCATED, and durations are
 // those of what is there: ProbeResult.duration lasts to the end of the last
 // picture or sound. A picture or sound track without a packet is left out, as
@@ -104,7 +104,7 @@ func (p *prober) probe(ctx context.Context) (*tcoderv1.ProbeResult, error) {
 	var found ends
 
 	group, groupCtx := errgroup.WithContext(ctx)
-	group.Go(func() error { return p.decodeHead(groupCtx, header) })
+	group.Go(func() error { return p.decodeEdges(groupCtx, header) })
 	group.Go(func() (err error) {
 		found, err = p.findEnds(groupCtx, header)
 

@@ -230,6 +230,22 @@ func TestProbeZeros(t *testing.T) {
 	require.Equal(t, tcoderv1.ErrorReason_ERROR_REASON_INPUT_CORRUPT, fault(t, source, limits()).Reason)
 }
 
+// TestProbeZeroTail guarantees that a file whose end was never fetched, though
+// its size is right, is known at the probe.
+func TestProbeZeroTail(t *testing.T) {
+	t.Parallel()
+
+	content, err := os.ReadFile(mediatest.Clip(t, mediatest.Film))
+	require.NoError(t, err)
+	clear(content[len(content)*2/3:])
+
+	path := filepath.Join(t.TempDir(), "zeros.mp4")
+	require.NoError(t, os.WriteFile(path, content, 0o600))
+
+	source, _ := serve(t, path)
+	require.Equal(t, tcoderv1.ErrorReason_ERROR_REASON_INPUT_TRUNCATED, fault(t, source, limits()).Reason)
+}
+
 // TestProbeDisguises guarantees that a playlist or a script that calls itself
 // a clip makes FFmpeg reach for nothing: not for an address of the worker's
 // network, and not for a file.
