@@ -1,8 +1,11 @@
 package e2e_test
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -156,7 +159,14 @@ func TestOneFrame(t *testing.T) {
 func TestBrokenInputs(t *testing.T) {
 	t.Parallel()
 	s := up(t)
-	canary := freeAddress(t)
+	var called atomic.Bool
+	service := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called.Store(true) }))
+	t.Cleanup(func() {
+		service.Close()
+		require.False(t, called.Load(), "a source made the worker call a service of this machine")
+	})
+	hostile := mediatest.Hostile(t, service.URL+"/latest/meta-data")
+	bombs := mediatest.Bombs(t)
 	for name, c := range map[string]struct {
 		clip   string
 		reason tcoderv1.ErrorReason
@@ -164,8 +174,13 @@ func TestBrokenInputs(t *testing.T) {
 		"text":                {mediatest.Clip(t, mediatest.Text), tcoderv1.ErrorReason_ERROR_REASON_INPUT_NOT_MEDIA},
 		"index missing":       {mediatest.Clip(t, mediatest.TruncatedIndex), tcoderv1.ErrorReason_ERROR_REASON_INPUT_NOT_MEDIA},
 		"tail missing":        {mediatest.Clip(t, mediatest.TruncatedTail), tcoderv1.ErrorReason_ERROR_REASON_INPUT_TRUNCATED},
-		"playlist, disguised": {mediatest.DisguisedPlaylist(t, "http://"+canary+"/x.ts"), tcoderv1.ErrorReason_ERROR_REASON_INPUT_NOT_MEDIA},
+		"playlist, disguised": {mediatest.DisguisedPlaylist(t, service.URL+"/x.ts"), tcoderv1.ErrorReason_ERROR_REASON_INPUT_NOT_MEDIA},
 		"concat, disguised":   {mediatest.DisguisedConcat(t, "/etc/hostname"), tcoderv1.ErrorReason_ERROR_REASON_INPUT_NOT_MEDIA},
+		"manifest, disguised": {hostile["dash"], tcoderv1.ErrorReason_ERROR_REASON_INPUT_NOT_MEDIA},
+		"picture, disguised":  {hostile["svg"], tcoderv1.ErrorReason_ERROR_REASON_INPUT_NOT_MEDIA},
+		"reference movie":     {hostile["mov, reference movie"], tcoderv1.ErrorReason_ERROR_REASON_INPUT_NOT_MEDIA},
+		"huge picture":        {bombs["gif, huge"], tcoderv1.ErrorReason_ERROR_REASON_INPUT_LIMIT_EXCEEDED},
+		"picture of days":     {bombs["gif, endless"], tcoderv1.ErrorReason_ERROR_REASON_INPUT_LIMIT_EXCEEDED},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

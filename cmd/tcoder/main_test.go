@@ -56,6 +56,7 @@ func TestUsageErrors(t *testing.T) {
 		"store without keys":     {args: []string{"serve", "--redis-url", "redis://127.0.0.1:1", "--s3-endpoint", "http://127.0.0.1:1"}},
 		"bad keys":               {args: []string{"serve"}, env: map[string]string{"TCODER_API_KEYS": "team="}},
 		"too many slots":         {args: []string{"worker", "--slots", "65"}},
+		"no input at all":        {args: []string{"serve", "--max-input-streams", "0"}},
 		"bad sandbox":            {args: []string{"worker", "--sandbox", "most"}},
 		"bad sandbox user":       {args: []string{"worker"}, env: map[string]string{"TCODER_SANDBOX_USER": "nobody"}},
 		"bad worker server":      {args: []string{"worker", "--server", "ftp://host"}},

@@ -42,6 +42,7 @@ type controlSettings struct {
 	origins        []string
 	open           bool
 	maxUploadBytes int64
+	input          media.Limits
 	heartbeat      time.Duration
 	lease          time.Duration
 	retention      time.Duration
@@ -60,6 +61,11 @@ func (s *controlSettings) register(cmd *cobra.Command) {
 	flags.StringSliceVar(&s.origins, "allow-origin", nil, "origins whose web pages may call the server, such as https://app.example.com (*: any)")
 	flags.BoolVar(&s.open, "allow-unauthenticated", false, "serve on other addresses than loopback without API keys")
 	flags.Int64Var(&s.maxUploadBytes, "max-upload-bytes", 100<<30, "largest source, in bytes")
+	// 8K, a day, and more streams than anybody needs.
+	flags.Int64Var(&s.input.MaxPixels, "max-input-pixels", 8192*4320, "most pixels of a source's picture")
+	flags.DurationVar(&s.input.MaxDuration, "max-input-duration", 24*time.Hour, "how long a source may last")
+	flags.Float64Var(&s.input.MaxFPS, "max-input-fps", 240, "most frames per second of a source")
+	flags.IntVar(&s.input.MaxStreams, "max-input-streams", 64, "most streams of a source")
 	flags.DurationVar(&s.heartbeat, "heartbeat", 5*time.Second, "how often a worker is heard")
 	flags.DurationVar(&s.lease, "lease", 20*time.Second, "how long a task stays with a worker that isn't heard any more")
 	flags.DurationVar(&s.retention, "retention", 30*24*time.Hour, "how long an ended job is kept, with its source and outputs (0: for ever)")
@@ -88,6 +94,8 @@ func (s *controlSettings) read(program *cli.Program) error {
 	switch {
 	case s.maxUploadBytes < 1:
 		return cli.Usagef("max-upload-bytes: %d is not positive", s.maxUploadBytes)
+	case s.input.MaxPixels < 1 || s.input.MaxDuration < time.Second || s.input.MaxFPS < 1 || s.input.MaxStreams < 1:
+		return cli.Usagef("max-input-pixels, -duration, -fps, -streams: none may be below 1 or 1s")
 	case s.heartbeat <= 0 || s.lease < 2*s.heartbeat:
 		return cli.Usagef("lease: %s is less than two heartbeats of %s", s.lease, s.heartbeat)
 	case s.retention < 0:
@@ -161,7 +169,7 @@ func newControl(s *controlSettings, p *poolSettings, st *stores, listener net.Li
 	}
 	c := &control{serverURL: localURL(listener)}
 	config := pool.Config{
-		Heartbeat: s.heartbeat, Lease: s.lease, Limits: inputLimits(), Retry: pipeline.DefaultRetryPolicy(), Provider: p.provider,
+		Heartbeat: s.heartbeat, Lease: s.lease, Limits: s.input, Retry: pipeline.DefaultRetryPolicy(), Provider: p.provider,
 		ProjectRunningLimit: s.runningLimit,
 	}
 	deps := pool.Deps{Store: st.redis, In: st.in, Out: st.out, Publish: publisher.Publish, Log: log}
@@ -233,12 +241,4 @@ func replicaName(listener net.Listener) string {
 	}
 
 	return host + "/" + listener.Addr().String()
-}
-
-// inputLimits bound what a source may be: 8K, a day, and more streams than
-// anybody needs.
-func inputLimits() media.Limits {
-	return media.Limits{
-		MaxPixels: 8192 * 4320, MaxDuration: 24 * time.Hour, MaxFPS: 240, MaxStreams: 64,
-	}
 }
