@@ -22,6 +22,7 @@ FUZZTIME ?= 10s
 # How many broken files of each container `make fuzz-media` makes, and from which seed on.
 MEDIA_MUTATIONS ?= 2000
 MEDIA_SEED ?= 1
+MODEL_CASES ?= 300
 
 BUF := .tmp/bin/buf
 GRPCURL := .tmp/bin/grpcurl
@@ -112,6 +113,11 @@ test-setup: deps-dev build $(GRPCURL) $(NODE_MODULES)
 .PHONY: e2e
 e2e: test-setup ## Run the end-to-end tests alone
 	go test -count=1 -v ./e2e/...
+
+.PHONY: test-model
+test-model: deps-dev ## Compare the scripts with the model for MODEL_CASES (300) long cases; MODEL_SEED repeats a failure
+	go test -count=1 -v -timeout 30m -run '^TestModel$$' ./internal/redisstore -rapid.steps=60 \
+		-rapid.checks=$(MODEL_CASES) $(if $(MODEL_SEED),-rapid.seed=$(MODEL_SEED))
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (10s)

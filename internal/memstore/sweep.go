@@ -148,12 +148,23 @@ func (s *Store) retire(r pipeline.SweepRequest, swept *pipeline.Swept) {
 		return
 	}
 
+	var over []*job
+
 	for _, j := range s.jobs {
 		if j.rec.State.Terminal() && s.passed(j.rec.Times.Finished.Add(r.Retention)) {
-			s.deleteJob(j)
-
-			swept.Retired++
+			over = append(over, j)
 		}
+	}
+
+	// The last of those that share a source has to purge it.
+	slices.SortFunc(over, func(a, b *job) int {
+		return cmp.Or(a.rec.Times.Finished.Compare(b.rec.Times.Finished), strings.Compare(a.rec.ID, b.rec.ID))
+	})
+
+	for _, j := range over {
+		s.deleteJob(j)
+
+		swept.Retired++
 	}
 }
 
