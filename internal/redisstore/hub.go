@@ -28,7 +28,7 @@ const (
 // hub shares one subscribed connection among all watchers of a store. Its
 // goroutine runs from the first watcher until close.
 type hub struct {
-	client *redis.Client
+	client redis.UniversalClient
 
 	// wire orders what is sent on the connection; it is taken before mu, which
 	// is never held while the network is waited for.
@@ -50,7 +50,7 @@ type subscription struct {
 	asked     bool // on the connection that there is: a second confirmation would look like a reconnect
 }
 
-func newHub(client *redis.Client) *hub {
+func newHub(client redis.UniversalClient) *hub {
 	return &hub{client: client, channels: map[string]*subscription{}, stop: make(chan struct{})}
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"strings"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // ServerInfo is what an operator has to know of a Redis server. What a hosted
@@ -16,6 +18,13 @@ type ServerInfo struct {
 	MaxMemoryPolicy string
 	// Time is the server's clock.
 	Time time.Time
+	// Encrypted says that the connection is.
+	Encrypted bool
+	// Cluster says that the server is a node of a cluster, ClusterState is ok
+	// if that serves, and AsCluster says that it is asked as one, by the URL.
+	Cluster      bool
+	ClusterState string
+	AsCluster    bool
 }
 
 // Inspect asks the server about itself. Errors: ReasonStateUnavailable.
@@ -30,12 +39,22 @@ func (s *Store) Inspect(ctx context.Context) (ServerInfo, error) {
 		return ServerInfo{}, failed("time", err)
 	}
 
-	info := ServerInfo{Time: now}
+	info := ServerInfo{Time: now, Version: property(text, "redis_version"), Cluster: property(text, "redis_mode") == "cluster"}
 
-	for line := range strings.Lines(text) {
-		if version, found := strings.CutPrefix(strings.TrimSpace(line), "redis_version:"); found {
-			info.Version = version
+	switch client := s.client.(type) {
+	case *redis.Client:
+		info.Encrypted = client.Options().TLSConfig != nil
+	case *redis.ClusterClient:
+		info.Encrypted, info.AsCluster = client.Options().TLSConfig != nil, true
+	}
+
+	if info.Cluster {
+		state, err := s.client.ClusterInfo(ctx).Result()
+		if err != nil {
+			return ServerInfo{}, failed("cluster info", err)
 		}
+
+		info.ClusterState = property(state, "cluster_state")
 	}
 
 	// Hosted servers refuse this one.
@@ -45,4 +64,15 @@ func (s *Store) Inspect(ctx context.Context) (ServerInfo, error) {
 	}
 
 	return info, nil
+}
+
+// property is a value of a text of "name:value" lines, empty if it isn't there.
+func property(text, name string) string {
+	for line := range strings.Lines(text) {
+		if value, found := strings.CutPrefix(strings.TrimSpace(line), name+":"); found {
+			return value
+		}
+	}
+
+	return ""
 }

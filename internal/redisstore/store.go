@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 )
@@ -22,12 +21,15 @@ const DefaultTag = "tcoder"
 
 // Config says which Redis to use.
 type Config struct {
-	// URL is redis://, rediss:// or unix://, with user, password and database as go-redis parses them.
+	// URL is redis://, rediss:// or unix://, with user, password and database as
+	// go-redis parses them; or redis+cluster:// or rediss+cluster:// for a
+	// cluster, of which one node is enough to find the others (more may be
+	// given, each as addr=host:port after the question mark).
 	URL string
 	// Tag is the hash tag of all keys, with or without its braces. Deployments
 	// that share a Redis need one each. Empty means DefaultTag.
 	Tag string
-	// TLS replaces the TLS settings of a rediss:// URL. Optional.
+	// TLS replaces the TLS settings of a rediss:// or rediss+cluster:// URL. Optional.
 	TLS *tls.Config
 	// PoolSize is the most connections for commands, 0 for go-redis's default.
 	// Watching takes one more.
@@ -36,7 +38,7 @@ type Config struct {
 
 // Store is a [pipeline.Store] in Redis. It is safe for concurrent use.
 type Store struct {
-	client  *redis.Client
+	client  redis.UniversalClient
 	keys    keys
 	scripts map[string]*redis.Script
 	hub     *hub
@@ -48,36 +50,14 @@ var _ pipeline.Store = (*Store)(nil)
 
 // New returns a store. It opens no connection; Ping does. Close it after use.
 func New(cfg Config) (*Store, error) {
-	opts, err := redis.ParseURL(cfg.URL)
-	if err != nil {
-		// The parser's error can quote the URL, password included.
-		return nil, errors.New("redis URL: want redis://, rediss:// or unix://")
-	}
-
-	if cfg.TLS != nil {
-		if opts.TLSConfig == nil {
-			return nil, errors.New("redis URL: TLS settings need rediss://")
-		}
-
-		opts.TLSConfig = cfg.TLS
-	}
-
 	scripts, err := loadScripts()
 	if err != nil {
 		return nil, err
 	}
 
-	// Nothing is sent beyond what is asked for: commands cost money on hosted Redis.
-	opts.DisableIdentity = true
-	opts.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	opts.Protocol = 2
-	opts.ContextTimeoutEnabled = true
-	opts.MinIdleConns = 0
-	// A call is repeated as a whole, so each repeat dials but once.
-	opts.DialerRetries = 1
-
-	if cfg.PoolSize > 0 {
-		opts.PoolSize = cfg.PoolSize
+	client, err := newClient(cfg)
+	if err != nil {
+		return nil, err
 	}
 
 	tag := strings.Trim(cfg.Tag, "{}")
@@ -87,8 +67,6 @@ func New(cfg Config) (*Store, error) {
 
 	// Its log lines say what the returned errors do, but go to standard error.
 	redis.SetLogger(silent{})
-
-	client := redis.NewClient(opts)
 
 	s := &Store{
 		client:  client,

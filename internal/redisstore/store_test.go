@@ -18,10 +18,37 @@ func TestMain(m *testing.M) { redistest.Main(m) }
 func TestConformance(t *testing.T) {
 	t.Parallel()
 
+	url, _ := redistest.New(t)
+	conform(t, redisstore.Config{URL: url})
+}
+
+// TestConformanceTLS guarantees the same of an encrypted connection with a
+// user and a password, as hosted Redis has it.
+func TestConformanceTLS(t *testing.T) {
+	t.Parallel()
+
+	server := redistest.StartTLS(t)
+	conform(t, redisstore.Config{URL: server.URL, TLS: server.Config})
+}
+
+// TestConformanceCluster guarantees the same of a cluster: no script touches
+// keys of two slots, and notices find their way.
+func TestConformanceCluster(t *testing.T) {
+	t.Parallel()
+
+	conform(t, redisstore.Config{URL: "redis+cluster://" + redistest.StartCluster(t)})
+}
+
+// conform runs the suite on a server, each test with a hash tag of its own.
+func conform(t *testing.T, cfg redisstore.Config) {
+	t.Helper()
+
 	storetest.Run(t, func(t *testing.T) storetest.Harness {
 		t.Helper()
 
-		store := open(t)
+		own := cfg
+		_, own.Tag = redistest.New(t)
+		store := openAs(t, own)
 
 		return storetest.Harness{Store: store, Advance: func(t *testing.T, d time.Duration) {
 			t.Helper()
@@ -35,7 +62,14 @@ func open(t *testing.T) *redisstore.Store {
 	t.Helper()
 
 	url, tag := redistest.New(t)
-	store, err := redisstore.New(redisstore.Config{URL: url, Tag: tag})
+
+	return openAs(t, redisstore.Config{URL: url, Tag: tag})
+}
+
+func openAs(t *testing.T, cfg redisstore.Config) *redisstore.Store {
+	t.Helper()
+
+	store, err := redisstore.New(cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, store.Close()) })
 	require.NoError(t, store.Ping(t.Context()))

@@ -2,7 +2,9 @@
 //
 // [New] shares one server among all tests of a binary and gives each its own
 // hash tag, so they run in parallel. [Start] gives a test a server of its own
-// that it may kill and start again on the same data.
+// that it may kill and start again on the same data. [StartTLS] and
+// [StartCluster] give it one as hosted Redis is: encrypted and with a
+// password, and as a cluster.
 //
 // The package's TestMain has to be [Main], or to use [Wrap], so that nothing
 // is left behind. Should the test binary be killed, the kernel stops the
@@ -88,7 +90,7 @@ func (s *server) use(ctx context.Context) (string, int, error) {
 		return "", 0, s.err
 	}
 	s.users++
-	return s.run.redis.URL(), s.users, nil
+	return s.run.url, s.users, nil
 }
 
 func (s *server) close() error {
@@ -106,10 +108,11 @@ func (s *server) close() error {
 
 // run is one life of a redis-server.
 type run struct {
-	redis  *local.Redis
-	cancel context.CancelCauseFunc
-	done   chan struct{}
-	err    error // set when done is closed
+	process *local.Process
+	url     string
+	cancel  context.CancelCauseFunc
+	done    chan struct{}
+	err     error // set when done is closed
 }
 
 func start(ctx context.Context, cfg local.RedisConfig) (*run, error) {
@@ -117,15 +120,20 @@ func start(ctx context.Context, cfg local.RedisConfig) (*run, error) {
 	if err != nil {
 		return nil, fmt.Errorf("new redis: %w", err)
 	}
+	return launch(ctx, redis.Process, redis.URL())
+}
+
+// launch returns when the server serves.
+func launch(ctx context.Context, process *local.Process, url string) (*run, error) {
 	// The server outlives the test that happened to need it first.
 	runCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	r := &run{redis: redis, cancel: cancel, done: make(chan struct{})}
+	r := &run{process: process, url: url, cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(r.done)
-		r.err = redis.Run(runCtx)
+		r.err = process.Run(runCtx)
 	}()
 	select {
-	case <-redis.Ready():
+	case <-process.Ready():
 		return r, nil
 	case <-r.done:
 		cancel(nil)
@@ -175,7 +183,7 @@ func Start(t testing.TB, opts Options) *Server {
 func (s *Server) URL() string {
 	s.t.Helper()
 	require.NotNil(s.t, s.run, "the server is killed")
-	return s.run.redis.URL()
+	return s.run.url
 }
 
 // Kill ends the server with SIGKILL and returns when it is gone. It stays
@@ -183,7 +191,7 @@ func (s *Server) URL() string {
 func (s *Server) Kill() {
 	s.t.Helper()
 	require.NotNil(s.t, s.run, "the server is killed already")
-	require.NoError(s.t, syscall.Kill(s.run.redis.PID(), syscall.SIGKILL))
+	require.NoError(s.t, syscall.Kill(s.run.process.PID(), syscall.SIGKILL))
 	<-s.run.done
 	s.run.cancel(nil)
 	s.run = nil

@@ -80,6 +80,26 @@ func TestBrokenStores(t *testing.T) {
 	}
 }
 
+// Of hosted Redis it says how it is reached.
+func TestHostedRedis(t *testing.T) {
+	t.Parallel()
+	secure, cluster := redistest.StartTLS(t), redistest.StartCluster(t)
+	for url, details := range map[string]map[string]string{
+		secure.URL + "?skip_verify=true": {"redis": "answers, encrypted"},
+		"redis+cluster://" + cluster:     {"redis": "answers, asked as a cluster", "redis cluster": "serves all slots"},
+		"redis://" + cluster:             {"redis cluster": "one node of a cluster"},
+	} {
+		d := &doctor{storage: server.Storage{RedisURL: url}}
+		found := map[string]string{}
+		for _, f := range d.checkRedis(t.Context()) {
+			found[f.Name] = f.Detail
+		}
+		for name, detail := range details {
+			require.Contains(t, found[name], detail, url)
+		}
+	}
+}
+
 // A Redis that may lose or drop jobs is told apart from one that can't run them.
 func TestJudgeRedis(t *testing.T) {
 	t.Parallel()
@@ -88,7 +108,10 @@ func TestJudgeRedis(t *testing.T) {
 		worst status
 	}{
 		"good":     {redisstore.ServerInfo{Version: "7.0.15", AppendOnly: "yes", MaxMemoryPolicy: "noeviction"}, statusOK},
-		"hosted":   {redisstore.ServerInfo{Version: "7.4.0"}, statusOK},
+		"hosted":   {redisstore.ServerInfo{Version: "7.4.0", Encrypted: true}, statusOK},
+		"cluster":  {redisstore.ServerInfo{Version: "7.0.15", Cluster: true, ClusterState: "ok", AsCluster: true}, statusOK},
+		"one node": {redisstore.ServerInfo{Version: "7.0.15", Cluster: true, ClusterState: "ok"}, statusWarn},
+		"no slots": {redisstore.ServerInfo{Version: "7.0.15", Cluster: true, ClusterState: "fail", AsCluster: true}, statusFail},
 		"volatile": {redisstore.ServerInfo{Version: "7.0.15", AppendOnly: "no", MaxMemoryPolicy: "noeviction"}, statusWarn},
 		"evicting": {redisstore.ServerInfo{Version: "7.0.15", AppendOnly: "yes", MaxMemoryPolicy: "allkeys-lru"}, statusFail},
 		"old":      {redisstore.ServerInfo{Version: "6.2.1", AppendOnly: "yes", MaxMemoryPolicy: "noeviction"}, statusFail},

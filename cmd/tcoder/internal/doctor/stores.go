@@ -72,7 +72,10 @@ func judgeRedis(info redisstore.ServerInfo) []finding {
 	if major, known := majorVersion(info.Version); known && major < leastRedis {
 		findings = append(findings, fail("redis", fmt.Sprintf("use Redis %d or newer", leastRedis), "version %s", info.Version))
 	} else {
-		findings = append(findings, ok("redis", "version %s answers", info.Version))
+		findings = append(findings, ok("redis", "version %s answers%s", info.Version, reachedBy(info)))
+	}
+	if info.Cluster {
+		findings = append(findings, judgeCluster(info))
 	}
 	if info.AppendOnly == "no" {
 		findings = append(findings, warn("redis data", "set appendonly yes", "jobs are lost when Redis restarts"))
@@ -82,6 +85,32 @@ func judgeRedis(info redisstore.ServerInfo) []finding {
 	}
 
 	return findings
+}
+
+// reachedBy says how, where that isn't the plain way.
+func reachedBy(info redisstore.ServerInfo) string {
+	var how string
+	if info.Encrypted {
+		how += ", encrypted"
+	}
+	if info.AsCluster {
+		how += ", asked as a cluster"
+	}
+
+	return how
+}
+
+func judgeCluster(info redisstore.ServerInfo) finding {
+	const name = "redis cluster"
+	switch {
+	case info.ClusterState != "ok":
+		return fail(name, "see CLUSTER INFO: every slot needs a node that serves it", "its state is %s", info.ClusterState)
+	case !info.AsCluster:
+		return warn(name, "write redis+cluster:// or rediss+cluster:// in --redis-url",
+			"the server is one node of a cluster, and calls don't follow the keys to another")
+	default:
+		return ok(name, "serves all slots")
+	}
 }
 
 // judgeSkew judges how far another clock is ahead of ours, measured to within
