@@ -72,7 +72,12 @@ lint: deps-dev $(BUF) $(SCHEMAS) $(GOLANGCI) $(NODE_MODULES) ## Lint Go, protos,
 	$(BUF) format --diff --exit-code proto
 	$(GOLANGCI) run
 	npm run lint --workspaces --if-present
+	$(MAKE) lint-deploy
 	shellcheck .ci/run $$(grep -rlE '^#!.*\b(bash|sh)$$' scripts)
+
+.PHONY: lint-deploy
+lint-deploy: ## Check what only Docker and Fly can run: deploy/, .env.example, the names of settings in docs/deploy.md
+	go run -C tools/deploylint . $(CURDIR)
 
 .PHONY: fmt
 fmt: $(BUF) $(GOLANGCI) ## Format Go and protos
