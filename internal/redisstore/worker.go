@@ -103,6 +103,10 @@ func decodeWorkers(rows []any) ([]pipeline.Worker, error) {
 		}
 
 		r := asList(row[2])
+		if len(r) < 7 {
+			return nil, internalError("read workers", strconv.ErrRange)
+		}
+
 		state := fields(asString(r[6]), 3)
 		w := pipeline.Worker{
 			ID: asString(row[0]), LastSeen: asTime(row[1]), MachineID: asString(r[0]), Version: asString(r[1]),
