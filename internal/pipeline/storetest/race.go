@@ -20,6 +20,10 @@ func raceTests() map[string]func(*env) {
 		"RanOutButNotTakenBack":    raceRanOutButNotTakenBack,
 		"DeadTaskEndsTheOthers":    raceDeadTaskEndsTheOthers,
 		"CancelThenCompleteUpload": raceCancelThenCompleteUpload,
+		"CompleteUploadThenExpire": raceCompleteUploadThenExpire,
+		"CancelThenClaim":          raceCancelThenClaim,
+		"RetryThenLatePublish":     raceRetryThenLatePublish,
+		"DeleteOfARunningJob":      raceDeleteOfARunningJob,
 	}
 }
 
@@ -162,4 +166,55 @@ func raceCancelThenCompleteUpload(e *env) {
 	_, err = e.store.CompleteUpload(e.ctx(), u.ID, 1, "etag", probe())
 	e.refused(pipeline.ReasonUploadAborted, err)
 	require.Equal(e, pipeline.JobCanceled, e.get(u.JobID).State)
+}
+
+// The bytes were there before the deadline was looked at: they count.
+func raceCompleteUploadThenExpire(e *env) {
+	u := e.upload(time.Minute)
+	e.advance(e.T, time.Hour)
+
+	_, err := e.store.CompleteUpload(e.ctx(), u.ID, 1, "etag", probe())
+	require.NoError(e, err)
+	_, err = e.store.EndUpload(e.ctx(), u.ID, pipeline.UploadExpire, pipeline.Failure{Reason: pipeline.ReasonUploadExpired})
+	e.refused(pipeline.ReasonUploadCompleted, err)
+	require.Equal(e, pipeline.JobPending, e.get(u.JobID).State)
+}
+
+// Nobody is given a task of a canceled job; what was claimed before is taken back.
+func raceCancelThenClaim(e *env) {
+	w := e.attach("w1")
+	j := e.planned(w, encode(1), encode(1))
+	l := e.claimOne(w)
+	_, err := e.store.CancelJob(e.ctx(), j.ID)
+	require.NoError(e, err)
+	require.Empty(e, e.claim(w, 5))
+	require.Equal(e, []pipeline.LeaseRef{l.Ref}, e.renew(w, pipeline.Renewal{Ref: l.Ref}))
+}
+
+// A publisher that comes late has the outputs of a run that is over.
+func raceRetryThenLatePublish(e *env) {
+	w := e.attach("w1")
+	j := e.planned(w, encode(1))
+	_, last := e.finish(w, e.claimOne(w).Ref)
+	require.True(e, last)
+
+	_, err := e.store.CancelJob(e.ctx(), j.ID)
+	require.NoError(e, err)
+	_, err = e.store.RetryJob(e.ctx(), j.ID, 1, probe(), 0)
+	require.NoError(e, err)
+	require.False(e, e.complete(j.ID, 1))
+	require.Equal(e, pipeline.JobPending, e.get(j.ID).State)
+	require.Empty(e, e.get(j.ID).Outputs)
+}
+
+// A job that runs isn't deleted from below its worker.
+func raceDeleteOfARunningJob(e *env) {
+	w := e.attach("w1")
+	j := e.planned(w, encode(1))
+	l := e.claimOne(w)
+	e.refused(pipeline.ReasonJobNotTerminal, e.store.DeleteJob(e.ctx(), j.ID))
+
+	v, last := e.finish(w, l.Ref)
+	require.Equal(e, pipeline.VerdictAccepted, v)
+	require.True(e, last)
 }
