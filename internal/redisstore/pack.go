@@ -47,21 +47,21 @@ func (r *reader) uint(size int) int64 {
 	return n
 }
 
-func (r *reader) int(size int) int       { return int(r.uint(size)) }
-func (r *reader) text(size int) string   { return r.next(r.int(size)) }
-func (r *reader) time() time.Time        { return asTime(r.uint(6)) }
-func (r *reader) float() float64         { return math.Float64frombits(uint64(r.uint(8))) }
-func (r *reader) signed16() int          { return int(int16(r.uint(2))) }
-func (r *reader) skip(size int)          { r.next(size) }
-func (r *reader) more() bool             { return r.err == nil && r.raw != "" }
-func (r *reader) finish(of string) error { return wrapPacked(of, r.err) }
+func (r *reader) int(size int) int     { return int(r.uint(size)) }
+func (r *reader) text(size int) string { return r.next(r.int(size)) }
+func (r *reader) time() time.Time      { return asTime(r.uint(6)) }
+func (r *reader) float() float64       { return math.Float64frombits(uint64(r.uint(8))) }
+func (r *reader) signed16() int        { return int(int16(r.uint(2))) }
+func (r *reader) skip(size int)        { r.next(size) }
+func (r *reader) more() bool           { return r.err == nil && r.raw != "" }
 
-func wrapPacked(of string, err error) error {
-	if err == nil {
+// finish returns an error if the record was cut short.
+func (r *reader) finish(of string) error {
+	if r.err == nil {
 		return nil
 	}
 
-	return internalError("read "+of, err)
+	return internalError("read "+of, r.err)
 }
 
 // appendArgs packs the arguments of a request.
