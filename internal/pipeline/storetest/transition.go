@@ -13,6 +13,7 @@ func transitionTests() map[string]func(*env) {
 		"EveryJobStateByEveryVerb":         transitionJobs,
 		"EveryTaskStateByEveryVerb":        transitionTasks,
 		"EveryMachineStateByEveryMovement": transitionMachines,
+		"EveryUploadStateByEveryVerb":      transitionUploads,
 	}
 }
 
@@ -251,4 +252,39 @@ func (e *env) machineIn(to pipeline.MachineState) string {
 	}
 
 	return id
+}
+
+func transitionUploads(e *env) {
+	move := func(id string, by pipeline.UploadTransition) {
+		if by == pipeline.UploadComplete {
+			_, _ = e.store.CompleteUpload(e.ctx(), id, 1, "etag", probe())
+		} else {
+			_, _ = e.store.EndUpload(e.ctx(), id, by, pipeline.Failure{Reason: pipeline.ReasonUploadExpired})
+		}
+	}
+
+	ways := []pipeline.UploadTransition{""} // "" stays open
+	for _, row := range pipeline.UploadTransitions() {
+		ways = append(ways, row.By)
+	}
+
+	for _, way := range ways {
+		for _, by := range ways[1:] {
+			id := e.upload(time.Hour).ID
+			from := pipeline.UploadOpen
+
+			if way != "" {
+				move(id, way)
+
+				from, _ = from.Next(way)
+			}
+
+			move(id, by)
+
+			want, _ := from.Next(by)
+			got, err := e.store.GetUpload(e.ctx(), id)
+			require.NoError(e, err)
+			require.Equal(e, want, got.State, "%s by %s", from, by)
+		}
+	}
 }
