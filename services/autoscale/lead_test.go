@@ -1,0 +1,241 @@
+package autoscale_test
+
+import (
+	"context"
+	"log/slog"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tcoder-dev/tcoder/internal/machine"
+	"github.com/tcoder-dev/tcoder/internal/machine/scripted"
+	"github.com/tcoder-dev/tcoder/internal/memstore"
+	"github.com/tcoder-dev/tcoder/internal/pipeline"
+	"github.com/tcoder-dev/tcoder/services/autoscale"
+)
+
+// counted counts what a reconciler asks of its store.
+type counted struct {
+	*memstore.Store
+
+	mu    sync.Mutex
+	calls int
+}
+
+func (c *counted) ReadPool(ctx context.Context) (pipeline.PoolView, error) {
+	c.mu.Lock()
+	c.calls++
+	c.mu.Unlock()
+	return c.Store.ReadPool(ctx)
+}
+
+func (c *counted) ReportPool(ctx context.Context, r pipeline.PoolReport, term int64) error {
+	c.mu.Lock()
+	c.calls++
+	c.mu.Unlock()
+	return c.Store.ReportPool(ctx, r, term)
+}
+
+// rig is a pool in fake time whose reconcilers step by hand.
+type rig struct {
+	now      time.Time
+	store    *counted
+	provider *scripted.Provider
+	made     int
+}
+
+func newRig(edit func(*scripted.Config)) *rig {
+	g := &rig{now: time.Unix(1_700_000_000, 0)}
+	clock := func() time.Time { return g.now }
+	g.store = &counted{Store: memstore.New(memstore.Config{Clock: clock})}
+	cfg := scripted.Config{Now: clock, Boot: func(int, bool) scripted.Boot { return scripted.Boot{Latency: 5 * time.Second} }}
+	if edit != nil {
+		edit(&cfg)
+	}
+	g.provider = scripted.New(cfg)
+	return g
+}
+
+// reconciler is one replica's, which believes to lead by a term.
+func (g *rig) reconciler(term int64, limit int) *autoscale.Reconciler {
+	return autoscale.New(autoscale.Config{Settings: pipeline.PoolSettings{Limit: limit}, ActionsAtOnce: 1}, autoscale.Deps{
+		Store: g.store, Provider: g.provider, Term: func() int64 { return term }, Now: func() time.Time { return g.now },
+		NewID: func() string {
+			g.made++
+			return "m" + strconv.Itoa(g.made)
+		},
+		Log: slog.New(slog.DiscardHandler),
+	})
+}
+
+func (g *rig) lead(t *testing.T, name string) int64 {
+	t.Helper()
+	swept, err := g.store.Sweep(t.Context(), pipeline.SweepRequest{Replica: name, LeaderTTL: 15 * time.Second, Lease: time.Hour})
+	require.NoError(t, err)
+	require.True(t, swept.Leader)
+	return swept.Term
+}
+
+func (g *rig) submit(t *testing.T, jobs int) {
+	t.Helper()
+	for range jobs {
+		g.made++
+		_, err := g.store.CreateJob(t.Context(), pipeline.Job{ID: "j" + strconv.Itoa(g.made), Project: "default"},
+			pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Admission{})
+		require.NoError(t, err)
+	}
+}
+
+// settle steps until there is nothing to do at this moment.
+func (g *rig) settle(t *testing.T, r *autoscale.Reconciler) time.Duration {
+	t.Helper()
+	for range 100 {
+		if pause := r.Step(t.Context()); pause > 0 {
+			return pause
+		}
+	}
+	require.Fail(t, "it never comes to rest")
+	return 0
+}
+
+// TestPausedLeader: a leader that was paused while another came to lead makes,
+// starts and destroys nothing when it goes on, though it doesn't know yet.
+func TestPausedLeader(t *testing.T) {
+	t.Parallel()
+	g := newRig(nil)
+	paused := g.reconciler(g.lead(t, "a"), 3)
+	require.Positive(t, paused.Step(t.Context()))
+	g.now = g.now.Add(time.Minute)
+	leader := g.reconciler(g.lead(t, "b"), 3)
+	g.submit(t, 20)
+	g.settle(t, paused)
+	require.Zero(t, g.provider.Totals().Made)
+	g.settle(t, leader)
+	require.Equal(t, 3, g.provider.Totals().Made)
+	g.settle(t, paused)
+	require.Equal(t, 3, g.provider.Totals().Most)
+	view, err := g.store.Store.ReadPool(t.Context())
+	require.NoError(t, err)
+	require.Len(t, view.Machines, 3)
+	require.Equal(t, 3, view.Report.Desired)
+}
+
+// TestIdleHour: a pool without work or machines asks the store ten times an
+// hour, which with the sweeper's 240 ticks and the 30 questions whether the
+// subscription lives is below 300; and it runs nothing.
+func TestIdleHour(t *testing.T) {
+	t.Parallel()
+	g := newRig(nil)
+	r := g.reconciler(g.lead(t, "a"), 3)
+	g.settle(t, r)
+	g.store.calls = 0
+	for end := g.now.Add(time.Hour); g.now.Before(end); {
+		g.now = g.now.Add(g.settle(t, r))
+	}
+	require.LessOrEqual(t, g.store.calls, 10)
+	require.Zero(t, g.provider.Totals().Made)
+}
+
+// TestProblemsAreTold: each class of failure is told with since when and what
+// comes next, keeps growth from trying on in vain, and is forgotten once a
+// machine was made.
+func TestProblemsAreTold(t *testing.T) {
+	t.Parallel()
+	for class, want := range map[machine.Class]struct {
+		kind pipeline.ProblemKind
+		rest time.Duration
+	}{
+		machine.RateLimited:  {pipeline.ProblemRateLimited, time.Second},
+		machine.RegionFull:   {pipeline.ProblemNoCapacity, time.Second},
+		machine.Quota:        {pipeline.ProblemQuota, 10 * time.Minute},
+		machine.Unauthorized: {pipeline.ProblemUnauthorized, 10 * time.Minute},
+		machine.Unclear:      {pipeline.ProblemUnreachable, time.Second},
+		machine.Refused:      {pipeline.ProblemRefused, time.Second},
+	} {
+		t.Run(string(class), func(t *testing.T) {
+			t.Parallel()
+			g := newRig(nil)
+			r := g.reconciler(g.lead(t, "a"), 1)
+			g.settle(t, r)
+			g.provider.Inject(scripted.Fault{Op: scripted.Create, Err: &machine.Error{Class: class, Message: "No."}})
+			g.submit(t, 1)
+			g.settle(t, r)
+			view, err := g.store.Store.ReadPool(t.Context())
+			require.NoError(t, err)
+			require.Len(t, view.Report.Problems, 1)
+			problem := view.Report.Problems[0]
+			require.Equal(t, want.kind, problem.Kind)
+			require.Equal(t, "No.", problem.Message)
+			require.WithinDuration(t, g.now.Add(want.rest), problem.NextTry, time.Millisecond)
+			g.settle(t, r)
+			require.Zero(t, g.provider.Totals().Made)
+
+			g.now = g.now.Add(want.rest + time.Second)
+			g.settle(t, r)
+			require.Equal(t, 1, g.provider.Totals().Made)
+			g.settle(t, r)
+			view, err = g.store.Store.ReadPool(t.Context())
+			require.NoError(t, err)
+			require.Empty(t, view.Report.Problems)
+		})
+	}
+}
+
+// TestFullHost: a stopped machine whose host has no room is replaced at once
+// by one elsewhere.
+func TestFullHost(t *testing.T) {
+	t.Parallel()
+	g := newRig(nil)
+	r := g.reconciler(g.lead(t, "a"), 1)
+	_, err := g.store.ReserveMachine(t.Context(), pipeline.Machine{ID: "old"}, 1, 0)
+	require.NoError(t, err)
+	_, err = g.provider.Create(t.Context(), machine.CreateRequest{ID: "old"})
+	require.NoError(t, err)
+	g.now = g.now.Add(10 * time.Second)
+	require.True(t, g.provider.End("old", false))
+	for _, by := range []pipeline.MachineTransition{pipeline.MachineCreated, pipeline.MachineAttach, pipeline.MachineExit} {
+		_, err = g.store.MoveMachine(t.Context(), pipeline.MachineMove{ID: "old", By: by, ProviderID: "old"})
+		require.NoError(t, err)
+	}
+	g.provider.Inject(scripted.Fault{Op: scripted.Start, Err: &machine.Error{Class: machine.HostFull, Message: "Full."}})
+	g.submit(t, 1)
+	g.settle(t, r)
+	view, err := g.store.Store.ReadPool(t.Context())
+	require.NoError(t, err)
+	require.Len(t, view.Machines, 1)
+	require.NotEqual(t, "old", view.Machines[0].ID)
+	require.Equal(t, pipeline.MachineStarting, view.Machines[0].State)
+	require.Equal(t, 1, g.provider.Totals().Most)
+}
+
+// TestAskedForAtOnce: between a task that becomes ready and the call that makes
+// its machine nothing waits for time to pass.
+func TestAskedForAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := memstore.New(memstore.Config{})
+		provider := scripted.New(scripted.Config{})
+		swept, err := store.Sweep(t.Context(), pipeline.SweepRequest{Replica: "a", LeaderTTL: time.Hour, Lease: time.Hour})
+		require.NoError(t, err)
+		r := autoscale.New(autoscale.Config{Settings: pipeline.PoolSettings{Limit: 1}}, autoscale.Deps{
+			Store: store, Provider: provider, Term: func() int64 { return swept.Term }, Elected: make(chan struct{}),
+			Log: slog.New(slog.DiscardHandler),
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- r.Run(ctx) }()
+		synctest.Wait()
+		began := time.Now()
+		_, err = store.CreateJob(t.Context(), pipeline.Job{ID: "j", Project: "default"}, pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Admission{})
+		require.NoError(t, err)
+		synctest.Wait()
+		require.Equal(t, 1, provider.Totals().Made)
+		require.Zero(t, time.Since(began))
+		cancel()
+		require.NoError(t, <-done)
+	})
+}
