@@ -25,7 +25,8 @@ func (p *plane) sweep(retention time.Duration) {
 		Replica: "test", Lease: lease, Retry: pipeline.DefaultRetryPolicy(), Retention: retention,
 	}, sweep.Deps{
 		Store: p.store, In: p.in, Out: p.out, ExpireUpload: p.uploads.Settle,
-		Publish: func(context.Context, string) error { return nil }, Log: slog.New(slog.DiscardHandler),
+		Publish: func(context.Context, string) error { return nil },
+		Stream:  func(context.Context, string) error { return nil }, Log: slog.New(slog.DiscardHandler),
 	})
 	ctx, cancel := context.WithCancel(context.WithoutCancel(p.t.Context()))
 	done := make(chan error, 1)

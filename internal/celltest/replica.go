@@ -59,7 +59,7 @@ func (c *Cell) ReplicaOn(t testing.TB, name string, store pipeline.Store, change
 
 	workers := pool.New(config, pool.Deps{Store: spy, In: c.In, Out: c.Out, Publish: publisher.Publish, Log: log})
 	sweeper := sweep.New(sweep.Config{Replica: name, Lease: config.Lease, Retry: config.Retry}, sweep.Deps{
-		Store: spy, In: c.In, Out: c.Out, Attached: workers.Attached, Publish: publisher.Publish, Log: log,
+		Store: spy, In: c.In, Out: c.Out, Attached: workers.Attached, Publish: publisher.Publish, Stream: publisher.Stream, Log: log,
 		ExpireUpload: func(context.Context, string) error { return nil },
 	})
 

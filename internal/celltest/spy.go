@@ -301,3 +301,36 @@ func (s *Spy) EndDuty(ctx context.Context, d pipeline.Duty) error {
 func (s *Spy) Resign(ctx context.Context, replica string) error {
 	return s.call("Resign", func() error { return s.Store.Resign(ctx, replica) })
 }
+
+// CommitSegments implements [pipeline.Store].
+func (s *Spy) CommitSegments(ctx context.Context, c pipeline.SegmentCommit) (v pipeline.Verdict, err error) {
+	err = s.call("CommitSegments", func() (err error) {
+		v, err = s.Store.CommitSegments(ctx, c)
+
+		return err
+	})
+
+	return v, err
+}
+
+// ReadStream implements [pipeline.Store].
+func (s *Spy) ReadStream(ctx context.Context, id string, run int, after int64) (answer pipeline.Stream, err error) {
+	err = s.call("ReadStream", func() (err error) {
+		answer, err = s.Store.ReadStream(ctx, id, run, after)
+
+		return err
+	})
+
+	return answer, err
+}
+
+// StreamPublished implements [pipeline.Store].
+func (s *Spy) StreamPublished(ctx context.Context, p pipeline.Publication) (live bool, err error) {
+	err = s.call("StreamPublished", func() (err error) {
+		live, err = s.Store.StreamPublished(ctx, p)
+
+		return err
+	})
+
+	return live, err
+}

@@ -9,6 +9,10 @@ import (
 type Part struct {
 	Dir    string // the attempt's folder, below the output's
 	Result EncodeResult
+	// Committed returns what attempts of the task committed of a rendition before
+	// it was done, nil if nothing; it keeps its places in the playlists. A nil
+	// func: nothing of any.
+	Committed func(rendition string) *Committed
 }
 
 // Manifest is a file that the control plane writes once the parts are committed.
@@ -20,15 +24,16 @@ type Manifest struct {
 
 // Assemble makes an output of its parts, which VerifyResult has accepted:
 // what is published, and the manifests to write, the one to open last. prefix
-// is OutputPrefix. It is pure, so writing the manifests twice is harmless.
-func Assemble(o OutputPlan, parts []Part, prefix string) (Output, []Manifest) {
+// is OutputPrefix, run the job's. It is pure, so writing the manifests twice is
+// harmless.
+func Assemble(o OutputPlan, parts []Part, prefix string, run int) (Output, []Manifest) {
 	out := Output{Name: o.Name, Kind: o.Kind}
 	var manifests []Manifest
 	if len(parts) == 0 {
 		return out, nil
 	}
 	if o.Kind == KindHLS {
-		manifests = assembleHLS(&out, o, parts, prefix)
+		manifests = assembleHLS(&out, o, parts, prefix, run)
 	} else {
 		assembleFiles(&out, parts, prefix)
 	}
@@ -63,12 +68,12 @@ type track struct {
 	encoded  []EncodedObject
 }
 
-func assembleHLS(out *Output, o OutputPlan, parts []Part, prefix string) []Manifest {
+func assembleHLS(out *Output, o OutputPlan, parts []Part, prefix string, run int) []Manifest {
 	var tracks []track
 	target := 1
 	for _, name := range renditionNames(o) {
 		t := joinTrack(out, name, parts, prefix)
-		target = max(target, targetSeconds(t.segments))
+		target = max(target, targetSeconds(o, t.segments))
 		tracks = append(tracks, t)
 	}
 	var manifests []Manifest
@@ -84,22 +89,38 @@ func assembleHLS(out *Output, o OutputPlan, parts []Part, prefix string) []Manif
 		t.result.PeakBitrateBPS = peakBitrate(t.encoded, target)
 		out.Renditions = append(out.Renditions, t.result)
 		v := variant{result: t.result, uri: t.result.Name + ".m3u8"}
-		write(v.uri, mediaPlaylist(t.initURI, t.segments, target))
+		write(v.uri, mediaPlaylist(playlist{run: run, final: true, initURI: t.initURI, segments: t.segments, targetSeconds: target}))
 		if o.Audio != nil && t.result.Name == o.Audio.Name {
 			audio = &v
 		} else {
 			videos = append(videos, v)
 		}
 	}
-	var language string
-	var channels int
-	if o.Audio != nil {
-		language, channels = o.Audio.Language, o.Audio.Channels
-	}
-	out.Entry = "master.m3u8"
-	write(out.Entry, masterPlaylist(videos, audio, language, channels))
+	out.Entry = masterName
+	write(out.Entry, masterPlaylist(o, run, true, videos, audio))
 
 	return manifests
+}
+
+// masterName is what a player opens.
+const masterName = "master.m3u8"
+
+// MasterKey is the key of an HLS output's master playlist.
+func MasterKey(project, jobID, output string) string {
+	return OutputPrefix(project, jobID, output) + masterName
+}
+
+// ManifestKeys are the keys of all manifests of an output.
+func ManifestKeys(project, jobID string, o OutputPlan) []string {
+	if o.Kind != KindHLS {
+		return nil
+	}
+	keys := []string{MasterKey(project, jobID, o.Name)}
+	for _, name := range renditionNames(o) {
+		keys = append(keys, OutputPrefix(project, jobID, o.Name)+name+".m3u8")
+	}
+
+	return keys
 }
 
 // renditionNames are the renditions of an HLS output: the pictures, largest
@@ -122,8 +143,8 @@ func renditionNames(o OutputPlan) []string {
 // its objects to out. Every part's init segment is the same; the first serves.
 func joinTrack(out *Output, name string, parts []Part, prefix string) track {
 	var t track
-	object := func(dir string, e EncodedObject) string {
-		uri := dir + "/" + e.Name
+	object := func(e Placed) string {
+		uri := e.uri()
 		out.Objects = append(out.Objects, OutputObject{Name: uri, Key: prefix + uri, SizeBytes: e.SizeBytes, ContentType: e.ContentType})
 
 		return uri
@@ -134,20 +155,37 @@ func joinTrack(out *Output, name string, parts []Part, prefix string) track {
 			continue
 		}
 		r := part.Result.Renditions[at]
+		initial, segments := part.placed(r)
 		if t.initURI == "" {
 			t.result = r.Result
 			t.result.Duration, t.result.SizeBytes, t.result.FrameCount = 0, 0, 0
-			t.initURI = object(part.Dir, *r.InitSegment)
+			t.initURI = object(initial)
 		}
 		t.result.FrameCount += r.Result.FrameCount
-		for _, s := range r.Segments {
+		for _, s := range segments {
 			t.result.Duration += s.Duration
 			t.result.SizeBytes += s.SizeBytes
-			t.segments = append(t.segments, segment{uri: object(part.Dir, s), duration: s.Duration})
-			t.encoded = append(t.encoded, s)
+			t.segments = append(t.segments, segment{uri: object(s), duration: s.Duration})
+			t.encoded = append(t.encoded, s.EncodedObject)
 		}
 	}
 	t.result.AverageBitrateBPS = averageBitrate(t.result.SizeBytes, t.result.Duration.Round(time.Microsecond))
 
 	return t
+}
+
+// placed are the objects of a rendition of a part: what was committed first,
+// then what the accepted attempt made beyond it.
+func (p Part) placed(r EncodedRendition) (initial Placed, segments []Placed) {
+	initial = Placed{*r.InitSegment, p.Dir}
+	if p.Committed != nil {
+		if c := p.Committed(r.Result.Name); c != nil {
+			initial, segments = c.Init, slices.Clone(c.Segments)
+		}
+	}
+	for _, s := range r.Segments[min(len(segments), len(r.Segments)):] {
+		segments = append(segments, Placed{s, p.Dir})
+	}
+
+	return initial, segments
 }

@@ -60,7 +60,7 @@ func TestAssembleHLS(t *testing.T) {
 		encoded("720p", 1280, 720, 1_000_000), encoded("360p", 640, 360, 300_000), encoded("audio", 0, 0, 64_000),
 	}}
 	require.NoError(t, media.VerifyResult(o, 0, 8500*time.Millisecond, result))
-	out, manifests := media.Assemble(o, []media.Part{{Dir: media.AttemptDir(1, 2), Result: result}}, media.OutputPrefix("default", "01ABC", "hls"))
+	out, manifests := media.Assemble(o, []media.Part{{Dir: media.AttemptDir(1, 2), Result: result}}, media.OutputPrefix("default", "01ABC", "hls"), 1)
 	require.Equal(t, "master.m3u8", out.Entry)
 	require.Len(t, manifests, 4)
 	require.Len(t, out.Objects, 3*(1+3)+4)
@@ -80,7 +80,7 @@ func TestAssembleAudioOnlyHLS(t *testing.T) {
 	p.Streams = p.Streams[1:]
 	o := plan(t, p, media.Spec{Preset: "hls-adaptive"}).Outputs[0]
 	result := media.EncodeResult{Renditions: []media.EncodedRendition{encoded("audio", 0, 0, 64_000)}}
-	_, manifests := media.Assemble(o, []media.Part{{Dir: "t1a1", Result: result}}, "p/")
+	_, manifests := media.Assemble(o, []media.Part{{Dir: "t1a1", Result: result}}, "p/", 1)
 	golden(t, "audio-only.m3u8", manifests[len(manifests)-1].Body)
 }
 
@@ -90,7 +90,7 @@ func TestAssembleParts(t *testing.T) {
 	o := plan(t, camera(), media.Spec{Preset: "hls"}).Outputs[0]
 	o.Audio = nil
 	result := media.EncodeResult{Renditions: []media.EncodedRendition{encoded("1080p", 1920, 1080, 1_000_000)}}
-	out, manifests := media.Assemble(o, []media.Part{{Dir: "t1a1", Result: result}, {Dir: "t2a3", Result: result}}, "p/")
+	out, manifests := media.Assemble(o, []media.Part{{Dir: "t1a1", Result: result}, {Dir: "t2a3", Result: result}}, "p/", 1)
 	golden(t, "parts.m3u8", manifests[0].Body)
 	require.EqualValues(t, 408, out.Renditions[0].FrameCount)
 	require.Equal(t, 2*8508500*time.Microsecond, out.Duration)
@@ -108,7 +108,7 @@ func TestAssembleMP4(t *testing.T) {
 		result.Renditions = append(result.Renditions, e)
 	}
 	require.NoError(t, media.VerifyResult(o, 0, 8500*time.Millisecond, result))
-	out, manifests := media.Assemble(o, []media.Part{{Dir: "t1a1", Result: result}}, "p/")
+	out, manifests := media.Assemble(o, []media.Part{{Dir: "t1a1", Result: result}}, "p/", 1)
 	require.Empty(t, manifests)
 	require.Equal(t, "1080p.mp4", out.Entry)
 	require.Equal(t, media.OutputObject{Name: "720p.mp4", Key: "p/t1a1/720p.mp4", SizeBytes: 720, ContentType: "video/mp4"}, out.Objects[1])

@@ -2,7 +2,7 @@ package media
 
 import (
 	"fmt"
-	"math"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -16,18 +16,44 @@ type segment struct {
 	duration time.Duration
 }
 
-// mediaPlaylist writes a finished (VOD) playlist of CMAF segments (RFC 8216).
-func mediaPlaylist(initURI string, segments []segment, targetSeconds int) []byte {
+// playlist is a media playlist.
+type playlist struct {
+	run           int  // of the job
+	final         bool // VOD; EVENT while it grows
+	initURI       string
+	segments      []segment
+	targetSeconds int
+}
+
+// mediaPlaylist writes a playlist of CMAF segments (RFC 8216).
+func mediaPlaylist(p playlist) []byte {
 	var b strings.Builder
-	fmt.Fprintf(&b, "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:%d\n#EXT-X-MEDIA-SEQUENCE:0\n", targetSeconds)
-	b.WriteString("#EXT-X-PLAYLIST-TYPE:VOD\n#EXT-X-INDEPENDENT-SEGMENTS\n")
-	fmt.Fprintf(&b, "#EXT-X-MAP:URI=\"%s\"\n", initURI)
-	for _, s := range segments {
+	kind := "EVENT"
+	if p.final {
+		kind = "VOD"
+	}
+	b.WriteString("#EXTM3U\n" + runLine(p.run, p.final))
+	fmt.Fprintf(&b, "#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:%d\n#EXT-X-MEDIA-SEQUENCE:0\n", p.targetSeconds)
+	fmt.Fprintf(&b, "#EXT-X-PLAYLIST-TYPE:%s\n#EXT-X-INDEPENDENT-SEGMENTS\n", kind)
+	fmt.Fprintf(&b, "#EXT-X-MAP:URI=\"%s\"\n", p.initURI)
+	for _, s := range p.segments {
 		fmt.Fprintf(&b, "#EXTINF:%.6f,\n%s\n", s.duration.Seconds(), s.uri)
 	}
-	b.WriteString("#EXT-X-ENDLIST\n")
+	if p.final {
+		b.WriteString("#EXT-X-ENDLIST\n")
+	}
 
 	return []byte(b.String())
+}
+
+// runLine is a comment by which manifests of one key can be put in order.
+func runLine(run int, final bool) string {
+	line := runComment + strconv.Itoa(run)
+	if final {
+		line += ", final"
+	}
+
+	return line + "\n"
 }
 
 // variant is one line of a master playlist.
@@ -41,9 +67,14 @@ const audioGroup = "audio"
 
 // masterPlaylist writes a master playlist: variants of video, largest first,
 // and the audio rendition that they share. Either may be missing.
-func masterPlaylist(videos []variant, audio *variant, language string, channels int) []byte {
+func masterPlaylist(o OutputPlan, run int, final bool, videos []variant, audio *variant) []byte {
 	var b strings.Builder
-	b.WriteString("#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-INDEPENDENT-SEGMENTS\n")
+	var language string
+	var channels int
+	if o.Audio != nil {
+		language, channels = o.Audio.Language, o.Audio.Channels
+	}
+	b.WriteString("#EXTM3U\n" + runLine(run, final) + "#EXT-X-VERSION:7\n#EXT-X-INDEPENDENT-SEGMENTS\n")
 	if audio != nil && len(videos) > 0 {
 		fmt.Fprintf(&b, "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"%s\",NAME=\"%s\",", audioGroup, audio.result.Name)
 		if language != "" {
@@ -53,23 +84,34 @@ func masterPlaylist(videos []variant, audio *variant, language string, channels 
 	}
 	if len(videos) == 0 && audio != nil {
 		r := audio.result
-		fmt.Fprintf(&b, "#EXT-X-STREAM-INF:BANDWIDTH=%d,AVERAGE-BANDWIDTH=%d,CODECS=\"%s\"\n%s\n",
-			r.PeakBitrateBPS, r.AverageBitrateBPS, r.Codecs, audio.uri)
+		fmt.Fprintf(&b, "#EXT-X-STREAM-INF:%s,CODECS=\"%s\"\n%s\n",
+			bandwidth(r.PeakBitrateBPS, r.AverageBitrateBPS), r.Codecs, audio.uri)
 	}
 	for _, v := range videos {
 		r := v.result
 		peak, average, codecs, group := r.PeakBitrateBPS, r.AverageBitrateBPS, r.Codecs, ""
 		if audio != nil {
 			peak += audio.result.PeakBitrateBPS
-			average += audio.result.AverageBitrateBPS
+			if average > 0 {
+				average += audio.result.AverageBitrateBPS
+			}
 			codecs += "," + audio.result.Codecs
 			group = fmt.Sprintf(",AUDIO=\"%s\"", audioGroup)
 		}
-		fmt.Fprintf(&b, "#EXT-X-STREAM-INF:BANDWIDTH=%d,AVERAGE-BANDWIDTH=%d,RESOLUTION=%dx%d,FRAME-RATE=%.3f,CODECS=\"%s\"%s\n%s\n",
-			peak, average, r.Width, r.Height, r.FrameRate.Float(), codecs, group, v.uri)
+		fmt.Fprintf(&b, "#EXT-X-STREAM-INF:%s,RESOLUTION=%dx%d,FRAME-RATE=%.3f,CODECS=\"%s\"%s\n%s\n",
+			bandwidth(peak, average), r.Width, r.Height, r.FrameRate.Float(), codecs, group, v.uri)
 	}
 
 	return []byte(b.String())
+}
+
+// bandwidth are the attributes of bitrates; an average of 0 isn't known yet.
+func bandwidth(peak, average int64) string {
+	if average == 0 {
+		return fmt.Sprintf("BANDWIDTH=%d", peak)
+	}
+
+	return fmt.Sprintf("BANDWIDTH=%d,AVERAGE-BANDWIDTH=%d", peak, average)
 }
 
 // attribute drops what a quoted attribute can't hold.
@@ -81,16 +123,6 @@ func attribute(s string) string {
 
 		return r
 	}, s)
-}
-
-// targetSeconds is the target duration of segments: none, rounded, is above it.
-func targetSeconds(segments []segment) int {
-	target := 1
-	for _, s := range segments {
-		target = max(target, int(math.Round(s.duration.Seconds())))
-	}
-
-	return target
 }
 
 // peakBitrate is the largest bitrate of any run of segments that lasts from a

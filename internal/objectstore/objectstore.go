@@ -37,8 +37,8 @@ var (
 	// key: it never existed, was aborted or expired, or was completed.
 	ErrUploadNotFound = errors.New("multipart upload not found")
 	// ErrPrecondition says that the object exists and the write asked that it
-	// doesn't.
-	ErrPrecondition = errors.New("object already exists")
+	// doesn't, or is another one than the write asked for.
+	ErrPrecondition = errors.New("object is not as the write asked")
 	// ErrInvalidPart says that the list of parts doesn't match what was
 	// uploaded: empty, a number twice, a part missing, another ETag, or a part
 	// other than the last below [MinPartSizeBytes].
@@ -176,6 +176,9 @@ type PutOptions struct {
 	CacheControl string
 	// IfNoneMatch makes Put fail with [ErrPrecondition] when the object exists.
 	IfNoneMatch bool
+	// IfMatch, an ETag, makes Put fail with [ErrPrecondition] when the object has
+	// another one, and with that or [ErrNotFound] when there is none.
+	IfMatch string
 }
 
 // SignedRequest is a request anybody may send until it expires. It is a

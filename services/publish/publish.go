@@ -1,54 +1,52 @@
-// Package publish turns a job whose tasks are all done into a published one:
-// it writes the manifests that name the committed objects, then completes the
-// job in the store.
+// Package publish writes what players open. While a job runs, it publishes the
+// segments that its attempts have committed so far, in playlists that grow;
+// when its tasks are all done, it writes the final ones and completes the job
+// in the store.
 //
 // It may run on several replicas at once and any number of times: manifests
-// are computed from the stored results alone, so every run writes the same
-// bytes, and the store completes a job once. A crash in the middle leaves the
-// job RUNNING with its duty to publish, which the sweeper hands out again.
+// are computed from what is stored alone, and one takes the place of another
+// only if it is newer, which the object store itself decides in one step with
+// the write. So every run ends with the same bytes, and the store completes a
+// job once. A crash in the middle leaves the duty to publish, which the sweeper
+// hands out again.
 package publish
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"path"
 	"slices"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/tcoder-dev/tcoder/internal/media"
 	"github.com/tcoder-dev/tcoder/internal/objectstore"
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 )
 
-const (
-	// writesAtOnce bounds the manifests written at a time.
-	writesAtOnce = 8
-	// cleanupTimeout bounds the removal of manifests that lost their job.
-	cleanupTimeout = 30 * time.Second
-)
+// cleanupTimeout bounds the removal of manifests that lost their job.
+const cleanupTimeout = 30 * time.Second
 
 // Jobs is what publishing needs of the store.
 type Jobs interface {
 	GetJob(ctx context.Context, id string) (pipeline.Job, error)
 	CompleteJob(ctx context.Context, id string, run int, outputs []media.Output) (bool, error)
+	ReadStream(ctx context.Context, id string, run int, after int64) (pipeline.Stream, error)
+	StreamPublished(ctx context.Context, p pipeline.Publication) (bool, error)
 }
 
 // Publisher publishes jobs.
 type Publisher struct {
-	jobs Jobs
-	out  objectstore.Objects
-	log  *slog.Logger
+	jobs  Jobs
+	out   objectstore.Objects
+	log   *slog.Logger
+	views views
 }
 
 // New returns a Publisher that writes to the output bucket.
 func New(jobs Jobs, out objectstore.Objects, log *slog.Logger) *Publisher {
-	return &Publisher{jobs: jobs, out: out, log: log}
+	return &Publisher{jobs: jobs, out: out, log: log, views: views{jobs: map[string]*view{}}}
 }
 
 // Publish publishes a job if all tasks of its run are done, and does nothing
@@ -65,11 +63,15 @@ func (p *Publisher) Publish(ctx context.Context, jobID string) error {
 	if !done(job) {
 		return nil
 	}
-	outputs, manifests, err := assemble(job)
+	growth, err := p.committed(ctx, job)
 	if err != nil {
 		return fmt.Errorf("publish job %s: %w", jobID, err)
 	}
-	if err := p.write(ctx, manifests); err != nil {
+	outputs, manifests, err := assemble(job, growth)
+	if err != nil {
+		return fmt.Errorf("publish job %s: %w", jobID, err)
+	}
+	if err := p.write(ctx, manifests, etags{}); err != nil {
 		return fmt.Errorf("publish job %s: %w", jobID, err)
 	}
 	completed, err := p.jobs.CompleteJob(ctx, job.ID, job.Run, outputs)
@@ -77,7 +79,14 @@ func (p *Publisher) Publish(ctx context.Context, jobID string) error {
 		return fmt.Errorf("publish job %s: %w", jobID, err)
 	}
 	if !completed {
-		return p.withdraw(ctx, jobID, manifests)
+		var keys []string
+		for _, m := range manifests {
+			keys = append(keys, m.Key)
+		}
+		if err := p.withdraw(ctx, jobID, job.Run, keys); err != nil {
+			return fmt.Errorf("publish job %s: %w", jobID, err)
+		}
+		return nil
 	}
 	p.log.InfoContext(ctx, "job published", "job_id", jobID, "run", job.Run,
 		"outputs", len(outputs), "manifests", len(manifests))
@@ -91,9 +100,32 @@ func done(job pipeline.Job) bool {
 	})
 }
 
+// committed returns what lost attempts of a job's tasks have committed, which
+// may have been published. Where every task is done by its first attempt, the
+// results name all of it.
+func (p *Publisher) committed(ctx context.Context, job pipeline.Job) (*media.Growth, error) {
+	growth := &media.Growth{}
+	again := slices.ContainsFunc(job.Tasks, func(t pipeline.Task) bool {
+		return t.Run == job.Run && t.Result != nil && len(t.Attempts) > 1
+	})
+	if !again {
+		return growth, nil
+	}
+	s, err := p.jobs.ReadStream(ctx, job.ID, 0, 0)
+	if err != nil {
+		return nil, err
+	}
+	if s.Run == job.Run {
+		for _, c := range s.Commits {
+			growth.Add(c.Output, c.Part, media.AttemptDir(c.Task, c.Attempt), c.Uploaded)
+		}
+	}
+	return growth, nil
+}
+
 // assemble computes what a job publishes. An error says that its tasks don't
 // make what was planned, which somebody has to look at.
-func assemble(job pipeline.Job) ([]media.Output, []media.Manifest, error) {
+func assemble(job pipeline.Job, growth *media.Growth) ([]media.Output, []media.Manifest, error) {
 	if job.Plan == nil || len(job.Plan.Outputs) == 0 {
 		return nil, nil, errors.New("its tasks are done and it has no plan")
 	}
@@ -102,6 +134,9 @@ func assemble(job pipeline.Job) ([]media.Output, []media.Manifest, error) {
 	parts := map[string][]media.Part{}
 	for _, task := range tasks {
 		if part, ok := partOf(task); ok && task.Run == job.Run {
+			part.Committed = func(rendition string) *media.Committed {
+				return growth.Committed(task.Output, task.Part, rendition)
+			}
 			parts[task.Output] = append(parts[task.Output], part)
 		}
 	}
@@ -111,7 +146,7 @@ func assemble(job pipeline.Job) ([]media.Output, []media.Manifest, error) {
 		if len(parts[plan.Name]) == 0 {
 			return nil, nil, fmt.Errorf("its tasks are done and made nothing of output %s", plan.Name)
 		}
-		output, files := media.Assemble(plan, parts[plan.Name], media.OutputPrefix(job.Project, job.ID, plan.Name))
+		output, files := media.Assemble(plan, parts[plan.Name], media.OutputPrefix(job.Project, job.ID, plan.Name), job.Run)
 		outputs = append(outputs, output)
 		manifests = append(manifests, files...)
 	}
@@ -137,47 +172,22 @@ func partOf(task pipeline.Task) (media.Part, bool) {
 	return media.Part{}, false
 }
 
-// write writes manifests: those that are named by others first, so that a
-// player never follows a name to nothing.
-func (p *Publisher) write(ctx context.Context, manifests []media.Manifest) error {
-	var named, entries []media.Manifest
-	for i, m := range manifests {
-		if i+1 == len(manifests) || path.Dir(manifests[i+1].Key) != path.Dir(m.Key) {
-			entries = append(entries, m) // the last of each output opens it
-		} else {
-			named = append(named, m)
-		}
-	}
-	for _, batch := range [][]media.Manifest{named, entries} {
-		writes, ctx := errgroup.WithContext(ctx)
-		writes.SetLimit(writesAtOnce)
-		for _, m := range batch {
-			writes.Go(func() error {
-				return p.out.Put(ctx, m.Key, bytes.NewReader(m.Body), objectstore.PutOptions{ContentType: m.ContentType})
-			})
-		}
-		if err := writes.Wait(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// withdraw removes the manifests of a job that ended while they were written:
-// the duty to clean it up may have been done before they were there.
-func (p *Publisher) withdraw(ctx context.Context, jobID string, manifests []media.Manifest) error {
+// withdraw removes the manifests of a job's run that ended without success, or
+// was deleted: those that are written while it ends may come after what cleans
+// up. Those of a job that completed, or runs again, are not this run's any more.
+func (p *Publisher) withdraw(ctx context.Context, jobID string, run int, keys []string) error {
 	job, err := p.jobs.GetJob(ctx, jobID)
 	if err != nil && pipeline.ReasonOf(err) != pipeline.ReasonJobNotFound {
-		return fmt.Errorf("publish job %s: %w", jobID, err)
+		return err
 	}
-	if err == nil && job.State != pipeline.JobFailed && job.State != pipeline.JobCanceled {
-		return nil // the next run's, or completed by another replica
+	if err == nil && (job.Run != run || job.State != pipeline.JobFailed && job.State != pipeline.JobCanceled) {
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
-	for _, m := range manifests {
-		if err := p.out.Delete(ctx, m.Key); err != nil {
-			return fmt.Errorf("withdraw job %s: %w", jobID, err)
+	for _, key := range keys {
+		if err := p.out.Delete(ctx, key); err != nil {
+			return fmt.Errorf("withdraw: %w", err)
 		}
 	}
 	return nil

@@ -24,11 +24,15 @@ func (s *Sweeper) start(ctx context.Context, d pipeline.Duty) {
 		return
 	}
 	s.begun[key] = true
+	turns := s.turns
+	if d.Kind == pipeline.DutyStream {
+		turns = s.streams // players wait for it
+	}
 	s.duties.Go(func() {
 		select {
-		case s.turns <- struct{}{}:
+		case turns <- struct{}{}:
 			s.do(ctx, d)
-			<-s.turns
+			<-turns
 		case <-ctx.Done():
 		}
 		s.mu.Lock()
@@ -39,7 +43,11 @@ func (s *Sweeper) start(ctx context.Context, d pipeline.Duty) {
 
 // do does a duty and ends it. A failed one is left to come again.
 func (s *Sweeper) do(ctx context.Context, d pipeline.Duty) {
-	ctx, cancel := context.WithTimeout(ctx, dutyTimeout)
+	timeout := dutyTimeout
+	if d.Kind == pipeline.DutyStream {
+		timeout = streamTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	started := time.Now()
 	log := s.deps.Log.With("duty", string(d.Kind), "id", d.ID)
@@ -48,6 +56,9 @@ func (s *Sweeper) do(ctx context.Context, d pipeline.Duty) {
 			log.WarnContext(ctx, "duty failed, it comes again", "error", err)
 		}
 		return
+	}
+	if d.Kind == pipeline.DutyStream {
+		return // publishing it ended it
 	}
 	if err := s.deps.Store.EndDuty(ctx, d); err != nil {
 		log.WarnContext(ctx, "duty is done but can't be ended, it comes again", "error", err)
@@ -62,6 +73,8 @@ func (s *Sweeper) perform(ctx context.Context, d pipeline.Duty) error {
 		return s.deps.ExpireUpload(ctx, d.ID)
 	case pipeline.DutyPublish:
 		return s.deps.Publish(ctx, d.ID)
+	case pipeline.DutyStream:
+		return s.deps.Stream(ctx, d.ID)
 	case pipeline.DutyClean:
 		return s.clean(ctx, d)
 	case pipeline.DutyPurge:

@@ -31,7 +31,9 @@ const (
 	callTimeout    = 10 * time.Second
 	resignTimeout  = 2 * time.Second
 	dutyTimeout    = 10 * time.Minute
+	streamTimeout  = 8 * time.Second // the duty comes again after 10 s
 	dutiesAtOnce   = 8
+	streamsAtOnce  = 16
 	defaultLeadTTL = 15 * time.Second
 	// tellEvery is the least time between two sweeps that say which workers are
 	// attached: they are many, and busy sweepers sweep often. The store lists
@@ -76,7 +78,9 @@ type Deps struct {
 	ExpireUpload func(ctx context.Context, uploadID string) error
 	// Publish publishes a job whose tasks are done.
 	Publish func(ctx context.Context, jobID string) error
-	Log     *slog.Logger
+	// Stream publishes what is committed of a job that runs, and ends the duty.
+	Stream func(ctx context.Context, jobID string) error
+	Log    *slog.Logger
 }
 
 // Sweeper sweeps while Run does.
@@ -86,6 +90,7 @@ type Sweeper struct {
 	term    atomic.Int64 // of the lead; 0: another replica's
 	elected chan struct{}
 	turns   chan struct{} // bounds the duties at work
+	streams chan struct{} // bounds those that publish streams
 	duties  sync.WaitGroup
 	told    time.Time // when a sweep last said who is attached; Run's alone
 	held    int64     // the term of the last sweep that was answered; Run's alone
@@ -109,6 +114,7 @@ func New(cfg Config, deps Deps) *Sweeper {
 		deps:    deps,
 		elected: make(chan struct{}, 1),
 		turns:   make(chan struct{}, dutiesAtOnce),
+		streams: make(chan struct{}, streamsAtOnce),
 		begun:   map[dutyKey]bool{},
 	}
 }

@@ -70,6 +70,7 @@ func (b bundle) sweeper(t *testing.T, replica string, edit func(*sweep.Deps)) sw
 		Store: b.store, In: b.in, Out: b.out,
 		ExpireUpload: func(context.Context, string) error { return nil },
 		Publish:      func(context.Context, string) error { return nil },
+		Stream:       func(context.Context, string) error { return nil },
 		Log:          slog.New(slog.DiscardHandler),
 	}
 	if edit != nil {

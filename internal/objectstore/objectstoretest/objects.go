@@ -24,6 +24,7 @@ func objectTests() map[string]func(bench) {
 		"PutHeadGet":              putHeadGet,
 		"PutReplaces":             putReplaces,
 		"PutIfNoneMatch":          putIfNoneMatch,
+		"PutIfMatch":              putIfMatch,
 		"EmptyObject":             emptyObject,
 		"OddKeys":                 oddKeys,
 		"MissingObject":           missingObject,
@@ -83,6 +84,27 @@ func putIfNoneMatch(b bench) {
 	err := b.Put(t.Context(), "key", strings.NewReader("second"), opts)
 	require.ErrorIs(t, err, objectstore.ErrPrecondition)
 	require.Equal(t, "first", b.content("key"))
+}
+
+// putIfMatch: a write that knows what it replaces replaces nothing else. The
+// ETag of an object written by one PUT is its MD5.
+func putIfMatch(b bench) {
+	t := b.t
+	put := func(body, etag string) error {
+		return b.Put(t.Context(), "key", strings.NewReader(body), objectstore.PutOptions{IfMatch: etag})
+	}
+	etag := func(body string) string {
+		sum := md5.Sum([]byte(body))
+		return hex.EncodeToString(sum[:])
+	}
+	err := put("first", etag("none"))
+	require.True(t, errors.Is(err, objectstore.ErrPrecondition) || errors.Is(err, objectstore.ErrNotFound), "%v", err)
+	b.put("key", "first")
+	require.ErrorIs(t, put("second", etag("other")), objectstore.ErrPrecondition)
+	require.Equal(t, "first", b.content("key"))
+	require.NoError(t, put("second", etag("first")))
+	require.ErrorIs(t, put("third", etag("first")), objectstore.ErrPrecondition)
+	require.Equal(t, "second", b.content("key"))
 }
 
 // emptyObject: zero bytes are an object like any other.

@@ -43,6 +43,9 @@ func (s *Store) Put(ctx context.Context, key string, body io.ReadSeeker, opts ob
 	if opts.IfNoneMatch {
 		input.IfNoneMatch = aws.String("*")
 	}
+	if opts.IfMatch != "" {
+		input.IfMatch = aws.String(`"` + opts.IfMatch + `"`)
+	}
 	_, err := s.client.PutObject(ctx, input)
 	return classify("put", key, err)
 }

@@ -155,7 +155,7 @@ func newControl(s *controlSettings, p *poolSettings, st *stores, listener net.Li
 	}, sweep.Deps{
 		Store: st.redis, In: st.in, Out: st.out,
 		Attached:     func() []string { return workers.Attached() },
-		ExpireUpload: uploads.Settle, Publish: publisher.Publish, Log: log,
+		ExpireUpload: uploads.Settle, Publish: publisher.Publish, Stream: publisher.Stream, Log: log,
 	})
 	if len(s.apiKeys) > 0 && s.workerToken == "" {
 		switch p.provider {
