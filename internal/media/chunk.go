@@ -18,27 +18,31 @@ const (
 
 // chunks takes an output's picture apart for many workers. The first segment
 // comes first and alone, its smallest rendition before the others, so that a
-// player can start soon; the other chunks are about chunkSeconds. None if one task does as well: a short source, a single slot,
-// a copy. Nor where seeking isn't exact, for want of an index.
+// player can start soon; the other chunks are about chunkSeconds. None if one
+// task does as well: a short source, a single slot, nothing to encode. Nor where
+// seeking isn't exact, for want of an index.
 func chunks(p Probe, o OutputPlan, slots int) []Chunk {
 	v := o.Video
-	if slots < 2 || o.Kind != KindHLS || v == nil || v.ExpectedFrames == 0 || !indexed(p) ||
-		slices.ContainsFunc(v.Renditions, func(r RenditionPlan) bool { return r.Copy }) ||
+	if slots < 2 || o.Kind != KindHLS || v == nil || v.ExpectedFrames == 0 || !indexed(p) || v.encoded() == nil ||
 		float64(v.ExpectedFrames) < minChunkedSeconds*v.FrameRate.Float() {
 		return nil
 	}
-	segment := segmentFrames(o)
-	length := segment * max(1, int64(math.Round(chunkSeconds/o.SegmentSeconds)))
-	list := firstChunks(v, segment)
+	edges := append(o.segmentStarts(), v.ExpectedFrames)
+	length := int64(math.Round(chunkSeconds * v.FrameRate.Float()))
+	list := firstChunks(v.encoded(), edges[1])
 	start := len(list)
-	for first := segment; first < v.ExpectedFrames; first += length {
-		list = append(list, Chunk{First: first, End: first + length})
+	for at := 1; at+1 < len(edges); {
+		first := edges[at]
+		off := func(edge int) int64 { return max(edges[edge]-first-length, first+length-edges[edge]) }
+		for at++; at+1 < len(edges) && off(at+1) <= off(at); at++ {
+		}
+		list = append(list, Chunk{First: first, End: edges[at]})
 	}
 	last := len(list) - 1
 	if left := v.ExpectedFrames - list[last].First; left < length/2 && last > start {
 		list = list[:last] // too little for a task: the one before makes it too
+		list[last-1].End = v.ExpectedFrames
 	}
-	list[len(list)-1].End = v.ExpectedFrames
 
 	return list
 }
@@ -55,6 +59,39 @@ func firstChunks(v *VideoPlan, segment int64) []Chunk {
 	}
 
 	return []Chunk{{End: segment, Renditions: names[smallest:]}, {End: segment, Renditions: names[:smallest]}}
+}
+
+// segmentStarts are the first frames of the segments of a whole output.
+func (o OutputPlan) segmentStarts() []int64 {
+	if len(o.Video.SegmentStarts) > 0 {
+		return slices.Clone(o.Video.SegmentStarts)
+	}
+	var starts []int64
+	for first := int64(0); first < o.Video.ExpectedFrames; first += segmentFrames(o) {
+		starts = append(starts, first)
+	}
+
+	return starts
+}
+
+// copied and encoded are the parts of a plan that are made so; nil if there is
+// none.
+func (v *VideoPlan) copied() *VideoPlan { return v.of(func(r RenditionPlan) bool { return r.Copy }) }
+
+func (v *VideoPlan) encoded() *VideoPlan { return v.of(func(r RenditionPlan) bool { return !r.Copy }) }
+
+// of is the plan of some renditions; nil of none.
+func (v *VideoPlan) of(which func(RenditionPlan) bool) *VideoPlan {
+	if v == nil {
+		return nil
+	}
+	part := *v
+	part.Renditions = slices.DeleteFunc(slices.Clone(v.Renditions), func(r RenditionPlan) bool { return !which(r) })
+	if len(part.Renditions) == 0 {
+		return nil
+	}
+
+	return &part
 }
 
 // segmentFrames is the number of frames of a segment.
@@ -79,24 +116,20 @@ func indexed(p Probe) bool {
 }
 
 // Share is what one task makes of an output: all of it, or of a chunked one
-// the chunk of a part, from 1, or with part 0 the sound. False if the output
-// has no such part.
+// the chunk of a part, from 1, or with part 0 what isn't cut into chunks: the
+// sound, and what is copied. False if the output has no such part.
 func (o OutputPlan) Share(part int) (OutputPlan, bool) {
 	switch {
 	case part < 0 || part > len(o.Chunks):
 		return OutputPlan{}, false
 	case len(o.Chunks) == 0:
 	case part == 0:
-		o.Video, o.Chunks = nil, nil
+		o.Video, o.Chunks = o.Video.copied(), nil
 	default:
-		o.Audio, o.Chunks = nil, o.Chunks[part-1:part]
-		if names := o.Chunks[0].Renditions; len(names) > 0 {
-			video := *o.Video
-			video.Renditions = slices.DeleteFunc(slices.Clone(video.Renditions), func(r RenditionPlan) bool {
-				return !slices.Contains(names, r.Name)
-			})
-			o.Video = &video
-		}
+		names := o.Chunks[part-1].Renditions
+		o.Video, o.Audio, o.Chunks = o.Video.of(func(r RenditionPlan) bool {
+			return !r.Copy && (len(names) == 0 || slices.Contains(names, r.Name))
+		}), nil, o.Chunks[part-1:part]
 	}
 
 	return o, o.Video != nil || o.Audio != nil

@@ -21,7 +21,7 @@ func (e *PlanError) Error() string { return e.Message }
 // TaskPlan is one task of a plan. OutputPlan.Share tells what it makes.
 type TaskPlan struct {
 	Output string
-	Part   int     // chunk of the output, from 1; 0 for all of it, or its sound
+	Part   int     // chunk of the output, from 1; 0 for all of it, or what isn't cut: its sound and copies
 	Audio  bool    // it makes the sound alone
 	Weight float64 // share of the job's progress: estimated seconds of one core
 }
@@ -48,12 +48,15 @@ func MakePlan(p Probe, s Spec, l Limits, slots int) (Plan, error) {
 			v, notes := planVideo(p, video, spec, s.Video)
 			o.Video = &v
 			plan.Notes = append(plan.Notes, notes...)
+			if spec.Kind == KindHLS && spec.Copy == CopyWhenFitting && videoFits(p, video, s.Video) {
+				copyTop(&o, p, video, s.HLS.SegmentSeconds, spec.Qualities)
+			}
 		}
 		if hasAudio {
-			a := planAudio(audio, spec, s.Audio)
+			a := planAudio(p, audio, spec, s.Audio)
 			o.Audio = &a
 		}
-		if spec.Kind == KindHLS {
+		if spec.Kind == KindHLS && o.SegmentSeconds == 0 {
 			o.SegmentSeconds = segmentSeconds(o.Video, s)
 		}
 		o.Chunks = chunks(p, o, slots)
@@ -76,8 +79,8 @@ func Tasks(p Plan) []TaskPlan {
 			share, _ := o.Share(part + 1)
 			tasks = append(tasks, TaskPlan{Output: o.Name, Part: part + 1, Weight: weight(share, share.chunkDuration())})
 			// The sound is needed as soon as the first picture is.
-			if sound, ok := o.Share(0); ok && part == 0 {
-				tasks = append(tasks, TaskPlan{Output: o.Name, Audio: true, Weight: weight(sound, p.Duration)})
+			if rest, ok := o.Share(0); ok && part == 0 {
+				tasks = append(tasks, TaskPlan{Output: o.Name, Audio: rest.Video == nil, Weight: weight(rest, p.Duration)})
 			}
 		}
 	}
@@ -225,7 +228,7 @@ func videoFits(p Probe, v Stream, s VideoSettings) bool {
 		slices.ContainsFunc(containers, func(c string) bool { return slices.Contains(strings.Split(p.Format, ","), c) })
 }
 
-func planAudio(a Stream, o OutputSpec, s AudioSettings) AudioPlan {
+func planAudio(p Probe, a Stream, o OutputSpec, s AudioSettings) AudioPlan {
 	plan := AudioPlan{
 		Name:         "audio",
 		StreamIndex:  a.Index,
@@ -238,7 +241,7 @@ func planAudio(a Stream, o OutputSpec, s AudioSettings) AudioPlan {
 	if a.Language == "und" {
 		plan.Language = ""
 	}
-	if o.Copy == CopyWhenFitting && o.Kind == KindMP4 && a.Codec == "aac" && a.Profile == "LC" && a.Channels <= 2 && a.SampleRateHz <= 48000 {
+	if o.Copy == CopyWhenFitting && audioFits(p, a, o.Kind, s) {
 		plan.Copy = true
 		plan.SampleRateHz = a.SampleRateHz
 	}

@@ -24,6 +24,10 @@ type VideoPlan struct {
 	ToneMap        bool            `json:"tone_map,omitempty"`
 	Renditions     []RenditionPlan `json:"renditions"` // largest first
 	ExpectedFrames int64           `json:"expected_frames,omitempty"`
+	// SegmentStarts are the first frames of the segments, where those are cut at
+	// keyframes of the source because a rendition is copied. None: all segments
+	// are equally long.
+	SegmentStarts []int64 `json:"segment_starts,omitempty"`
 }
 
 // AudioPlan is the audio half of an output.
@@ -79,6 +83,9 @@ type RenditionResult struct {
 	PeakBitrateBPS    int64         `json:"peak_bitrate_bps"`
 	FrameCount        int64         `json:"frame_count,omitempty"`
 	Copied            bool          `json:"copied,omitempty"`
+	Codec             string        `json:"codec,omitempty"`   // FFmpeg's name, of the picture if there is one
+	Profile           string        `json:"profile,omitempty"` // FFmpeg's name
+	Level             string        `json:"level,omitempty"`   // as people write it: 4.1
 }
 
 // EncodedObject is a segment or a file that an attempt uploaded.

@@ -67,11 +67,12 @@ func Presets() []Preset {
 			"An H.264 and AAC MP4 at each asked quality, encoded anew.",
 			OutputSpec{Name: "mp4", Kind: KindMP4, Copy: CopyNever, Qualities: []string{"1080p", "720p", "480p"}}),
 		preset("hls",
-			"An HLS stream of one rendition with CMAF segments.",
-			OutputSpec{Name: "hls", Kind: KindHLS, Copy: CopyNever, Qualities: []string{"1080p"}, MaxRenditions: 1}),
+			"An HLS stream of one rendition with CMAF segments: a source that fits is copied, the rest is encoded.",
+			OutputSpec{Name: "hls", Kind: KindHLS, Copy: CopyWhenFitting, Qualities: []string{"1080p"}, MaxRenditions: 1}),
 		preset("hls-adaptive",
-			"An HLS stream with a ladder of renditions and CMAF segments, for players that adapt to the network.",
-			OutputSpec{Name: "hls", Kind: KindHLS, Copy: CopyNever, Qualities: []string{"1080p", "720p", "480p", "360p"}}),
+			"An HLS stream with a ladder of renditions and CMAF segments, for players that adapt to the network."+
+				" A source that fits is copied as the largest of them.",
+			OutputSpec{Name: "hls", Kind: KindHLS, Copy: CopyWhenFitting, Qualities: []string{"1080p", "720p", "480p", "360p"}}),
 	}
 }
 

@@ -28,6 +28,16 @@ func (r Rational) Float() float64 {
 	return float64(r.Num) / float64(r.Den)
 }
 
+// KeyframeTable is where a stream can be cut: the keyframes of closed groups of
+// pictures, at a constant cadence and with every picture shown.
+type KeyframeTable struct {
+	Frames     []int64  `json:"frames"`      // their places in the order of showing, from 0
+	Ticks      []int64  `json:"ticks"`       // when each is shown, from the first
+	Timescale  int64    `json:"timescale"`   // ticks per second
+	FrameCount int64    `json:"frame_count"` // pictures in all
+	FrameRate  Rational `json:"frame_rate"`  // each picture is within 1 ms of its place
+}
+
 // Stream is one elementary stream of a source, as ffprobe names things.
 type Stream struct {
 	Index             int           `json:"index"`
@@ -55,6 +65,10 @@ type Stream struct {
 	FrameCount        int64         `json:"frame_count,omitempty"`
 	Language          string        `json:"language,omitempty"`
 	Default           bool          `json:"default,omitempty"`
+	// Keyframes is known while the job is planned, nil if it is of no use.
+	Keyframes *KeyframeTable `json:"keyframes,omitempty"`
+	// Untrimmed says that all of it is played, but an encoder's priming.
+	Untrimmed bool `json:"untrimmed,omitempty"`
 }
 
 // Probe is what a source is. Attached pictures are left out of Streams.

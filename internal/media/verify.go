@@ -3,14 +3,15 @@ package media
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
 // VerifyResult checks what an attempt says it made of a part of an output
 // against the plan, before it is committed: every rendition is there with its
-// size and cadence, all renditions have the same frames and the same segment
-// edges, a chunk has the frames that were planned, the durations add up to the
-// source's, and no object is empty.
+// size and cadence, all renditions have the same frames, segments are cut where
+// the plan says, a chunk and a copy have the frames that were planned, the
+// durations add up to the source's, and no object is empty.
 func VerifyResult(whole OutputPlan, part int, duration time.Duration, r EncodeResult) error {
 	o, ok := whole.Share(part)
 	if !ok {
@@ -29,14 +30,14 @@ func VerifyResult(whole OutputPlan, part int, duration time.Duration, r EncodeRe
 			if !ok {
 				return fmt.Errorf("rendition %s is missing", plan.Name)
 			}
-			if err := verifyVideo(*o.Video, plan, e); err != nil {
+			if err := verifyVideo(o, plan, e); err != nil {
 				return fmt.Errorf("rendition %s: %w", plan.Name, err)
 			}
 			if err := verifyObjects(o, e); err != nil {
 				return fmt.Errorf("rendition %s: %w", plan.Name, err)
 			}
 			switch {
-			case plan.Copy:
+			case plan.Copy && o.Kind != KindHLS:
 			case first == nil:
 				first = &e
 			default:
@@ -85,14 +86,22 @@ func verifyChunk(o OutputPlan, last bool, r EncodeResult) error {
 	return nil
 }
 
-func verifyVideo(v VideoPlan, plan RenditionPlan, e EncodedRendition) error {
+func verifyVideo(o OutputPlan, plan RenditionPlan, e EncodedRendition) error {
+	v := o.Video
 	if e.Result.Width != plan.Width || e.Result.Height != plan.Height {
 		return fmt.Errorf("%d x %d pixels, planned are %d x %d", e.Result.Width, e.Result.Height, plan.Width, plan.Height)
 	}
 	if e.Result.FrameCount < 1 {
 		return fmt.Errorf("no frames")
 	}
+	if err := verifySegments(o, e); err != nil {
+		return err
+	}
 	if plan.Copy {
+		if len(v.SegmentStarts) > 0 && e.Result.FrameCount != v.ExpectedFrames {
+			return fmt.Errorf("%d frames, the source has %d", e.Result.FrameCount, v.ExpectedFrames)
+		}
+
 		return nil
 	}
 	if math.Abs(e.Result.FrameRate.Float()-v.FrameRate.Float()) > 0.01*v.FrameRate.Float() {
@@ -133,6 +142,36 @@ func verifyObjects(o OutputPlan, e EncodedRendition) error {
 	return nil
 }
 
+// cutSlack is by how much a segment may differ from the plan: timestamps of a
+// source that is copied are rounded to a millisecond.
+const cutSlack = 3 * time.Millisecond
+
+// verifySegments compares the segments of a picture with where the plan cuts
+// it, if it says where. The last one is as long as the source lasts.
+func verifySegments(o OutputPlan, e EncodedRendition) error {
+	v := o.Video
+	if len(v.SegmentStarts) == 0 {
+		return nil
+	}
+	first, end := 0, len(v.SegmentStarts)
+	if len(o.Chunks) > 0 {
+		first, _ = slices.BinarySearch(v.SegmentStarts, o.Chunks[0].First)
+		end, _ = slices.BinarySearch(v.SegmentStarts, o.Chunks[0].End)
+	}
+	if len(e.Segments) != end-first {
+		return fmt.Errorf("%d segments, planned are %d", len(e.Segments), end-first)
+	}
+	for i, s := range e.Segments[:len(e.Segments)-1] {
+		frames := v.segmentEnd(first+i) - v.SegmentStarts[first+i]
+		want := time.Duration(float64(frames) / v.FrameRate.Float() * float64(time.Second))
+		if (s.Duration - want).Abs() > cutSlack {
+			return fmt.Errorf("segment %s lasts %s, planned are %s", s.Name, s.Duration, want)
+		}
+	}
+
+	return nil
+}
+
 func verifyAligned(a, b EncodedRendition) error {
 	if a.Result.FrameCount != b.Result.FrameCount {
 		return fmt.Errorf("%d frames against %d", b.Result.FrameCount, a.Result.FrameCount)
@@ -141,7 +180,7 @@ func verifyAligned(a, b EncodedRendition) error {
 		return fmt.Errorf("%d segments against %d", len(b.Segments), len(a.Segments))
 	}
 	for i := range a.Segments {
-		if (a.Segments[i].Duration - b.Segments[i].Duration).Abs() > time.Millisecond {
+		if (a.Segments[i].Duration - b.Segments[i].Duration).Abs() > cutSlack {
 			return fmt.Errorf("segment %d lasts %s against %s", i, b.Segments[i].Duration, a.Segments[i].Duration)
 		}
 	}

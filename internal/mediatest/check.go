@@ -43,6 +43,38 @@ func KeyframeTimes(t testing.TB, path string) []time.Duration {
 	return times
 }
 
+// FrameTimes returns when the pictures of the first video stream are shown, in order, to a tenth of a millisecond: what
+// clocks of different units agree on.
+func FrameTimes(t testing.TB, path string) []time.Duration {
+	t.Helper()
+
+	var times []time.Duration
+	for _, packet := range packets(t, path, "-select_streams", "v:0") {
+		times = append(times, packet.pts.Round(100*time.Microsecond))
+	}
+
+	slices.Sort(times)
+
+	return times
+}
+
+// PacketsSum returns a checksum of all packets of a kind, "v" or "a", as a decoder gets them, without their timestamps.
+func PacketsSum(t testing.TB, path, kind string) string {
+	t.Helper()
+
+	args := append([]string{"-nostdin", "-v", "error"}, input(path)...)
+	args = append(args, "-map", "0:"+kind, "-c", "copy")
+
+	if kind == "v" {
+		args = append(args, "-bsf:v", "h264_mp4toannexb")
+	}
+
+	output, err := exec.CommandContext(t.Context(), "ffmpeg", append(args, "-f", "md5", "-")...).Output()
+	require.NoError(t, err)
+
+	return string(output)
+}
+
 // Span is when a stream is to be seen or heard.
 type Span struct {
 	// First is the presentation time of the first packet, End the latest end of a packet. Packets that the container

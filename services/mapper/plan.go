@@ -47,6 +47,7 @@ func videoPlanToProto(v *media.VideoPlan) *tcoderv1.VideoPlan {
 		ToneMap:        v.ToneMap,
 		Renditions:     mapSlice(v.Renditions, renditionPlanToProto),
 		ExpectedFrames: uint64(v.ExpectedFrames),
+		SegmentStarts:  mapSlice(v.SegmentStarts, frameToProto),
 	}
 }
 

@@ -58,6 +58,36 @@ func streamToProto(s media.Stream) *tcoderv1.StreamInfo {
 		FrameCount:        uint64(s.FrameCount),
 		Language:          s.Language,
 		Default:           s.Default,
+		Keyframes:         keyframesToProto(s.Keyframes),
+		Untrimmed:         s.Untrimmed,
+	}
+}
+
+func keyframesToProto(k *media.KeyframeTable) *tcoderv1.KeyframeTable {
+	if k == nil {
+		return nil
+	}
+
+	return &tcoderv1.KeyframeTable{
+		Frames:     mapSlice(k.Frames, frameToProto),
+		Ticks:      mapSlice(k.Ticks, frameToProto),
+		Timescale:  uint32(k.Timescale),
+		FrameCount: uint64(k.FrameCount),
+		FrameRate:  rationalToProto(k.FrameRate),
+	}
+}
+
+func keyframesFromProto(k *tcoderv1.KeyframeTable) *media.KeyframeTable {
+	if k == nil {
+		return nil
+	}
+
+	return &media.KeyframeTable{
+		Frames:     mapSlice(k.GetFrames(), sizeFromProto),
+		Ticks:      mapSlice(k.GetTicks(), sizeFromProto),
+		Timescale:  int64(k.GetTimescale()),
+		FrameCount: sizeFromProto(k.GetFrameCount()),
+		FrameRate:  rationalFromProto(k.GetFrameRate()),
 	}
 }
 
@@ -93,5 +123,7 @@ func streamFromProto(s *tcoderv1.StreamInfo) media.Stream {
 		FrameCount:        sizeFromProto(s.GetFrameCount()),
 		Language:          s.GetLanguage(),
 		Default:           s.GetDefault(),
+		Keyframes:         keyframesFromProto(s.GetKeyframes()),
+		Untrimmed:         s.GetUntrimmed(),
 	}
 }

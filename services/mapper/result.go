@@ -74,6 +74,9 @@ func renditionResultToProto(r media.RenditionResult) *tcoderv1.RenditionResult {
 		PeakBitrateBps:    uint64(r.PeakBitrateBPS),
 		FrameCount:        uint64(r.FrameCount),
 		Copied:            r.Copied,
+		Codec:             r.Codec,
+		Profile:           r.Profile,
+		Level:             r.Level,
 	}
 }
 
@@ -90,5 +93,8 @@ func renditionResultFromProto(r *tcoderv1.RenditionResult) media.RenditionResult
 		PeakBitrateBPS:    sizeFromProto(r.GetPeakBitrateBps()),
 		FrameCount:        sizeFromProto(r.GetFrameCount()),
 		Copied:            r.GetCopied(),
+		Codec:             r.GetCodec(),
+		Profile:           r.GetProfile(),
+		Level:             r.GetLevel(),
 	}
 }

@@ -31,6 +31,8 @@ func durationToProto(d time.Duration) *durationpb.Duration {
 // largest one, which every limit refuses.
 func sizeFromProto(n uint64) int64 { return int64(min(n, math.MaxInt64)) }
 
+func frameToProto(n int64) uint64 { return uint64(n) }
+
 func rationalToProto(r media.Rational) *tcoderv1.Rational {
 	if r == (media.Rational{}) {
 		return nil

@@ -3,7 +3,9 @@ package ffmpeg
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
@@ -47,6 +49,7 @@ func EncodeArgs(work *tcoderv1.EncodeWork, sourceURL string) ([]string, error) {
 		} else {
 			args = append(args, "-map", fmt.Sprintf("[v%d]", encoded))
 			args = append(args, videoArgs(video, rendition)...)
+			args = append(args, keyframeArgs(work)...)
 			encoded++
 
 			if n := knownFrames(work); n > 0 {
@@ -55,7 +58,7 @@ func EncodeArgs(work *tcoderv1.EncodeWork, sourceURL string) ([]string, error) {
 		}
 
 		if work.GetOutput().GetKind() == tcoderv1.OutputKind_OUTPUT_KIND_HLS {
-			args = append(args, hlsArgs(work, rendition.GetName())...)
+			args = append(args, hlsArgs(work, rendition.GetName(), !rendition.GetCopy() && len(video.GetSegmentStarts()) > 0)...)
 
 			continue
 		}
@@ -68,7 +71,7 @@ func EncodeArgs(work *tcoderv1.EncodeWork, sourceURL string) ([]string, error) {
 	}
 
 	if audio != nil && work.GetOutput().GetKind() == tcoderv1.OutputKind_OUTPUT_KIND_HLS {
-		args = append(append(args, audioArgs(work)...), hlsArgs(work, audio.GetName())...)
+		args = append(append(args, audioArgs(work)...), hlsArgs(work, audio.GetName(), false)...)
 	} else if video == nil {
 		args = append(append(args, audioArgs(work)...), mp4Args(work, audio.GetName()+".m4a")...)
 	}
@@ -121,9 +124,9 @@ func checkWork(work *tcoderv1.EncodeWork) error {
 		}
 	}
 
-	// The source's keyframes are not those of the other rungs.
-	if output.GetKind() == tcoderv1.OutputKind_OUTPUT_KIND_HLS && copies > 0 && len(video.GetRenditions()) > 1 {
-		return fmt.Errorf("%w: a copied rendition among others is not aligned", errWork)
+	// Without them, the source's keyframes are not those of the other rungs.
+	if output.GetKind() == tcoderv1.OutputKind_OUTPUT_KIND_HLS && copies > 0 && len(video.GetSegmentStarts()) == 0 {
+		return fmt.Errorf("%w: a copied rendition that is not aligned", errWork)
 	}
 
 	return checkChunk(work)
@@ -199,6 +202,29 @@ func videoArgs(video *tcoderv1.VideoPlan, rendition *tcoderv1.RenditionPlan) []s
 	// FFmpeg loses when a source changes its size midway and the filters start
 	// anew.
 	return append(args, "-fps_mode", "cfr")
+}
+
+// keyframeArgs put a keyframe at the start of each segment, where the plan says
+// where that is.
+func keyframeArgs(work *tcoderv1.EncodeWork) []string {
+	from, until := uint64(0), uint64(math.MaxUint64)
+	if chunk := chunkOf(work); chunk != nil {
+		from, until = chunk.GetFirstFrame(), chunk.GetEndFrame()
+	}
+
+	var times []string
+
+	for _, frame := range work.GetOutput().GetVideo().GetSegmentStarts() {
+		if frame >= from && frame < until {
+			times = append(times, seconds(frameTime(work, frame-from)))
+		}
+	}
+
+	if len(times) == 0 {
+		return nil
+	}
+
+	return []string{"-force_key_frames", strings.Join(times, ",")}
 }
 
 // rateArgs say how bits are spent. The buffer holds 1.5 s at the cap.
@@ -328,11 +354,19 @@ func mp4Args(work *tcoderv1.EncodeWork, path string) []string {
 }
 
 // hlsArgs package one rendition in a folder of its own. FFmpeg's playlist is
-// left behind: the control plane writes its own from what was measured.
-func hlsArgs(work *tcoderv1.EncodeWork, name string) []string {
+// left behind: the control plane writes its own from what was measured. With
+// everyKeyframe a segment begins at each keyframe.
+func hlsArgs(work *tcoderv1.EncodeWork, name string, everyKeyframe bool) []string {
 	// A microsecond less than the segment, because FFmpeg cuts at the first
 	// keyframe that is not before a multiple of it: rounded up, it would miss.
 	target := time.Duration(work.GetOutput().GetSegmentSeconds()*float64(time.Second)).Truncate(time.Microsecond) - time.Microsecond
+	if len(work.GetOutput().GetVideo().GetSegmentStarts()) > 0 {
+		target += time.Microsecond // the plan reckons with this very distance
+	}
+
+	if everyKeyframe {
+		target = time.Microsecond
+	}
 
 	args := append(commonArgs(work), chunkPackaging(work)...)
 

@@ -55,6 +55,10 @@ func works() map[string]func(*tcoderv1.EncodeWork) {
 	}
 	single := func(w *tcoderv1.EncodeWork) { w.Output.Video.Renditions = w.GetOutput().GetVideo().GetRenditions()[:1] }
 
+	cut := func(w *tcoderv1.EncodeWork) {
+		w.Output.Video.SegmentStarts, w.Output.Video.GopFrames, w.Output.SegmentSeconds = []uint64{0, 100, 200}, 100, 3.995
+	}
+
 	return map[string]func(*tcoderv1.EncodeWork){
 		"hls-ladder":     func(*tcoderv1.EncodeWork) {},
 		"hls-silent":     func(w *tcoderv1.EncodeWork) { w.Output.Audio = nil },
@@ -62,6 +66,16 @@ func works() map[string]func(*tcoderv1.EncodeWork) {
 		"hls-copy": func(w *tcoderv1.EncodeWork) {
 			single(w)
 			w.Output.Video.Renditions[0].Copy, w.Output.Audio.Copy = true, true
+			cut(w)
+		},
+		"hls-copy-top": func(w *tcoderv1.EncodeWork) {
+			w.Output.Video.Renditions[0].Copy = true
+			cut(w)
+		},
+		"hls-copy-chunk": func(w *tcoderv1.EncodeWork) {
+			w.Output.Video.Renditions, w.Output.Audio = w.GetOutput().GetVideo().GetRenditions()[1:], nil
+			w.Output.Chunks = []*tcoderv1.Chunk{{FirstFrame: 100, EndFrame: 297}}
+			cut(w)
 		},
 		"hls-hdr-interlaced": func(w *tcoderv1.EncodeWork) {
 			w.Output.Video.Deinterlace, w.Output.Video.ToneMap = true, true

@@ -3,6 +3,7 @@ package ffmpeg
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -36,11 +37,22 @@ func checkChunk(work *tcoderv1.EncodeWork) error {
 		return fmt.Errorf("%w: a chunk of more than a picture in HLS", errWork)
 	case chunk.GetEndFrame() <= chunk.GetFirstFrame(), chunk.GetEndFrame() > video.GetExpectedFrames():
 		return fmt.Errorf("%w: frames %d to %d of %d", errWork, chunk.GetFirstFrame(), chunk.GetEndFrame(), video.GetExpectedFrames())
-	case chunk.GetFirstFrame()%segmentFrames(output) != 0:
+	case !startsSegment(output, chunk.GetFirstFrame()):
 		return fmt.Errorf("%w: a chunk that doesn't begin with a segment", errWork)
 	}
 
 	return nil
+}
+
+// startsSegment reports whether a segment begins with a frame.
+func startsSegment(output *tcoderv1.OutputPlan, frame uint64) bool {
+	if starts := output.GetVideo().GetSegmentStarts(); len(starts) > 0 {
+		_, found := slices.BinarySearch(starts, frame)
+
+		return found
+	}
+
+	return frame%segmentFrames(output) == 0
 }
 
 // segmentFrames is the number of frames of a segment.
@@ -96,11 +108,18 @@ func chunkPackaging(work *tcoderv1.EncodeWork) []string {
 
 // firstSegment is the number of a work's first segment.
 func firstSegment(work *tcoderv1.EncodeWork) int {
-	if chunk := chunkOf(work); chunk != nil {
-		return int(chunk.GetFirstFrame() / segmentFrames(work.GetOutput()))
+	chunk := chunkOf(work)
+	if chunk == nil {
+		return 0
 	}
 
-	return 0
+	if starts := work.GetOutput().GetVideo().GetSegmentStarts(); len(starts) > 0 {
+		at, _ := slices.BinarySearch(starts, chunk.GetFirstFrame())
+
+		return at
+	}
+
+	return int(chunk.GetFirstFrame() / segmentFrames(work.GetOutput()))
 }
 
 func frameTime(work *tcoderv1.EncodeWork, frame uint64) time.Duration {

@@ -160,6 +160,7 @@ func TestEncodeChunkRefused(t *testing.T) {
 		"empty":           func(o *tcoderv1.OutputPlan) { o.Chunks[0].EndFrame = o.GetChunks()[0].GetFirstFrame() },
 		"beyond the end":  func(o *tcoderv1.OutputPlan) { o.Chunks[0].EndFrame = o.GetVideo().GetExpectedFrames() + 1 },
 		"between":         func(o *tcoderv1.OutputPlan) { o.Chunks[0].FirstFrame++ },
+		"between cuts":    func(o *tcoderv1.OutputPlan) { o.Video.SegmentStarts = []uint64{0, 100, 200} },
 		"with the sound":  func(o *tcoderv1.OutputPlan) { o.Audio = &tcoderv1.AudioPlan{Name: "audio"} },
 		"of a file":       func(o *tcoderv1.OutputPlan) { o.Kind = tcoderv1.OutputKind_OUTPUT_KIND_MP4 },
 		"more than one":   func(o *tcoderv1.OutputPlan) { o.Chunks = append(o.Chunks, o.GetChunks()[0]) },

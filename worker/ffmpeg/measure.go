@@ -245,7 +245,8 @@ func (t *totals) add(segment segment, size uint64, head track) {
 func (t *totals) result(name string, head track) *tcoderv1.RenditionResult {
 	duration := head.duration(t.ticks)
 	result := &tcoderv1.RenditionResult{
-		Name: name, Codecs: head.codecs, Width: head.width, Height: head.height,
+		Name: name, Codecs: head.codecs, Codec: head.codec, Profile: head.profile, Level: head.level,
+		Width: head.width, Height: head.height,
 		Duration: durationpb.New(duration), SizeBytes: t.bytes,
 	}
 

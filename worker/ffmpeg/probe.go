@@ -117,6 +117,7 @@ func (p *prober) probe(ctx context.Context) (*tcoderv1.ProbeResult, error) {
 
 	result := header.result(p.req.Source.SizeBytes)
 	found.apply(result)
+	readTables(ctx, p.req.Source, result)
 
 	return result, checkLimits(result, p.req.Limits)
 }

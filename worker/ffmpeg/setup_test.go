@@ -126,10 +126,24 @@ func domainProbe(p *tcoderv1.ProbeResult) media.Probe {
 			ColorTransfer: s.GetColorTransfer(), FieldOrder: s.GetFieldOrder(), SampleRateHz: int(s.GetSampleRateHz()),
 			Channels: int(s.GetChannels()), StartTime: s.GetStartTime().AsDuration(), Duration: s.GetDuration().AsDuration(),
 			FrameCount: int64(s.GetFrameCount()), Language: s.GetLanguage(), Default: s.GetDefault(),
+			BitrateBPS: int64(s.GetBitrateBps()), Keyframes: domainKeyframes(s.GetKeyframes()), Untrimmed: s.GetUntrimmed(),
 		})
 	}
 
 	return probe
+}
+
+func domainKeyframes(k *tcoderv1.KeyframeTable) *media.KeyframeTable {
+	if k == nil {
+		return nil
+	}
+
+	table := &media.KeyframeTable{Timescale: int64(k.GetTimescale()), FrameCount: int64(k.GetFrameCount()), FrameRate: domainRational(k.GetFrameRate())}
+	for i, frame := range k.GetFrames() {
+		table.Frames, table.Ticks = append(table.Frames, int64(frame)), append(table.Ticks, int64(k.GetTicks()[i]))
+	}
+
+	return table
 }
 
 func domainRational(r *tcoderv1.Rational) media.Rational {
@@ -158,6 +172,10 @@ func protoOutput(o media.OutputPlan) *tcoderv1.OutputPlan {
 			StreamIndex: uint32(v.StreamIndex), Codec: codecs[v.Codec], RateControl: control[v.RateControl], Crf: uint32(v.CRF),
 			EncoderPreset: v.EncoderPreset, FrameRate: &tcoderv1.Rational{Num: v.FrameRate.Num, Den: v.FrameRate.Den},
 			GopFrames: uint32(v.GOPFrames), Deinterlace: v.Deinterlace, ToneMap: v.ToneMap, ExpectedFrames: uint64(v.ExpectedFrames),
+		}
+
+		for _, frame := range v.SegmentStarts {
+			output.Video.SegmentStarts = append(output.Video.SegmentStarts, uint64(frame))
 		}
 
 		for _, r := range v.Renditions {

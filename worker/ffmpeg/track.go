@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/bits"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/Eyevinn/mp4ff/mp4"
@@ -15,8 +14,8 @@ const maxDuration = 366 * 24 * time.Hour
 
 // track is a track of a file that FFmpeg made.
 type track struct {
-	isVideo       bool
-	codecs        string // of RFC 6381
+	isVideo bool
+	coding
 	width, height uint32
 	timescale     uint32
 	// priming is what an encoder put before the first sample that is meant, as
@@ -141,9 +140,9 @@ func describe(box *mp4.TrakBox) (track, error) {
 		case *mp4.VisualSampleEntryBox:
 			t.isVideo, t.priming = true, 0
 			t.width, t.height = uint32(sample.Width), uint32(sample.Height)
-			t.codecs = videoCodecs(sample)
+			t.coding = videoCoding(sample)
 		case *mp4.AudioSampleEntryBox:
-			t.codecs = audioCodecs(sample)
+			t.coding = audioCoding(sample)
 		}
 	}
 
@@ -207,89 +206,4 @@ func readSegment(path string, head track) (segment, error) {
 	}
 
 	return made, nil
-}
-
-// videoCodecs names what a video sample entry holds; empty if unknown.
-func videoCodecs(entry *mp4.VisualSampleEntryBox) string {
-	switch {
-	case entry.AvcC != nil:
-		return fmt.Sprintf("%s.%02x%02x%02x", entry.Type(), entry.AvcC.AVCProfileIndication,
-			entry.AvcC.ProfileCompatibility, entry.AvcC.AVCLevelIndication)
-	case entry.HvcC != nil:
-		return hevcCodecs(entry)
-	case entry.Av1C != nil:
-		const mainTier, highTier = "M", "H"
-
-		tier, depth := mainTier, 8
-		if entry.Av1C.SeqTier0 == 1 {
-			tier = highTier
-		}
-
-		if entry.Av1C.HighBitdepth == 1 {
-			depth = 10
-			if entry.Av1C.TwelveBit == 1 {
-				depth = 12
-			}
-		}
-
-		return fmt.Sprintf("%s.%d.%02d%s.%02d", entry.Type(), entry.Av1C.SeqProfile, entry.Av1C.SeqLevelIdx0, tier, depth)
-	default:
-		return ""
-	}
-}
-
-// hevcCodecs follows ISO/IEC 14496-15 E.3.
-func hevcCodecs(entry *mp4.VisualSampleEntryBox) string {
-	record := entry.HvcC
-	space := []string{"", "A", "B", "C"}[record.GeneralProfileSpace&3]
-	tier := "L"
-
-	if record.GeneralTierFlag {
-		tier = "H"
-	}
-
-	name := fmt.Sprintf("%s.%s%d.%X.%s%d", entry.Type(), space, record.GeneralProfileIDC,
-		bits.Reverse32(record.GeneralProfileCompatibilityFlags), tier, record.GeneralLevelIDC)
-
-	// Six bytes of constraints, the zeros at their end left out.
-	constraints := fmt.Sprintf("%012X", record.GeneralConstraintIndicatorFlags)
-	for len(constraints) > 0 && strings.HasSuffix(constraints, "00") {
-		constraints = constraints[:len(constraints)-2]
-	}
-
-	var rest strings.Builder
-	for ; len(constraints) > 0; constraints = constraints[2:] {
-		rest.WriteString("." + strings.TrimPrefix(constraints[:2], "0"))
-	}
-
-	return name + rest.String()
-}
-
-// audioCodecs names what an audio sample entry holds; empty if unknown.
-func audioCodecs(entry *mp4.AudioSampleEntryBox) string {
-	if entry.Esds == nil || entry.Esds.DecConfigDescriptor == nil {
-		return ""
-	}
-
-	config := entry.Esds.DecConfigDescriptor
-
-	const aac = 0x40
-	if config.ObjectType != aac {
-		return fmt.Sprintf("%s.%02x", entry.Type(), config.ObjectType)
-	}
-
-	if config.DecSpecificInfo == nil || len(config.DecSpecificInfo.DecConfig) < 2 {
-		return ""
-	}
-
-	const escape = 31 // a longer object type follows
-
-	data := config.DecSpecificInfo.DecConfig
-
-	object := int(data[0] >> 3)
-	if object == escape {
-		object = 32 + int(data[0]&7)<<3 + int(data[1]>>5)
-	}
-
-	return fmt.Sprintf("%s.%02x.%d", entry.Type(), config.ObjectType, object)
 }

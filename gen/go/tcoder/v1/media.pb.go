@@ -243,7 +243,10 @@ const (
 	CopyPolicy_COPY_POLICY_UNSPECIFIED CopyPolicy = 0
 	// Encode always.
 	CopyPolicy_COPY_POLICY_NEVER CopyPolicy = 1
-	// Copy a stream that already satisfies the output.
+	// Copy a stream that already satisfies the output. In HLS that is the
+	// largest rendition: H.264 in MP4 up to level 4.2, progressive, with a
+	// keyframe every 6 s or less, at a constant cadence, and at no more bits than
+	// an encoded one may have.
 	CopyPolicy_COPY_POLICY_WHEN_FITTING CopyPolicy = 2
 )
 
@@ -849,6 +852,90 @@ func (x *Rational) GetDen() int64 {
 	return 0
 }
 
+// Where the keyframes of a video stream are. It is told only of a stream that
+// can be cut at them: closed groups of pictures at a constant cadence, every
+// picture shown, as the tables of its container say.
+type KeyframeTable struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The keyframes' places among the pictures in the order they are shown, from 0.
+	Frames []uint64 `protobuf:"varint,1,rep,packed,name=frames,proto3" json:"frames,omitempty"`
+	// When each is shown, in ticks from the first.
+	Ticks []uint64 `protobuf:"varint,2,rep,packed,name=ticks,proto3" json:"ticks,omitempty"`
+	// Ticks per second.
+	Timescale uint32 `protobuf:"varint,3,opt,name=timescale,proto3" json:"timescale,omitempty"`
+	// Pictures in all.
+	FrameCount uint64 `protobuf:"varint,4,opt,name=frame_count,json=frameCount,proto3" json:"frame_count,omitempty"`
+	// Pictures per second; each is within a millisecond of its place.
+	FrameRate     *Rational `protobuf:"bytes,5,opt,name=frame_rate,json=frameRate,proto3" json:"frame_rate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyframeTable) Reset() {
+	*x = KeyframeTable{}
+	mi := &file_tcoder_v1_media_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyframeTable) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyframeTable) ProtoMessage() {}
+
+func (x *KeyframeTable) ProtoReflect() protoreflect.Message {
+	mi := &file_tcoder_v1_media_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyframeTable.ProtoReflect.Descriptor instead.
+func (*KeyframeTable) Descriptor() ([]byte, []int) {
+	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *KeyframeTable) GetFrames() []uint64 {
+	if x != nil {
+		return x.Frames
+	}
+	return nil
+}
+
+func (x *KeyframeTable) GetTicks() []uint64 {
+	if x != nil {
+		return x.Ticks
+	}
+	return nil
+}
+
+func (x *KeyframeTable) GetTimescale() uint32 {
+	if x != nil {
+		return x.Timescale
+	}
+	return 0
+}
+
+func (x *KeyframeTable) GetFrameCount() uint64 {
+	if x != nil {
+		return x.FrameCount
+	}
+	return 0
+}
+
+func (x *KeyframeTable) GetFrameRate() *Rational {
+	if x != nil {
+		return x.FrameRate
+	}
+	return nil
+}
+
 // One elementary stream of a source.
 type StreamInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -901,14 +988,18 @@ type StreamInfo struct {
 	// Color matrix by FFmpeg's name.
 	ColorSpace string `protobuf:"bytes,24,opt,name=color_space,json=colorSpace,proto3" json:"color_space,omitempty"`
 	// True if pictures are reordered (B-frames).
-	HasBFrames    bool `protobuf:"varint,25,opt,name=has_b_frames,json=hasBFrames,proto3" json:"has_b_frames,omitempty"`
+	HasBFrames bool `protobuf:"varint,25,opt,name=has_b_frames,json=hasBFrames,proto3" json:"has_b_frames,omitempty"`
+	// Its keyframes, while the job is planned; unset if unknown or of no use.
+	Keyframes *KeyframeTable `protobuf:"bytes,26,opt,name=keyframes,proto3" json:"keyframes,omitempty"`
+	// True if the container's tables say that all of it is played, but an encoder's priming.
+	Untrimmed     bool `protobuf:"varint,27,opt,name=untrimmed,proto3" json:"untrimmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StreamInfo) Reset() {
 	*x = StreamInfo{}
-	mi := &file_tcoder_v1_media_proto_msgTypes[7]
+	mi := &file_tcoder_v1_media_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -920,7 +1011,7 @@ func (x *StreamInfo) String() string {
 func (*StreamInfo) ProtoMessage() {}
 
 func (x *StreamInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_media_proto_msgTypes[7]
+	mi := &file_tcoder_v1_media_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -933,7 +1024,7 @@ func (x *StreamInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamInfo.ProtoReflect.Descriptor instead.
 func (*StreamInfo) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{7}
+	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StreamInfo) GetIndex() uint32 {
@@ -1111,6 +1202,20 @@ func (x *StreamInfo) GetHasBFrames() bool {
 	return false
 }
 
+func (x *StreamInfo) GetKeyframes() *KeyframeTable {
+	if x != nil {
+		return x.Keyframes
+	}
+	return nil
+}
+
+func (x *StreamInfo) GetUntrimmed() bool {
+	if x != nil {
+		return x.Untrimmed
+	}
+	return false
+}
+
 // What ffprobe and a real decode of head and tail found in a source.
 type ProbeResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1134,7 +1239,7 @@ type ProbeResult struct {
 
 func (x *ProbeResult) Reset() {
 	*x = ProbeResult{}
-	mi := &file_tcoder_v1_media_proto_msgTypes[8]
+	mi := &file_tcoder_v1_media_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1146,7 +1251,7 @@ func (x *ProbeResult) String() string {
 func (*ProbeResult) ProtoMessage() {}
 
 func (x *ProbeResult) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_media_proto_msgTypes[8]
+	mi := &file_tcoder_v1_media_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1159,7 +1264,7 @@ func (x *ProbeResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResult.ProtoReflect.Descriptor instead.
 func (*ProbeResult) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{8}
+	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ProbeResult) GetFormat() string {
@@ -1230,7 +1335,7 @@ type RenditionPlan struct {
 
 func (x *RenditionPlan) Reset() {
 	*x = RenditionPlan{}
-	mi := &file_tcoder_v1_media_proto_msgTypes[9]
+	mi := &file_tcoder_v1_media_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1242,7 +1347,7 @@ func (x *RenditionPlan) String() string {
 func (*RenditionPlan) ProtoMessage() {}
 
 func (x *RenditionPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_media_proto_msgTypes[9]
+	mi := &file_tcoder_v1_media_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1255,7 +1360,7 @@ func (x *RenditionPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenditionPlan.ProtoReflect.Descriptor instead.
 func (*RenditionPlan) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{9}
+	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RenditionPlan) GetName() string {
@@ -1318,13 +1423,16 @@ type VideoPlan struct {
 	Renditions []*RenditionPlan `protobuf:"bytes,10,rep,name=renditions,proto3" json:"renditions,omitempty"`
 	// Frames the whole source gives at `frame_rate`, within one; 0 if unknown.
 	ExpectedFrames uint64 `protobuf:"varint,11,opt,name=expected_frames,json=expectedFrames,proto3" json:"expected_frames,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The first frames of the segments, where those are cut at keyframes of the
+	// source because a rendition is copied. Empty: all segments are equally long.
+	SegmentStarts []uint64 `protobuf:"varint,12,rep,packed,name=segment_starts,json=segmentStarts,proto3" json:"segment_starts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *VideoPlan) Reset() {
 	*x = VideoPlan{}
-	mi := &file_tcoder_v1_media_proto_msgTypes[10]
+	mi := &file_tcoder_v1_media_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1336,7 +1444,7 @@ func (x *VideoPlan) String() string {
 func (*VideoPlan) ProtoMessage() {}
 
 func (x *VideoPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_media_proto_msgTypes[10]
+	mi := &file_tcoder_v1_media_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1349,7 +1457,7 @@ func (x *VideoPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VideoPlan.ProtoReflect.Descriptor instead.
 func (*VideoPlan) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{10}
+	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *VideoPlan) GetStreamIndex() uint32 {
@@ -1429,6 +1537,13 @@ func (x *VideoPlan) GetExpectedFrames() uint64 {
 	return 0
 }
 
+func (x *VideoPlan) GetSegmentStarts() []uint64 {
+	if x != nil {
+		return x.SegmentStarts
+	}
+	return nil
+}
+
 // The audio half of an encode.
 type AudioPlan struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1454,7 +1569,7 @@ type AudioPlan struct {
 
 func (x *AudioPlan) Reset() {
 	*x = AudioPlan{}
-	mi := &file_tcoder_v1_media_proto_msgTypes[11]
+	mi := &file_tcoder_v1_media_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1466,7 +1581,7 @@ func (x *AudioPlan) String() string {
 func (*AudioPlan) ProtoMessage() {}
 
 func (x *AudioPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_media_proto_msgTypes[11]
+	mi := &file_tcoder_v1_media_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1479,7 +1594,7 @@ func (x *AudioPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AudioPlan.ProtoReflect.Descriptor instead.
 func (*AudioPlan) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{11}
+	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AudioPlan) GetStreamIndex() uint32 {
@@ -1553,7 +1668,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_tcoder_v1_media_proto_msgTypes[12]
+	mi := &file_tcoder_v1_media_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1565,7 +1680,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_media_proto_msgTypes[12]
+	mi := &file_tcoder_v1_media_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1578,7 +1693,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{12}
+	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Chunk) GetFirstFrame() uint64 {
@@ -1613,7 +1728,8 @@ type OutputPlan struct {
 	Video *VideoPlan `protobuf:"bytes,3,opt,name=video,proto3" json:"video,omitempty"`
 	// Unset for silent sources.
 	Audio *AudioPlan `protobuf:"bytes,4,opt,name=audio,proto3" json:"audio,omitempty"`
-	// Seconds of a segment, for HLS. A multiple of the keyframe distance.
+	// Seconds of a segment, for HLS. A multiple of the keyframe distance, or the
+	// distance at which a cut is looked for where segments have `segment_starts`.
 	SegmentSeconds float64 `protobuf:"fixed64,5,opt,name=segment_seconds,json=segmentSeconds,proto3" json:"segment_seconds,omitempty"`
 	// The chunks of its picture in playback order, each a task; the sound is one
 	// task more. The first segment may be two: its smallest rendition, so that a
@@ -1625,7 +1741,7 @@ type OutputPlan struct {
 
 func (x *OutputPlan) Reset() {
 	*x = OutputPlan{}
-	mi := &file_tcoder_v1_media_proto_msgTypes[13]
+	mi := &file_tcoder_v1_media_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1637,7 +1753,7 @@ func (x *OutputPlan) String() string {
 func (*OutputPlan) ProtoMessage() {}
 
 func (x *OutputPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_media_proto_msgTypes[13]
+	mi := &file_tcoder_v1_media_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1650,7 +1766,7 @@ func (x *OutputPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputPlan.ProtoReflect.Descriptor instead.
 func (*OutputPlan) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{13}
+	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *OutputPlan) GetName() string {
@@ -1710,7 +1826,7 @@ type Plan struct {
 
 func (x *Plan) Reset() {
 	*x = Plan{}
-	mi := &file_tcoder_v1_media_proto_msgTypes[14]
+	mi := &file_tcoder_v1_media_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1722,7 +1838,7 @@ func (x *Plan) String() string {
 func (*Plan) ProtoMessage() {}
 
 func (x *Plan) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_media_proto_msgTypes[14]
+	mi := &file_tcoder_v1_media_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1735,7 +1851,7 @@ func (x *Plan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Plan.ProtoReflect.Descriptor instead.
 func (*Plan) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{14}
+	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Plan) GetOutputs() []*OutputPlan {
@@ -1776,7 +1892,7 @@ type OutputObject struct {
 
 func (x *OutputObject) Reset() {
 	*x = OutputObject{}
-	mi := &file_tcoder_v1_media_proto_msgTypes[15]
+	mi := &file_tcoder_v1_media_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1788,7 +1904,7 @@ func (x *OutputObject) String() string {
 func (*OutputObject) ProtoMessage() {}
 
 func (x *OutputObject) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_media_proto_msgTypes[15]
+	mi := &file_tcoder_v1_media_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1801,7 +1917,7 @@ func (x *OutputObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputObject.ProtoReflect.Descriptor instead.
 func (*OutputObject) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{15}
+	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *OutputObject) GetName() string {
@@ -1856,14 +1972,20 @@ type RenditionResult struct {
 	// Video frames, 0 for audio.
 	FrameCount uint64 `protobuf:"varint,10,opt,name=frame_count,json=frameCount,proto3" json:"frame_count,omitempty"`
 	// True if the video or audio was copied from the source.
-	Copied        bool `protobuf:"varint,11,opt,name=copied,proto3" json:"copied,omitempty"`
+	Copied bool `protobuf:"varint,11,opt,name=copied,proto3" json:"copied,omitempty"`
+	// FFmpeg's name of the codec, of the picture if it has one: `h264`.
+	Codec string `protobuf:"bytes,12,opt,name=codec,proto3" json:"codec,omitempty"`
+	// FFmpeg's name of the profile: `High`. Empty if it has none.
+	Profile string `protobuf:"bytes,13,opt,name=profile,proto3" json:"profile,omitempty"`
+	// Level as people write it: `4.1`. Empty for audio.
+	Level         string `protobuf:"bytes,14,opt,name=level,proto3" json:"level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RenditionResult) Reset() {
 	*x = RenditionResult{}
-	mi := &file_tcoder_v1_media_proto_msgTypes[16]
+	mi := &file_tcoder_v1_media_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1875,7 +1997,7 @@ func (x *RenditionResult) String() string {
 func (*RenditionResult) ProtoMessage() {}
 
 func (x *RenditionResult) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_media_proto_msgTypes[16]
+	mi := &file_tcoder_v1_media_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1888,7 +2010,7 @@ func (x *RenditionResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenditionResult.ProtoReflect.Descriptor instead.
 func (*RenditionResult) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{16}
+	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RenditionResult) GetName() string {
@@ -1968,6 +2090,27 @@ func (x *RenditionResult) GetCopied() bool {
 	return false
 }
 
+func (x *RenditionResult) GetCodec() string {
+	if x != nil {
+		return x.Codec
+	}
+	return ""
+}
+
+func (x *RenditionResult) GetProfile() string {
+	if x != nil {
+		return x.Profile
+	}
+	return ""
+}
+
+func (x *RenditionResult) GetLevel() string {
+	if x != nil {
+		return x.Level
+	}
+	return ""
+}
+
 // An output as it was published.
 type Output struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1991,7 +2134,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_tcoder_v1_media_proto_msgTypes[17]
+	mi := &file_tcoder_v1_media_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2003,7 +2146,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_media_proto_msgTypes[17]
+	mi := &file_tcoder_v1_media_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2016,7 +2159,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{17}
+	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Output) GetName() string {
@@ -2122,7 +2265,15 @@ const file_tcoder_v1_media_proto_rawDesc = "" +
 	"\x04spec\x18\x03 \x01(\v2\x12.tcoder.v1.JobSpecR\x04spec\".\n" +
 	"\bRational\x12\x10\n" +
 	"\x03num\x18\x01 \x01(\x03R\x03num\x12\x10\n" +
-	"\x03den\x18\x02 \x01(\x03R\x03den\"\xaa\a\n" +
+	"\x03den\x18\x02 \x01(\x03R\x03den\"\xc6\x01\n" +
+	"\rKeyframeTable\x12!\n" +
+	"\x06frames\x18\x01 \x03(\x04B\t\xbaH\x06\x92\x01\x03\x10\x80 R\x06frames\x12\x1f\n" +
+	"\x05ticks\x18\x02 \x03(\x04B\t\xbaH\x06\x92\x01\x03\x10\x80 R\x05ticks\x12\x1c\n" +
+	"\ttimescale\x18\x03 \x01(\rR\ttimescale\x12\x1f\n" +
+	"\vframe_count\x18\x04 \x01(\x04R\n" +
+	"frameCount\x122\n" +
+	"\n" +
+	"frame_rate\x18\x05 \x01(\v2\x13.tcoder.v1.RationalR\tframeRate\"\x80\b\n" +
 	"\n" +
 	"StreamInfo\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12)\n" +
@@ -2157,7 +2308,9 @@ const file_tcoder_v1_media_proto_rawDesc = "" +
 	"\vcolor_space\x18\x18 \x01(\tR\n" +
 	"colorSpace\x12 \n" +
 	"\fhas_b_frames\x18\x19 \x01(\bR\n" +
-	"hasBFrames\"\xbb\x02\n" +
+	"hasBFrames\x126\n" +
+	"\tkeyframes\x18\x1a \x01(\v2\x18.tcoder.v1.KeyframeTableR\tkeyframes\x12\x1c\n" +
+	"\tuntrimmed\x18\x1b \x01(\bR\tuntrimmed\"\xbb\x02\n" +
 	"\vProbeResult\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\tR\x06format\x125\n" +
 	"\bduration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bduration\x128\n" +
@@ -2174,7 +2327,7 @@ const file_tcoder_v1_media_proto_rawDesc = "" +
 	"\x05width\x18\x02 \x01(\rR\x05width\x12\x16\n" +
 	"\x06height\x18\x03 \x01(\rR\x06height\x12*\n" +
 	"\x11video_bitrate_bps\x18\x04 \x01(\rR\x0fvideoBitrateBps\x12\x12\n" +
-	"\x04copy\x18\x05 \x01(\bR\x04copy\"\xc2\x03\n" +
+	"\x04copy\x18\x05 \x01(\bR\x04copy\"\xe9\x03\n" +
 	"\tVideoPlan\x12!\n" +
 	"\fstream_index\x18\x01 \x01(\rR\vstreamIndex\x12+\n" +
 	"\x05codec\x18\x02 \x01(\x0e2\x15.tcoder.v1.VideoCodecR\x05codec\x129\n" +
@@ -2191,7 +2344,8 @@ const file_tcoder_v1_media_proto_rawDesc = "" +
 	"renditions\x18\n" +
 	" \x03(\v2\x18.tcoder.v1.RenditionPlanR\n" +
 	"renditions\x12'\n" +
-	"\x0fexpected_frames\x18\v \x01(\x04R\x0eexpectedFrames\"\x82\x02\n" +
+	"\x0fexpected_frames\x18\v \x01(\x04R\x0eexpectedFrames\x12%\n" +
+	"\x0esegment_starts\x18\f \x03(\x04R\rsegmentStarts\"\x82\x02\n" +
 	"\tAudioPlan\x12!\n" +
 	"\fstream_index\x18\x01 \x01(\rR\vstreamIndex\x12+\n" +
 	"\x05codec\x18\x02 \x01(\x0e2\x15.tcoder.v1.AudioCodecR\x05codec\x12\x1f\n" +
@@ -2226,7 +2380,7 @@ const file_tcoder_v1_media_proto_rawDesc = "" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x03 \x01(\x04R\tsizeBytes\x12!\n" +
-	"\fcontent_type\x18\x04 \x01(\tR\vcontentType\"\x88\x03\n" +
+	"\fcontent_type\x18\x04 \x01(\tR\vcontentType\"\xce\x03\n" +
 	"\x0fRenditionResult\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06codecs\x18\x02 \x01(\tR\x06codecs\x12\x14\n" +
@@ -2242,7 +2396,10 @@ const file_tcoder_v1_media_proto_rawDesc = "" +
 	"\vframe_count\x18\n" +
 	" \x01(\x04R\n" +
 	"frameCount\x12\x16\n" +
-	"\x06copied\x18\v \x01(\bR\x06copied\"\xa2\x02\n" +
+	"\x06copied\x18\v \x01(\bR\x06copied\x12\x14\n" +
+	"\x05codec\x18\f \x01(\tR\x05codec\x12\x18\n" +
+	"\aprofile\x18\r \x01(\tR\aprofile\x12\x14\n" +
+	"\x05level\x18\x0e \x01(\tR\x05level\"\xa2\x02\n" +
 	"\x06Output\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x15.tcoder.v1.OutputKindR\x04kind\x12\x14\n" +
@@ -2298,7 +2455,7 @@ func file_tcoder_v1_media_proto_rawDescGZIP() []byte {
 }
 
 var file_tcoder_v1_media_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_tcoder_v1_media_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_tcoder_v1_media_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_tcoder_v1_media_proto_goTypes = []any{
 	(OutputKind)(0),             // 0: tcoder.v1.OutputKind
 	(VideoCodec)(0),             // 1: tcoder.v1.VideoCodec
@@ -2313,18 +2470,19 @@ var file_tcoder_v1_media_proto_goTypes = []any{
 	(*JobSpec)(nil),             // 10: tcoder.v1.JobSpec
 	(*Preset)(nil),              // 11: tcoder.v1.Preset
 	(*Rational)(nil),            // 12: tcoder.v1.Rational
-	(*StreamInfo)(nil),          // 13: tcoder.v1.StreamInfo
-	(*ProbeResult)(nil),         // 14: tcoder.v1.ProbeResult
-	(*RenditionPlan)(nil),       // 15: tcoder.v1.RenditionPlan
-	(*VideoPlan)(nil),           // 16: tcoder.v1.VideoPlan
-	(*AudioPlan)(nil),           // 17: tcoder.v1.AudioPlan
-	(*Chunk)(nil),               // 18: tcoder.v1.Chunk
-	(*OutputPlan)(nil),          // 19: tcoder.v1.OutputPlan
-	(*Plan)(nil),                // 20: tcoder.v1.Plan
-	(*OutputObject)(nil),        // 21: tcoder.v1.OutputObject
-	(*RenditionResult)(nil),     // 22: tcoder.v1.RenditionResult
-	(*Output)(nil),              // 23: tcoder.v1.Output
-	(*durationpb.Duration)(nil), // 24: google.protobuf.Duration
+	(*KeyframeTable)(nil),       // 13: tcoder.v1.KeyframeTable
+	(*StreamInfo)(nil),          // 14: tcoder.v1.StreamInfo
+	(*ProbeResult)(nil),         // 15: tcoder.v1.ProbeResult
+	(*RenditionPlan)(nil),       // 16: tcoder.v1.RenditionPlan
+	(*VideoPlan)(nil),           // 17: tcoder.v1.VideoPlan
+	(*AudioPlan)(nil),           // 18: tcoder.v1.AudioPlan
+	(*Chunk)(nil),               // 19: tcoder.v1.Chunk
+	(*OutputPlan)(nil),          // 20: tcoder.v1.OutputPlan
+	(*Plan)(nil),                // 21: tcoder.v1.Plan
+	(*OutputObject)(nil),        // 22: tcoder.v1.OutputObject
+	(*RenditionResult)(nil),     // 23: tcoder.v1.RenditionResult
+	(*Output)(nil),              // 24: tcoder.v1.Output
+	(*durationpb.Duration)(nil), // 25: google.protobuf.Duration
 }
 var file_tcoder_v1_media_proto_depIdxs = []int32{
 	1,  // 0: tcoder.v1.VideoSettings.codec:type_name -> tcoder.v1.VideoCodec
@@ -2338,38 +2496,40 @@ var file_tcoder_v1_media_proto_depIdxs = []int32{
 	8,  // 8: tcoder.v1.JobSpec.hls:type_name -> tcoder.v1.HlsSettings
 	4,  // 9: tcoder.v1.JobSpec.copy:type_name -> tcoder.v1.CopyPolicy
 	10, // 10: tcoder.v1.Preset.spec:type_name -> tcoder.v1.JobSpec
-	5,  // 11: tcoder.v1.StreamInfo.kind:type_name -> tcoder.v1.StreamKind
-	12, // 12: tcoder.v1.StreamInfo.sample_aspect_ratio:type_name -> tcoder.v1.Rational
-	12, // 13: tcoder.v1.StreamInfo.frame_rate:type_name -> tcoder.v1.Rational
-	12, // 14: tcoder.v1.StreamInfo.nominal_frame_rate:type_name -> tcoder.v1.Rational
-	24, // 15: tcoder.v1.StreamInfo.start_time:type_name -> google.protobuf.Duration
-	24, // 16: tcoder.v1.StreamInfo.duration:type_name -> google.protobuf.Duration
-	24, // 17: tcoder.v1.ProbeResult.duration:type_name -> google.protobuf.Duration
-	24, // 18: tcoder.v1.ProbeResult.start_time:type_name -> google.protobuf.Duration
-	13, // 19: tcoder.v1.ProbeResult.streams:type_name -> tcoder.v1.StreamInfo
-	24, // 20: tcoder.v1.ProbeResult.max_gop:type_name -> google.protobuf.Duration
-	1,  // 21: tcoder.v1.VideoPlan.codec:type_name -> tcoder.v1.VideoCodec
-	3,  // 22: tcoder.v1.VideoPlan.rate_control:type_name -> tcoder.v1.RateControl
-	12, // 23: tcoder.v1.VideoPlan.frame_rate:type_name -> tcoder.v1.Rational
-	15, // 24: tcoder.v1.VideoPlan.renditions:type_name -> tcoder.v1.RenditionPlan
-	2,  // 25: tcoder.v1.AudioPlan.codec:type_name -> tcoder.v1.AudioCodec
-	0,  // 26: tcoder.v1.OutputPlan.kind:type_name -> tcoder.v1.OutputKind
-	16, // 27: tcoder.v1.OutputPlan.video:type_name -> tcoder.v1.VideoPlan
-	17, // 28: tcoder.v1.OutputPlan.audio:type_name -> tcoder.v1.AudioPlan
-	18, // 29: tcoder.v1.OutputPlan.chunks:type_name -> tcoder.v1.Chunk
-	19, // 30: tcoder.v1.Plan.outputs:type_name -> tcoder.v1.OutputPlan
-	24, // 31: tcoder.v1.Plan.duration:type_name -> google.protobuf.Duration
-	12, // 32: tcoder.v1.RenditionResult.frame_rate:type_name -> tcoder.v1.Rational
-	24, // 33: tcoder.v1.RenditionResult.duration:type_name -> google.protobuf.Duration
-	0,  // 34: tcoder.v1.Output.kind:type_name -> tcoder.v1.OutputKind
-	21, // 35: tcoder.v1.Output.objects:type_name -> tcoder.v1.OutputObject
-	22, // 36: tcoder.v1.Output.renditions:type_name -> tcoder.v1.RenditionResult
-	24, // 37: tcoder.v1.Output.duration:type_name -> google.protobuf.Duration
-	38, // [38:38] is the sub-list for method output_type
-	38, // [38:38] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	12, // 11: tcoder.v1.KeyframeTable.frame_rate:type_name -> tcoder.v1.Rational
+	5,  // 12: tcoder.v1.StreamInfo.kind:type_name -> tcoder.v1.StreamKind
+	12, // 13: tcoder.v1.StreamInfo.sample_aspect_ratio:type_name -> tcoder.v1.Rational
+	12, // 14: tcoder.v1.StreamInfo.frame_rate:type_name -> tcoder.v1.Rational
+	12, // 15: tcoder.v1.StreamInfo.nominal_frame_rate:type_name -> tcoder.v1.Rational
+	25, // 16: tcoder.v1.StreamInfo.start_time:type_name -> google.protobuf.Duration
+	25, // 17: tcoder.v1.StreamInfo.duration:type_name -> google.protobuf.Duration
+	13, // 18: tcoder.v1.StreamInfo.keyframes:type_name -> tcoder.v1.KeyframeTable
+	25, // 19: tcoder.v1.ProbeResult.duration:type_name -> google.protobuf.Duration
+	25, // 20: tcoder.v1.ProbeResult.start_time:type_name -> google.protobuf.Duration
+	14, // 21: tcoder.v1.ProbeResult.streams:type_name -> tcoder.v1.StreamInfo
+	25, // 22: tcoder.v1.ProbeResult.max_gop:type_name -> google.protobuf.Duration
+	1,  // 23: tcoder.v1.VideoPlan.codec:type_name -> tcoder.v1.VideoCodec
+	3,  // 24: tcoder.v1.VideoPlan.rate_control:type_name -> tcoder.v1.RateControl
+	12, // 25: tcoder.v1.VideoPlan.frame_rate:type_name -> tcoder.v1.Rational
+	16, // 26: tcoder.v1.VideoPlan.renditions:type_name -> tcoder.v1.RenditionPlan
+	2,  // 27: tcoder.v1.AudioPlan.codec:type_name -> tcoder.v1.AudioCodec
+	0,  // 28: tcoder.v1.OutputPlan.kind:type_name -> tcoder.v1.OutputKind
+	17, // 29: tcoder.v1.OutputPlan.video:type_name -> tcoder.v1.VideoPlan
+	18, // 30: tcoder.v1.OutputPlan.audio:type_name -> tcoder.v1.AudioPlan
+	19, // 31: tcoder.v1.OutputPlan.chunks:type_name -> tcoder.v1.Chunk
+	20, // 32: tcoder.v1.Plan.outputs:type_name -> tcoder.v1.OutputPlan
+	25, // 33: tcoder.v1.Plan.duration:type_name -> google.protobuf.Duration
+	12, // 34: tcoder.v1.RenditionResult.frame_rate:type_name -> tcoder.v1.Rational
+	25, // 35: tcoder.v1.RenditionResult.duration:type_name -> google.protobuf.Duration
+	0,  // 36: tcoder.v1.Output.kind:type_name -> tcoder.v1.OutputKind
+	22, // 37: tcoder.v1.Output.objects:type_name -> tcoder.v1.OutputObject
+	23, // 38: tcoder.v1.Output.renditions:type_name -> tcoder.v1.RenditionResult
+	25, // 39: tcoder.v1.Output.duration:type_name -> google.protobuf.Duration
+	40, // [40:40] is the sub-list for method output_type
+	40, // [40:40] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_tcoder_v1_media_proto_init() }
@@ -2386,7 +2546,7 @@ func file_tcoder_v1_media_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcoder_v1_media_proto_rawDesc), len(file_tcoder_v1_media_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tcoder/v1/media.proto.
  */
 export const file_tcoder_v1_media: GenFile = /*@__PURE__*/
-  fileDesc("ChV0Y29kZXIvdjEvbWVkaWEucHJvdG8SCXRjb2Rlci52MSL5AQoNVmlkZW9TZXR0aW5ncxIkCgVjb2RlYxgBIAEoDjIVLnRjb2Rlci52MS5WaWRlb0NvZGVjEiwKDHJhdGVfY29udHJvbBgCIAEoDjIWLnRjb2Rlci52MS5SYXRlQ29udHJvbBIQCgNjcmYYAyABKA1IAIgBARIbCg5lbmNvZGVyX3ByZXNldBgEIAEoCUgBiAEBEhQKB21heF9mcHMYBSABKAFIAogBARIYCgtnb3Bfc2Vjb25kcxgGIAEoAUgDiAEBQgYKBF9jcmZCEQoPX2VuY29kZXJfcHJlc2V0QgoKCF9tYXhfZnBzQg4KDF9nb3Bfc2Vjb25kcyKDAQoNQXVkaW9TZXR0aW5ncxIkCgVjb2RlYxgBIAEoDjIVLnRjb2Rlci52MS5BdWRpb0NvZGVjEhgKC2JpdHJhdGVfYnBzGAIgASgNSACIAQESFQoIZGlzYWJsZWQYAyABKAhIAYgBAUIOCgxfYml0cmF0ZV9icHNCCwoJX2Rpc2FibGVkIj8KC0hsc1NldHRpbmdzEhwKD3NlZ21lbnRfc2Vjb25kcxgBIAEoAUgAiAEBQhIKEF9zZWdtZW50X3NlY29uZHMijwEKCk91dHB1dFNwZWMSDAoEbmFtZRgBIAEoCRIjCgRraW5kGAIgASgOMhUudGNvZGVyLnYxLk91dHB1dEtpbmQSEQoJcXVhbGl0aWVzGAMgAygJEiMKBGNvcHkYBCABKA4yFS50Y29kZXIudjEuQ29weVBvbGljeRIWCg5tYXhfcmVuZGl0aW9ucxgFIAEoDSLwAQoHSm9iU3BlYxIOCgZwcmVzZXQYASABKAkSJgoHb3V0cHV0cxgCIAMoCzIVLnRjb2Rlci52MS5PdXRwdXRTcGVjEhEKCXF1YWxpdGllcxgDIAMoCRInCgV2aWRlbxgEIAEoCzIYLnRjb2Rlci52MS5WaWRlb1NldHRpbmdzEicKBWF1ZGlvGAUgASgLMhgudGNvZGVyLnYxLkF1ZGlvU2V0dGluZ3MSIwoDaGxzGAYgASgLMhYudGNvZGVyLnYxLkhsc1NldHRpbmdzEiMKBGNvcHkYByABKA4yFS50Y29kZXIudjEuQ29weVBvbGljeSJNCgZQcmVzZXQSDAoEbmFtZRgBIAEoCRITCgtkZXNjcmlwdGlvbhgCIAEoCRIgCgRzcGVjGAMgASgLMhIudGNvZGVyLnYxLkpvYlNwZWMiJAoIUmF0aW9uYWwSCwoDbnVtGAEgASgDEgsKA2RlbhgCIAEoAyKOBQoKU3RyZWFtSW5mbxINCgVpbmRleBgBIAEoDRIjCgRraW5kGAIgASgOMhUudGNvZGVyLnYxLlN0cmVhbUtpbmQSDQoFY29kZWMYAyABKAkSDwoHcHJvZmlsZRgEIAEoCRINCgVsZXZlbBgFIAEoBRINCgV3aWR0aBgGIAEoDRIOCgZoZWlnaHQYByABKA0SGAoQcm90YXRpb25fZGVncmVlcxgIIAEoDRIwChNzYW1wbGVfYXNwZWN0X3JhdGlvGAkgASgLMhMudGNvZGVyLnYxLlJhdGlvbmFsEicKCmZyYW1lX3JhdGUYCiABKAsyEy50Y29kZXIudjEuUmF0aW9uYWwSLwoSbm9taW5hbF9mcmFtZV9yYXRlGAsgASgLMhMudGNvZGVyLnYxLlJhdGlvbmFsEhQKDHBpeGVsX2Zvcm1hdBgMIAEoCRIWCg5jb2xvcl90cmFuc2ZlchgNIAEoCRITCgtmaWVsZF9vcmRlchgOIAEoCRIWCg5zYW1wbGVfcmF0ZV9oehgPIAEoDRIQCghjaGFubmVscxgQIAEoDRITCgtiaXRyYXRlX2JwcxgRIAEoBBItCgpzdGFydF90aW1lGBIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEisKCGR1cmF0aW9uGBMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhAKCGxhbmd1YWdlGBQgASgJEg8KB2RlZmF1bHQYFSABKAgSEwoLZnJhbWVfY291bnQYFiABKAQSFwoPY29sb3JfcHJpbWFyaWVzGBcgASgJEhMKC2NvbG9yX3NwYWNlGBggASgJEhQKDGhhc19iX2ZyYW1lcxgZIAEoCCL2AQoLUHJvYmVSZXN1bHQSDgoGZm9ybWF0GAEgASgJEisKCGR1cmF0aW9uGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi0KCnN0YXJ0X3RpbWUYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKc2l6ZV9ieXRlcxgEIAEoBBITCgtiaXRyYXRlX2JwcxgFIAEoBBImCgdzdHJlYW1zGAYgAygLMhUudGNvZGVyLnYxLlN0cmVhbUluZm8SKgoHbWF4X2dvcBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJlCg1SZW5kaXRpb25QbGFuEgwKBG5hbWUYASABKAkSDQoFd2lkdGgYAiABKA0SDgoGaGVpZ2h0GAMgASgNEhkKEXZpZGVvX2JpdHJhdGVfYnBzGAQgASgNEgwKBGNvcHkYBSABKAgixQIKCVZpZGVvUGxhbhIUCgxzdHJlYW1faW5kZXgYASABKA0SJAoFY29kZWMYAiABKA4yFS50Y29kZXIudjEuVmlkZW9Db2RlYxIsCgxyYXRlX2NvbnRyb2wYAyABKA4yFi50Y29kZXIudjEuUmF0ZUNvbnRyb2wSCwoDY3JmGAQgASgNEhYKDmVuY29kZXJfcHJlc2V0GAUgASgJEicKCmZyYW1lX3JhdGUYBiABKAsyEy50Y29kZXIudjEuUmF0aW9uYWwSEgoKZ29wX2ZyYW1lcxgHIAEoDRITCgtkZWludGVybGFjZRgIIAEoCBIQCgh0b25lX21hcBgJIAEoCBIsCgpyZW5kaXRpb25zGAogAygLMhgudGNvZGVyLnYxLlJlbmRpdGlvblBsYW4SFwoPZXhwZWN0ZWRfZnJhbWVzGAsgASgEIrQBCglBdWRpb1BsYW4SFAoMc3RyZWFtX2luZGV4GAEgASgNEiQKBWNvZGVjGAIgASgOMhUudGNvZGVyLnYxLkF1ZGlvQ29kZWMSEwoLYml0cmF0ZV9icHMYAyABKA0SEAoIY2hhbm5lbHMYBCABKA0SFgoOc2FtcGxlX3JhdGVfaHoYBSABKA0SDAoEY29weRgGIAEoCBIMCgRuYW1lGAcgASgJEhAKCGxhbmd1YWdlGAggASgJIkMKBUNodW5rEhMKC2ZpcnN0X2ZyYW1lGAEgASgEEhEKCWVuZF9mcmFtZRgCIAEoBBISCgpyZW5kaXRpb25zGAMgAygJIsQBCgpPdXRwdXRQbGFuEgwKBG5hbWUYASABKAkSIwoEa2luZBgCIAEoDjIVLnRjb2Rlci52MS5PdXRwdXRLaW5kEiMKBXZpZGVvGAMgASgLMhQudGNvZGVyLnYxLlZpZGVvUGxhbhIjCgVhdWRpbxgEIAEoCzIULnRjb2Rlci52MS5BdWRpb1BsYW4SFwoPc2VnbWVudF9zZWNvbmRzGAUgASgBEiAKBmNodW5rcxgGIAMoCzIQLnRjb2Rlci52MS5DaHVuayJqCgRQbGFuEiYKB291dHB1dHMYASADKAsyFS50Y29kZXIudjEuT3V0cHV0UGxhbhIrCghkdXJhdGlvbhgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhINCgVub3RlcxgDIAMoCSJTCgxPdXRwdXRPYmplY3QSDAoEbmFtZRgBIAEoCRILCgNrZXkYAiABKAkSEgoKc2l6ZV9ieXRlcxgDIAEoBBIUCgxjb250ZW50X3R5cGUYBCABKAkilAIKD1JlbmRpdGlvblJlc3VsdBIMCgRuYW1lGAEgASgJEg4KBmNvZGVjcxgCIAEoCRINCgV3aWR0aBgDIAEoDRIOCgZoZWlnaHQYBCABKA0SJwoKZnJhbWVfcmF0ZRgFIAEoCzITLnRjb2Rlci52MS5SYXRpb25hbBIrCghkdXJhdGlvbhgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpzaXplX2J5dGVzGAcgASgEEhsKE2F2ZXJhZ2VfYml0cmF0ZV9icHMYCCABKAQSGAoQcGVha19iaXRyYXRlX2JwcxgJIAEoBBITCgtmcmFtZV9jb3VudBgKIAEoBBIOCgZjb3BpZWQYCyABKAgi5QEKBk91dHB1dBIMCgRuYW1lGAEgASgJEiMKBGtpbmQYAiABKA4yFS50Y29kZXIudjEuT3V0cHV0S2luZBINCgVlbnRyeRgDIAEoCRIoCgdvYmplY3RzGAQgAygLMhcudGNvZGVyLnYxLk91dHB1dE9iamVjdBIuCgpyZW5kaXRpb25zGAUgAygLMhoudGNvZGVyLnYxLlJlbmRpdGlvblJlc3VsdBIrCghkdXJhdGlvbhgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpzaXplX2J5dGVzGAcgASgEKlMKCk91dHB1dEtpbmQSGwoXT1VUUFVUX0tJTkRfVU5TUEVDSUZJRUQQABITCg9PVVRQVVRfS0lORF9NUDQQARITCg9PVVRQVVRfS0lORF9ITFMQAipqCgpWaWRlb0NvZGVjEhsKF1ZJREVPX0NPREVDX1VOU1BFQ0lGSUVEEAASFAoQVklERU9fQ09ERUNfSDI2NBABEhQKEFZJREVPX0NPREVDX0hFVkMQAhITCg9WSURFT19DT0RFQ19BVjEQAyo+CgpBdWRpb0NvZGVjEhsKF0FVRElPX0NPREVDX1VOU1BFQ0lGSUVEEAASEwoPQVVESU9fQ09ERUNfQUFDEAEqYgoLUmF0ZUNvbnRyb2wSHAoYUkFURV9DT05UUk9MX1VOU1BFQ0lGSUVEEAASGwoXUkFURV9DT05UUk9MX0NBUFBFRF9DUkYQARIYChRSQVRFX0NPTlRST0xfQklUUkFURRACKl4KCkNvcHlQb2xpY3kSGwoXQ09QWV9QT0xJQ1lfVU5TUEVDSUZJRUQQABIVChFDT1BZX1BPTElDWV9ORVZFUhABEhwKGENPUFlfUE9MSUNZX1dIRU5fRklUVElORxACKnEKClN0cmVhbUtpbmQSGwoXU1RSRUFNX0tJTkRfVU5TUEVDSUZJRUQQABIVChFTVFJFQU1fS0lORF9WSURFTxABEhUKEVNUUkVBTV9LSU5EX0FVRElPEAISGAoUU1RSRUFNX0tJTkRfU1VCVElUTEUQA0I4WjZnaXRodWIuY29tL3Rjb2Rlci1kZXYvdGNvZGVyL2dlbi9nby90Y29kZXIvdjE7dGNvZGVydjFiBnByb3RvMw", [file_google_protobuf_duration]);
+  fileDesc("ChV0Y29kZXIvdjEvbWVkaWEucHJvdG8SCXRjb2Rlci52MSL5AQoNVmlkZW9TZXR0aW5ncxIkCgVjb2RlYxgBIAEoDjIVLnRjb2Rlci52MS5WaWRlb0NvZGVjEiwKDHJhdGVfY29udHJvbBgCIAEoDjIWLnRjb2Rlci52MS5SYXRlQ29udHJvbBIQCgNjcmYYAyABKA1IAIgBARIbCg5lbmNvZGVyX3ByZXNldBgEIAEoCUgBiAEBEhQKB21heF9mcHMYBSABKAFIAogBARIYCgtnb3Bfc2Vjb25kcxgGIAEoAUgDiAEBQgYKBF9jcmZCEQoPX2VuY29kZXJfcHJlc2V0QgoKCF9tYXhfZnBzQg4KDF9nb3Bfc2Vjb25kcyKDAQoNQXVkaW9TZXR0aW5ncxIkCgVjb2RlYxgBIAEoDjIVLnRjb2Rlci52MS5BdWRpb0NvZGVjEhgKC2JpdHJhdGVfYnBzGAIgASgNSACIAQESFQoIZGlzYWJsZWQYAyABKAhIAYgBAUIOCgxfYml0cmF0ZV9icHNCCwoJX2Rpc2FibGVkIj8KC0hsc1NldHRpbmdzEhwKD3NlZ21lbnRfc2Vjb25kcxgBIAEoAUgAiAEBQhIKEF9zZWdtZW50X3NlY29uZHMijwEKCk91dHB1dFNwZWMSDAoEbmFtZRgBIAEoCRIjCgRraW5kGAIgASgOMhUudGNvZGVyLnYxLk91dHB1dEtpbmQSEQoJcXVhbGl0aWVzGAMgAygJEiMKBGNvcHkYBCABKA4yFS50Y29kZXIudjEuQ29weVBvbGljeRIWCg5tYXhfcmVuZGl0aW9ucxgFIAEoDSLwAQoHSm9iU3BlYxIOCgZwcmVzZXQYASABKAkSJgoHb3V0cHV0cxgCIAMoCzIVLnRjb2Rlci52MS5PdXRwdXRTcGVjEhEKCXF1YWxpdGllcxgDIAMoCRInCgV2aWRlbxgEIAEoCzIYLnRjb2Rlci52MS5WaWRlb1NldHRpbmdzEicKBWF1ZGlvGAUgASgLMhgudGNvZGVyLnYxLkF1ZGlvU2V0dGluZ3MSIwoDaGxzGAYgASgLMhYudGNvZGVyLnYxLkhsc1NldHRpbmdzEiMKBGNvcHkYByABKA4yFS50Y29kZXIudjEuQ29weVBvbGljeSJNCgZQcmVzZXQSDAoEbmFtZRgBIAEoCRITCgtkZXNjcmlwdGlvbhgCIAEoCRIgCgRzcGVjGAMgASgLMhIudGNvZGVyLnYxLkpvYlNwZWMiJAoIUmF0aW9uYWwSCwoDbnVtGAEgASgDEgsKA2RlbhgCIAEoAyJ/Cg1LZXlmcmFtZVRhYmxlEg4KBmZyYW1lcxgBIAMoBBINCgV0aWNrcxgCIAMoBBIRCgl0aW1lc2NhbGUYAyABKA0SEwoLZnJhbWVfY291bnQYBCABKAQSJwoKZnJhbWVfcmF0ZRgFIAEoCzITLnRjb2Rlci52MS5SYXRpb25hbCLOBQoKU3RyZWFtSW5mbxINCgVpbmRleBgBIAEoDRIjCgRraW5kGAIgASgOMhUudGNvZGVyLnYxLlN0cmVhbUtpbmQSDQoFY29kZWMYAyABKAkSDwoHcHJvZmlsZRgEIAEoCRINCgVsZXZlbBgFIAEoBRINCgV3aWR0aBgGIAEoDRIOCgZoZWlnaHQYByABKA0SGAoQcm90YXRpb25fZGVncmVlcxgIIAEoDRIwChNzYW1wbGVfYXNwZWN0X3JhdGlvGAkgASgLMhMudGNvZGVyLnYxLlJhdGlvbmFsEicKCmZyYW1lX3JhdGUYCiABKAsyEy50Y29kZXIudjEuUmF0aW9uYWwSLwoSbm9taW5hbF9mcmFtZV9yYXRlGAsgASgLMhMudGNvZGVyLnYxLlJhdGlvbmFsEhQKDHBpeGVsX2Zvcm1hdBgMIAEoCRIWCg5jb2xvcl90cmFuc2ZlchgNIAEoCRITCgtmaWVsZF9vcmRlchgOIAEoCRIWCg5zYW1wbGVfcmF0ZV9oehgPIAEoDRIQCghjaGFubmVscxgQIAEoDRITCgtiaXRyYXRlX2JwcxgRIAEoBBItCgpzdGFydF90aW1lGBIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEisKCGR1cmF0aW9uGBMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhAKCGxhbmd1YWdlGBQgASgJEg8KB2RlZmF1bHQYFSABKAgSEwoLZnJhbWVfY291bnQYFiABKAQSFwoPY29sb3JfcHJpbWFyaWVzGBcgASgJEhMKC2NvbG9yX3NwYWNlGBggASgJEhQKDGhhc19iX2ZyYW1lcxgZIAEoCBIrCglrZXlmcmFtZXMYGiABKAsyGC50Y29kZXIudjEuS2V5ZnJhbWVUYWJsZRIRCgl1bnRyaW1tZWQYGyABKAgi9gEKC1Byb2JlUmVzdWx0Eg4KBmZvcm1hdBgBIAEoCRIrCghkdXJhdGlvbhgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhItCgpzdGFydF90aW1lGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhIKCnNpemVfYnl0ZXMYBCABKAQSEwoLYml0cmF0ZV9icHMYBSABKAQSJgoHc3RyZWFtcxgGIAMoCzIVLnRjb2Rlci52MS5TdHJlYW1JbmZvEioKB21heF9nb3AYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iZQoNUmVuZGl0aW9uUGxhbhIMCgRuYW1lGAEgASgJEg0KBXdpZHRoGAIgASgNEg4KBmhlaWdodBgDIAEoDRIZChF2aWRlb19iaXRyYXRlX2JwcxgEIAEoDRIMCgRjb3B5GAUgASgIIt0CCglWaWRlb1BsYW4SFAoMc3RyZWFtX2luZGV4GAEgASgNEiQKBWNvZGVjGAIgASgOMhUudGNvZGVyLnYxLlZpZGVvQ29kZWMSLAoMcmF0ZV9jb250cm9sGAMgASgOMhYudGNvZGVyLnYxLlJhdGVDb250cm9sEgsKA2NyZhgEIAEoDRIWCg5lbmNvZGVyX3ByZXNldBgFIAEoCRInCgpmcmFtZV9yYXRlGAYgASgLMhMudGNvZGVyLnYxLlJhdGlvbmFsEhIKCmdvcF9mcmFtZXMYByABKA0SEwoLZGVpbnRlcmxhY2UYCCABKAgSEAoIdG9uZV9tYXAYCSABKAgSLAoKcmVuZGl0aW9ucxgKIAMoCzIYLnRjb2Rlci52MS5SZW5kaXRpb25QbGFuEhcKD2V4cGVjdGVkX2ZyYW1lcxgLIAEoBBIWCg5zZWdtZW50X3N0YXJ0cxgMIAMoBCK0AQoJQXVkaW9QbGFuEhQKDHN0cmVhbV9pbmRleBgBIAEoDRIkCgVjb2RlYxgCIAEoDjIVLnRjb2Rlci52MS5BdWRpb0NvZGVjEhMKC2JpdHJhdGVfYnBzGAMgASgNEhAKCGNoYW5uZWxzGAQgASgNEhYKDnNhbXBsZV9yYXRlX2h6GAUgASgNEgwKBGNvcHkYBiABKAgSDAoEbmFtZRgHIAEoCRIQCghsYW5ndWFnZRgIIAEoCSJDCgVDaHVuaxITCgtmaXJzdF9mcmFtZRgBIAEoBBIRCgllbmRfZnJhbWUYAiABKAQSEgoKcmVuZGl0aW9ucxgDIAMoCSLEAQoKT3V0cHV0UGxhbhIMCgRuYW1lGAEgASgJEiMKBGtpbmQYAiABKA4yFS50Y29kZXIudjEuT3V0cHV0S2luZBIjCgV2aWRlbxgDIAEoCzIULnRjb2Rlci52MS5WaWRlb1BsYW4SIwoFYXVkaW8YBCABKAsyFC50Y29kZXIudjEuQXVkaW9QbGFuEhcKD3NlZ21lbnRfc2Vjb25kcxgFIAEoARIgCgZjaHVua3MYBiADKAsyEC50Y29kZXIudjEuQ2h1bmsiagoEUGxhbhImCgdvdXRwdXRzGAEgAygLMhUudGNvZGVyLnYxLk91dHB1dFBsYW4SKwoIZHVyYXRpb24YAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDQoFbm90ZXMYAyADKAkiUwoMT3V0cHV0T2JqZWN0EgwKBG5hbWUYASABKAkSCwoDa2V5GAIgASgJEhIKCnNpemVfYnl0ZXMYAyABKAQSFAoMY29udGVudF90eXBlGAQgASgJIsMCCg9SZW5kaXRpb25SZXN1bHQSDAoEbmFtZRgBIAEoCRIOCgZjb2RlY3MYAiABKAkSDQoFd2lkdGgYAyABKA0SDgoGaGVpZ2h0GAQgASgNEicKCmZyYW1lX3JhdGUYBSABKAsyEy50Y29kZXIudjEuUmF0aW9uYWwSKwoIZHVyYXRpb24YBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKc2l6ZV9ieXRlcxgHIAEoBBIbChNhdmVyYWdlX2JpdHJhdGVfYnBzGAggASgEEhgKEHBlYWtfYml0cmF0ZV9icHMYCSABKAQSEwoLZnJhbWVfY291bnQYCiABKAQSDgoGY29waWVkGAsgASgIEg0KBWNvZGVjGAwgASgJEg8KB3Byb2ZpbGUYDSABKAkSDQoFbGV2ZWwYDiABKAki5QEKBk91dHB1dBIMCgRuYW1lGAEgASgJEiMKBGtpbmQYAiABKA4yFS50Y29kZXIudjEuT3V0cHV0S2luZBINCgVlbnRyeRgDIAEoCRIoCgdvYmplY3RzGAQgAygLMhcudGNvZGVyLnYxLk91dHB1dE9iamVjdBIuCgpyZW5kaXRpb25zGAUgAygLMhoudGNvZGVyLnYxLlJlbmRpdGlvblJlc3VsdBIrCghkdXJhdGlvbhgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpzaXplX2J5dGVzGAcgASgEKlMKCk91dHB1dEtpbmQSGwoXT1VUUFVUX0tJTkRfVU5TUEVDSUZJRUQQABITCg9PVVRQVVRfS0lORF9NUDQQARITCg9PVVRQVVRfS0lORF9ITFMQAipqCgpWaWRlb0NvZGVjEhsKF1ZJREVPX0NPREVDX1VOU1BFQ0lGSUVEEAASFAoQVklERU9fQ09ERUNfSDI2NBABEhQKEFZJREVPX0NPREVDX0hFVkMQAhITCg9WSURFT19DT0RFQ19BVjEQAyo+CgpBdWRpb0NvZGVjEhsKF0FVRElPX0NPREVDX1VOU1BFQ0lGSUVEEAASEwoPQVVESU9fQ09ERUNfQUFDEAEqYgoLUmF0ZUNvbnRyb2wSHAoYUkFURV9DT05UUk9MX1VOU1BFQ0lGSUVEEAASGwoXUkFURV9DT05UUk9MX0NBUFBFRF9DUkYQARIYChRSQVRFX0NPTlRST0xfQklUUkFURRACKl4KCkNvcHlQb2xpY3kSGwoXQ09QWV9QT0xJQ1lfVU5TUEVDSUZJRUQQABIVChFDT1BZX1BPTElDWV9ORVZFUhABEhwKGENPUFlfUE9MSUNZX1dIRU5fRklUVElORxACKnEKClN0cmVhbUtpbmQSGwoXU1RSRUFNX0tJTkRfVU5TUEVDSUZJRUQQABIVChFTVFJFQU1fS0lORF9WSURFTxABEhUKEVNUUkVBTV9LSU5EX0FVRElPEAISGAoUU1RSRUFNX0tJTkRfU1VCVElUTEUQA0I4WjZnaXRodWIuY29tL3Rjb2Rlci1kZXYvdGNvZGVyL2dlbi9nby90Y29kZXIvdjE7dGNvZGVydjFiBnByb3RvMw", [file_google_protobuf_duration]);
 
 /**
  * How video is encoded. An unset field takes the preset's value.
@@ -304,6 +304,57 @@ export const RationalSchema: GenMessage<Rational> = /*@__PURE__*/
   messageDesc(file_tcoder_v1_media, 6);
 
 /**
+ * Where the keyframes of a video stream are. It is told only of a stream that
+ * can be cut at them: closed groups of pictures at a constant cadence, every
+ * picture shown, as the tables of its container say.
+ *
+ * @generated from message tcoder.v1.KeyframeTable
+ */
+export type KeyframeTable = Message<"tcoder.v1.KeyframeTable"> & {
+  /**
+   * The keyframes' places among the pictures in the order they are shown, from 0.
+   *
+   * @generated from field: repeated uint64 frames = 1;
+   */
+  frames: bigint[];
+
+  /**
+   * When each is shown, in ticks from the first.
+   *
+   * @generated from field: repeated uint64 ticks = 2;
+   */
+  ticks: bigint[];
+
+  /**
+   * Ticks per second.
+   *
+   * @generated from field: uint32 timescale = 3;
+   */
+  timescale: number;
+
+  /**
+   * Pictures in all.
+   *
+   * @generated from field: uint64 frame_count = 4;
+   */
+  frameCount: bigint;
+
+  /**
+   * Pictures per second; each is within a millisecond of its place.
+   *
+   * @generated from field: tcoder.v1.Rational frame_rate = 5;
+   */
+  frameRate?: Rational | undefined;
+};
+
+/**
+ * Describes the message tcoder.v1.KeyframeTable.
+ * Use `create(KeyframeTableSchema)` to create a new message.
+ */
+export const KeyframeTableSchema: GenMessage<KeyframeTable> = /*@__PURE__*/
+  messageDesc(file_tcoder_v1_media, 7);
+
+/**
  * One elementary stream of a source.
  *
  * @generated from message tcoder.v1.StreamInfo
@@ -483,6 +534,20 @@ export type StreamInfo = Message<"tcoder.v1.StreamInfo"> & {
    * @generated from field: bool has_b_frames = 25;
    */
   hasBFrames: boolean;
+
+  /**
+   * Its keyframes, while the job is planned; unset if unknown or of no use.
+   *
+   * @generated from field: tcoder.v1.KeyframeTable keyframes = 26;
+   */
+  keyframes?: KeyframeTable | undefined;
+
+  /**
+   * True if the container's tables say that all of it is played, but an encoder's priming.
+   *
+   * @generated from field: bool untrimmed = 27;
+   */
+  untrimmed: boolean;
 };
 
 /**
@@ -490,7 +555,7 @@ export type StreamInfo = Message<"tcoder.v1.StreamInfo"> & {
  * Use `create(StreamInfoSchema)` to create a new message.
  */
 export const StreamInfoSchema: GenMessage<StreamInfo> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_media, 7);
+  messageDesc(file_tcoder_v1_media, 8);
 
 /**
  * What ffprobe and a real decode of head and tail found in a source.
@@ -553,7 +618,7 @@ export type ProbeResult = Message<"tcoder.v1.ProbeResult"> & {
  * Use `create(ProbeResultSchema)` to create a new message.
  */
 export const ProbeResultSchema: GenMessage<ProbeResult> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_media, 8);
+  messageDesc(file_tcoder_v1_media, 9);
 
 /**
  * One rendition of a plan.
@@ -602,7 +667,7 @@ export type RenditionPlan = Message<"tcoder.v1.RenditionPlan"> & {
  * Use `create(RenditionPlanSchema)` to create a new message.
  */
 export const RenditionPlanSchema: GenMessage<RenditionPlan> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_media, 9);
+  messageDesc(file_tcoder_v1_media, 10);
 
 /**
  * The video half of an encode.
@@ -686,6 +751,14 @@ export type VideoPlan = Message<"tcoder.v1.VideoPlan"> & {
    * @generated from field: uint64 expected_frames = 11;
    */
   expectedFrames: bigint;
+
+  /**
+   * The first frames of the segments, where those are cut at keyframes of the
+   * source because a rendition is copied. Empty: all segments are equally long.
+   *
+   * @generated from field: repeated uint64 segment_starts = 12;
+   */
+  segmentStarts: bigint[];
 };
 
 /**
@@ -693,7 +766,7 @@ export type VideoPlan = Message<"tcoder.v1.VideoPlan"> & {
  * Use `create(VideoPlanSchema)` to create a new message.
  */
 export const VideoPlanSchema: GenMessage<VideoPlan> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_media, 10);
+  messageDesc(file_tcoder_v1_media, 11);
 
 /**
  * The audio half of an encode.
@@ -763,7 +836,7 @@ export type AudioPlan = Message<"tcoder.v1.AudioPlan"> & {
  * Use `create(AudioPlanSchema)` to create a new message.
  */
 export const AudioPlanSchema: GenMessage<AudioPlan> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_media, 11);
+  messageDesc(file_tcoder_v1_media, 12);
 
 /**
  * A range of frames that one task encodes.
@@ -798,7 +871,7 @@ export type Chunk = Message<"tcoder.v1.Chunk"> & {
  * Use `create(ChunkSchema)` to create a new message.
  */
 export const ChunkSchema: GenMessage<Chunk> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_media, 12);
+  messageDesc(file_tcoder_v1_media, 13);
 
 /**
  * One output as planned.
@@ -835,7 +908,8 @@ export type OutputPlan = Message<"tcoder.v1.OutputPlan"> & {
   audio?: AudioPlan | undefined;
 
   /**
-   * Seconds of a segment, for HLS. A multiple of the keyframe distance.
+   * Seconds of a segment, for HLS. A multiple of the keyframe distance, or the
+   * distance at which a cut is looked for where segments have `segment_starts`.
    *
    * @generated from field: double segment_seconds = 5;
    */
@@ -856,7 +930,7 @@ export type OutputPlan = Message<"tcoder.v1.OutputPlan"> & {
  * Use `create(OutputPlanSchema)` to create a new message.
  */
 export const OutputPlanSchema: GenMessage<OutputPlan> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_media, 13);
+  messageDesc(file_tcoder_v1_media, 14);
 
 /**
  * What a job's source and spec come to.
@@ -891,7 +965,7 @@ export type Plan = Message<"tcoder.v1.Plan"> & {
  * Use `create(PlanSchema)` to create a new message.
  */
 export const PlanSchema: GenMessage<Plan> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_media, 14);
+  messageDesc(file_tcoder_v1_media, 15);
 
 /**
  * A stored file of an output.
@@ -933,7 +1007,7 @@ export type OutputObject = Message<"tcoder.v1.OutputObject"> & {
  * Use `create(OutputObjectSchema)` to create a new message.
  */
 export const OutputObjectSchema: GenMessage<OutputObject> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_media, 15);
+  messageDesc(file_tcoder_v1_media, 16);
 
 /**
  * A rendition as it was really produced, measured from the result.
@@ -1017,6 +1091,27 @@ export type RenditionResult = Message<"tcoder.v1.RenditionResult"> & {
    * @generated from field: bool copied = 11;
    */
   copied: boolean;
+
+  /**
+   * FFmpeg's name of the codec, of the picture if it has one: `h264`.
+   *
+   * @generated from field: string codec = 12;
+   */
+  codec: string;
+
+  /**
+   * FFmpeg's name of the profile: `High`. Empty if it has none.
+   *
+   * @generated from field: string profile = 13;
+   */
+  profile: string;
+
+  /**
+   * Level as people write it: `4.1`. Empty for audio.
+   *
+   * @generated from field: string level = 14;
+   */
+  level: string;
 };
 
 /**
@@ -1024,7 +1119,7 @@ export type RenditionResult = Message<"tcoder.v1.RenditionResult"> & {
  * Use `create(RenditionResultSchema)` to create a new message.
  */
 export const RenditionResultSchema: GenMessage<RenditionResult> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_media, 16);
+  messageDesc(file_tcoder_v1_media, 17);
 
 /**
  * An output as it was published.
@@ -1087,7 +1182,7 @@ export type Output = Message<"tcoder.v1.Output"> & {
  * Use `create(OutputSchema)` to create a new message.
  */
 export const OutputSchema: GenMessage<Output> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_media, 17);
+  messageDesc(file_tcoder_v1_media, 18);
 
 /**
  * What an output is packaged as.
@@ -1246,7 +1341,10 @@ export enum CopyPolicy {
   NEVER = 1,
 
   /**
-   * Copy a stream that already satisfies the output.
+   * Copy a stream that already satisfies the output. In HLS that is the
+   * largest rendition: H.264 in MP4 up to level 4.2, progressive, with a
+   * keyframe every 6 s or less, at a constant cadence, and at no more bits than
+   * an encoded one may have.
    *
    * @generated from enum value: COPY_POLICY_WHEN_FITTING = 2;
    */
