@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tcoder-dev/tcoder/e2e/daemon"
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 	"github.com/tcoder-dev/tcoder/internal/mediatest"
 	"github.com/tcoder-dev/tcoder/internal/redistest"
@@ -94,7 +95,7 @@ func newHalves(t *testing.T) *halves {
 	}
 }
 
-func (h *halves) serve(t *testing.T) *daemon {
+func (h *halves) serve(t *testing.T) *daemon.Daemon {
 	t.Helper()
 	d := start(t, t.TempDir(), h.env, h.args...)
 	waitReady(t, h.url, d)
@@ -102,7 +103,7 @@ func (h *halves) serve(t *testing.T) *daemon {
 	return d
 }
 
-func (h *halves) worker(t *testing.T) *daemon {
+func (h *halves) worker(t *testing.T) *daemon.Daemon {
 	t.Helper()
 
 	return start(t, t.TempDir(), nil, "worker", "--server", h.url, "--scratch", t.TempDir())
@@ -116,7 +117,7 @@ func TestControlPlaneKilled(t *testing.T) {
 	control := h.serve(t)
 	h.worker(t)
 	id := begin(t, h.url)
-	control.kill()
+	control.Kill()
 	h.serve(t)
 	job := finish(t, h.url, id)
 	require.Len(t, encodeTask(t, job).GetAttempts(), 1)
@@ -130,7 +131,7 @@ func TestWorkerKilled(t *testing.T) {
 	h.serve(t)
 	worker := h.worker(t)
 	id := begin(t, h.url)
-	worker.kill()
+	worker.Kill()
 	killed := time.Now()
 	h.worker(t)
 	attempts := encodeTask(t, finish(t, h.url, id)).GetAttempts()
@@ -150,7 +151,7 @@ func TestWorkerDrained(t *testing.T) {
 	h.serve(t)
 	worker := h.worker(t)
 	id := begin(t, h.url)
-	worker.stop(t, syscall.SIGTERM)
+	worker.Stop(t, syscall.SIGTERM)
 	h.worker(t)
 	attempts := encodeTask(t, finish(t, h.url, id)).GetAttempts()
 	require.Len(t, attempts, 2)
@@ -171,13 +172,13 @@ func TestEverythingKilled(t *testing.T) {
 	}
 }
 
-// killTree is kill -9 of the daemon and of all that descend from it.
-func (d *daemon) killTree(t *testing.T) {
+// killTree is kill -9 of it and of all that descend from it.
+func (s *stack) killTree(t *testing.T) {
 	t.Helper()
-	for _, pid := range descendants(t, d.cmd.Process.Pid) {
+	for _, pid := range descendants(t, s.PID()) {
 		_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended meanwhile
 	}
-	d.kill()
+	s.Kill()
 }
 
 func descendants(t *testing.T, root int) []int {
@@ -214,9 +215,9 @@ func TestStopAndStartAgain(t *testing.T) {
 	film := mediatest.Clip(t, mediatest.Film)
 	done := transcode(t, s.url, film, "--preset", "hls", "--quality", "240p")
 	requireCompleted(t, done)
-	family := descendants(t, s.cmd.Process.Pid)
+	family := descendants(t, s.PID())
 	require.NotEmpty(t, family)
-	s.stop(t, syscall.SIGINT)
+	s.Stop(t, syscall.SIGINT)
 	for _, pid := range family {
 		require.ErrorIs(t, syscall.Kill(pid, 0), syscall.ESRCH, "process %d is left", pid)
 	}
@@ -237,10 +238,10 @@ func TestCancelKillsFFmpeg(t *testing.T) {
 	t.Parallel()
 	s := up(t)
 	id := begin(t, s.url)
-	require.NotEmpty(t, encoders(t, s.cmd.Process.Pid))
+	require.NotEmpty(t, encoders(t, s.PID()))
 	_, err := client(t, s.url).CancelJob(t.Context(), id)
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return len(encoders(t, s.cmd.Process.Pid)) == 0 }, 2*time.Second, pollEvery)
+	require.Eventually(t, func() bool { return len(encoders(t, s.PID())) == 0 }, 2*time.Second, pollEvery)
 	requireCompleted(t, transcode(t, s.url, mediatest.Clip(t, mediatest.Film), "--preset", "hls", "--quality", "240p"))
 }
 
