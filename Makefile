@@ -124,6 +124,10 @@ test-model: deps-dev ## Compare the scripts with the model for MODEL_CASES (300)
 	go test -count=1 -v -timeout 30m -run '^TestModel$$' ./internal/redisstore -rapid.steps=60 \
 		-rapid.checks=$(MODEL_CASES) $(if $(MODEL_SEED),-rapid.seed=$(MODEL_SEED))
 
+.PHONY: test-crash
+test-crash: test-setup ## Kill, pause and cut off every part of a cell under thousands of jobs (TCODER_CRASH_SEED=n: again)
+	TCODER_CRASH=long go test -count=1 -v -timeout 295s ./e2e/crash
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (10s)
 	go list ./... | while read -r pkg; do
