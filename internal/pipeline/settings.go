@@ -73,7 +73,8 @@ func (s PoolSettings) Check() error {
 
 	if s.MinWarm > s.Limit {
 		fields = append(fields, FieldViolation{
-			Field: "min_warm", Description: fmt.Sprintf("%d machines to keep warm are more than the limit of %d", s.MinWarm, s.Limit),
+			Field:       "min_warm",
+			Description: fmt.Sprintf("%d machines to keep warm are more than the limit of %d", s.MinWarm, s.Limit),
 		})
 	}
 
@@ -81,8 +82,10 @@ func (s PoolSettings) Check() error {
 		name  string
 		value int64
 	}{
-		{"min_warm", int64(s.MinWarm)}, {"machine_limit", int64(s.Limit)},
-		{"keep_stopped", int64(s.KeepStopped)}, {"idle_threshold", int64(s.Idle)},
+		{"min_warm", int64(s.MinWarm)},
+		{"machine_limit", int64(s.Limit)},
+		{"keep_stopped", int64(s.KeepStopped)},
+		{"idle_threshold", int64(s.Idle)},
 	} {
 		if field.value < 0 {
 			fields = append(fields, FieldViolation{Field: field.name, Description: "it is negative"})

@@ -237,7 +237,7 @@ func (r *Reconciler) Step(ctx context.Context) time.Duration {
 		return soonTick
 	}
 	actions := bounded(Decide(s), r.cfg.CreationsAtOnce)
-	r.report(ctx, s, view, actions)
+	r.report(ctx, s, actions)
 	if len(actions) == 0 {
 		return r.pause(s)
 	}

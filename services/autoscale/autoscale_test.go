@@ -88,7 +88,7 @@ func (c *cell) report(t *testing.T) pipeline.PoolReport {
 	return view.Report
 }
 
-func (c *cell) reconciler(t *testing.T, edit func(*autoscale.Config, *autoscale.Deps)) *autoscale.Reconciler {
+func (c *cell) reconciler(t *testing.T, edit func(*autoscale.Config, *autoscale.Deps)) {
 	t.Helper()
 	term := c.lead(t)
 	cfg := autoscale.Config{
@@ -104,7 +104,6 @@ func (c *cell) reconciler(t *testing.T, edit func(*autoscale.Config, *autoscale.
 	}
 	r := autoscale.New(cfg, deps)
 	c.background(t, r.Run)
-	return r
 }
 
 func (c *cell) submit(t *testing.T) pipeline.Job {

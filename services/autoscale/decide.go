@@ -235,7 +235,7 @@ func shrink(s Snapshot, f *fleet, over int, growing bool) []Action {
 	var actions []Action
 	kept := 0
 	for _, m := range f.stopped {
-		reason := ""
+		var reason string
 		switch {
 		case over > 0:
 			over--

@@ -48,14 +48,11 @@ type rig struct {
 	made     int
 }
 
-func newRig(edit func(*scripted.Config)) *rig {
+func newRig() *rig {
 	g := &rig{now: time.Unix(1_700_000_000, 0)}
 	clock := func() time.Time { return g.now }
 	g.store = &counted{Store: memstore.New(memstore.Config{Clock: clock})}
 	cfg := scripted.Config{Now: clock, Boot: func(int, bool) scripted.Boot { return scripted.Boot{Latency: 5 * time.Second} }}
-	if edit != nil {
-		edit(&cfg)
-	}
 	g.provider = scripted.New(cfg)
 	return g
 }
@@ -106,7 +103,7 @@ func (g *rig) settle(t *testing.T, r *autoscale.Reconciler) time.Duration {
 // starts and destroys nothing when it goes on, though it doesn't know yet.
 func TestPausedLeader(t *testing.T) {
 	t.Parallel()
-	g := newRig(nil)
+	g := newRig()
 	paused := g.reconciler(g.lead(t, "a"), 3)
 	require.Positive(t, paused.Step(t.Context()))
 	g.now = g.now.Add(time.Minute)
@@ -129,7 +126,7 @@ func TestPausedLeader(t *testing.T) {
 // subscription lives is below 300; and it runs nothing.
 func TestIdleHour(t *testing.T) {
 	t.Parallel()
-	g := newRig(nil)
+	g := newRig()
 	r := g.reconciler(g.lead(t, "a"), 3)
 	g.settle(t, r)
 	g.store.calls = 0
@@ -158,7 +155,7 @@ func TestProblemsAreTold(t *testing.T) {
 	} {
 		t.Run(string(class), func(t *testing.T) {
 			t.Parallel()
-			g := newRig(nil)
+			g := newRig()
 			r := g.reconciler(g.lead(t, "a"), 1)
 			g.settle(t, r)
 			g.provider.Inject(scripted.Fault{Op: scripted.Create, Err: &machine.Error{Class: class, Message: "No."}})
@@ -189,7 +186,7 @@ func TestProblemsAreTold(t *testing.T) {
 // by one elsewhere.
 func TestFullHost(t *testing.T) {
 	t.Parallel()
-	g := newRig(nil)
+	g := newRig()
 	r := g.reconciler(g.lead(t, "a"), 1)
 	_, err := g.store.ReserveMachine(t.Context(), pipeline.Machine{ID: "old"}, 1, 0)
 	require.NoError(t, err)

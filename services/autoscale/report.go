@@ -16,7 +16,7 @@ const (
 )
 
 // report tells all replicas what the pool wants and what keeps it from it.
-func (r *Reconciler) report(ctx context.Context, s Snapshot, view pipeline.PoolView, actions []Action) {
+func (r *Reconciler) report(ctx context.Context, s Snapshot, actions []Action) {
 	f := fleetOf(s)
 	want, _ := missing(s, &f)
 	now := r.deps.Now()
