@@ -22,29 +22,10 @@ func VerifyResult(whole OutputPlan, part int, duration time.Duration, r EncodeRe
 		names[e.Result.Name] = e
 	}
 	want := 0
-	var first *EncodedRendition
 	if o.Video != nil {
-		for _, plan := range o.Video.Renditions {
-			want++
-			e, ok := names[plan.Name]
-			if !ok {
-				return fmt.Errorf("rendition %s is missing", plan.Name)
-			}
-			if err := verifyVideo(o, plan, e); err != nil {
-				return fmt.Errorf("rendition %s: %w", plan.Name, err)
-			}
-			if err := verifyObjects(o, e); err != nil {
-				return fmt.Errorf("rendition %s: %w", plan.Name, err)
-			}
-			switch {
-			case plan.Copy && o.Kind != KindHLS:
-			case first == nil:
-				first = &e
-			default:
-				if err := verifyAligned(*first, e); err != nil {
-					return fmt.Errorf("rendition %s is not aligned with %s: %w", plan.Name, first.Result.Name, err)
-				}
-			}
+		want = len(o.Video.Renditions)
+		if err := verifyPictures(o, names); err != nil {
+			return err
 		}
 	}
 	if o.Audio != nil && (o.Kind == KindHLS || o.Video == nil) {
@@ -69,6 +50,34 @@ func VerifyResult(whole OutputPlan, part int, duration time.Duration, r EncodeRe
 	default:
 		return verifyDuration(o, duration, r)
 	}
+}
+
+// verifyPictures checks the renditions of a picture, each by itself and against the first.
+func verifyPictures(o OutputPlan, names map[string]EncodedRendition) error {
+	var first *EncodedRendition
+	for _, plan := range o.Video.Renditions {
+		e, ok := names[plan.Name]
+		if !ok {
+			return fmt.Errorf("rendition %s is missing", plan.Name)
+		}
+		if err := verifyVideo(o, plan, e); err != nil {
+			return fmt.Errorf("rendition %s: %w", plan.Name, err)
+		}
+		if err := verifyObjects(o, e); err != nil {
+			return fmt.Errorf("rendition %s: %w", plan.Name, err)
+		}
+		switch {
+		case plan.Copy && o.Kind != KindHLS:
+		case first == nil:
+			first = &e
+		default:
+			if err := verifyAligned(*first, e); err != nil {
+				return fmt.Errorf("rendition %s is not aligned with %s: %w", plan.Name, first.Result.Name, err)
+			}
+		}
+	}
+
+	return nil
 }
 
 // verifyChunk refuses a chunk that lacks frames. The source may end a little

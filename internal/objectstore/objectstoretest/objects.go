@@ -86,8 +86,8 @@ func putIfNoneMatch(b bench) {
 	require.Equal(t, "first", b.content("key"))
 }
 
-// putIfMatch: a write that knows what it replaces replaces nothing else. The
-// ETag of an object written by one PUT is its MD5.
+// putIfMatch: a write that names the object it replaces leaves any other alone.
+// The ETag of an object written by one PUT is its MD5.
 func putIfMatch(b bench) {
 	t := b.t
 	put := func(body, etag string) error {
