@@ -36,8 +36,8 @@ const (
 	JobEventType_JOB_EVENT_TYPE_STARTED JobEventType = 3
 	// `job.planned`: the source was probed and the work is laid out.
 	JobEventType_JOB_EVENT_TYPE_PLANNED JobEventType = 4
-	// `job.playable`: a player can start on a growing output. Once in a run that
-	// completes, and before that.
+	// `job.playable`: a player can start. Once in a run that completes: when
+	// segments are published while it runs, or else with its completion.
 	JobEventType_JOB_EVENT_TYPE_PLAYABLE JobEventType = 5
 	// `job.completed`: every output is published.
 	JobEventType_JOB_EVENT_TYPE_COMPLETED JobEventType = 6

@@ -766,18 +766,18 @@ type Progress struct {
 	// 0 to 100 over all tasks, by media time and the work that a second of each
 	// takes. Never falls within a run.
 	Percent float64 `protobuf:"fixed64,1,opt,name=percent,proto3" json:"percent,omitempty"`
-	// Media time that the work done so far comes to.
+	// Media time that the task which told last has done.
 	MediaTime *durationpb.Duration `protobuf:"bytes,2,opt,name=media_time,json=mediaTime,proto3" json:"media_time,omitempty"`
-	// Media seconds per second since the plan was made, 0 until it is known.
+	// Media seconds per second of that task, 0 until it is known.
 	Speed float64 `protobuf:"fixed64,3,opt,name=speed,proto3" json:"speed,omitempty"`
 	// Frames per second of the largest rendition, 0 until it is known.
 	Fps float64 `protobuf:"fixed64,4,opt,name=fps,proto3" json:"fps,omitempty"`
-	// Time left. Unset until it can be told: some seconds and percent into the
-	// encode.
+	// Time left. Unset where it can't be told; this version never tells it.
 	Eta *durationpb.Duration `protobuf:"bytes,5,opt,name=eta,proto3" json:"eta,omitempty"`
-	// The stages, in order.
+	// The stages, in order. Empty in this version.
 	Stages []*StageProgress `protobuf:"bytes,6,rep,name=stages,proto3" json:"stages,omitempty"`
-	// The renditions of HLS outputs. Left out of lists, and empty in an ended job.
+	// The renditions of HLS outputs, as far as workers report segments while they
+	// encode; those of this version don't. Left out of lists, and empty in an ended job.
 	Renditions    []*RenditionProgress `protobuf:"bytes,7,rep,name=renditions,proto3" json:"renditions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1200,7 +1200,7 @@ type Job struct {
 	// From `times.queued_at`, when the source was complete, to
 	// `times.finished_at`. Unset until it is COMPLETED.
 	TimeToComplete *durationpb.Duration `protobuf:"bytes,19,opt,name=time_to_complete,json=timeToComplete,proto3" json:"time_to_complete,omitempty"`
-	// The HLS outputs that can be played by now.
+	// The HLS outputs that can be played while they grow. Empty in this version.
 	Playable      []*PlayableOutput `protobuf:"bytes,20,rep,name=playable,proto3" json:"playable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

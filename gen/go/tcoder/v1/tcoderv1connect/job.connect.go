@@ -89,8 +89,7 @@ type JobServiceClient interface {
 	// Errors: NOT_FOUND with JOB_NOT_FOUND; FAILED_PRECONDITION with
 	// JOB_NOT_TERMINAL.
 	DeleteJob(context.Context, *v1.DeleteJobRequest) (*v1.DeleteJobResponse, error)
-	// Lists the files of a completed job with URLs to read them. Of a job that
-	// is playable and runs, the playlists and segments that are published so far.
+	// Lists the files of a completed job with URLs to read them.
 	// Errors: NOT_FOUND with JOB_NOT_FOUND; FAILED_PRECONDITION with
 	// JOB_NOT_TERMINAL; INVALID_ARGUMENT with PAGE_TOKEN_INVALID.
 	ListOutputObjects(context.Context, *v1.ListOutputObjectsRequest) (*v1.ListOutputObjectsResponse, error)
@@ -295,8 +294,7 @@ type JobServiceHandler interface {
 	// Errors: NOT_FOUND with JOB_NOT_FOUND; FAILED_PRECONDITION with
 	// JOB_NOT_TERMINAL.
 	DeleteJob(context.Context, *v1.DeleteJobRequest) (*v1.DeleteJobResponse, error)
-	// Lists the files of a completed job with URLs to read them. Of a job that
-	// is playable and runs, the playlists and segments that are published so far.
+	// Lists the files of a completed job with URLs to read them.
 	// Errors: NOT_FOUND with JOB_NOT_FOUND; FAILED_PRECONDITION with
 	// JOB_NOT_TERMINAL; INVALID_ARGUMENT with PAGE_TOKEN_INVALID.
 	ListOutputObjects(context.Context, *v1.ListOutputObjectsRequest) (*v1.ListOutputObjectsResponse, error)

@@ -121,8 +121,8 @@ export enum JobEventType {
   PLANNED = 4,
 
   /**
-   * `job.playable`: a player can start on a growing output. Once in a run that
-   * completes, and before that.
+   * `job.playable`: a player can start. Once in a run that completes: when
+   * segments are published while it runs, or else with its completion.
    *
    * @generated from enum value: JOB_EVENT_TYPE_PLAYABLE = 5;
    */

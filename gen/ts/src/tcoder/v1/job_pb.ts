@@ -239,14 +239,14 @@ export type Progress = Message<"tcoder.v1.Progress"> & {
   percent: number;
 
   /**
-   * Media time that the work done so far comes to.
+   * Media time that the task which told last has done.
    *
    * @generated from field: google.protobuf.Duration media_time = 2;
    */
   mediaTime?: Duration | undefined;
 
   /**
-   * Media seconds per second since the plan was made, 0 until it is known.
+   * Media seconds per second of that task, 0 until it is known.
    *
    * @generated from field: double speed = 3;
    */
@@ -260,22 +260,22 @@ export type Progress = Message<"tcoder.v1.Progress"> & {
   fps: number;
 
   /**
-   * Time left. Unset until it can be told: some seconds and percent into the
-   * encode.
+   * Time left. Unset where it can't be told; this version never tells it.
    *
    * @generated from field: google.protobuf.Duration eta = 5;
    */
   eta?: Duration | undefined;
 
   /**
-   * The stages, in order.
+   * The stages, in order. Empty in this version.
    *
    * @generated from field: repeated tcoder.v1.StageProgress stages = 6;
    */
   stages: StageProgress[];
 
   /**
-   * The renditions of HLS outputs. Left out of lists, and empty in an ended job.
+   * The renditions of HLS outputs, as far as workers report segments while they
+   * encode; those of this version don't. Left out of lists, and empty in an ended job.
    *
    * @generated from field: repeated tcoder.v1.RenditionProgress renditions = 7;
    */
@@ -602,7 +602,7 @@ export type Job = Message<"tcoder.v1.Job"> & {
   timeToComplete?: Duration | undefined;
 
   /**
-   * The HLS outputs that can be played by now.
+   * The HLS outputs that can be played while they grow. Empty in this version.
    *
    * @generated from field: repeated tcoder.v1.PlayableOutput playable = 20;
    */
@@ -1573,8 +1573,7 @@ export const JobService: GenService<{
     output: typeof DeleteJobResponseSchema;
   },
   /**
-   * Lists the files of a completed job with URLs to read them. Of a job that
-   * is playable and runs, the playlists and segments that are published so far.
+   * Lists the files of a completed job with URLs to read them.
    * Errors: NOT_FOUND with JOB_NOT_FOUND; FAILED_PRECONDITION with
    * JOB_NOT_TERMINAL; INVALID_ARGUMENT with PAGE_TOKEN_INVALID.
    *
