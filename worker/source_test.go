@@ -26,12 +26,13 @@ type sourceBundle struct {
 	source  *source
 	client  *http.Client
 	journal *journal
+	pacing  transferPacing
 }
 
 func setupSource(t *testing.T, sizeBytes int) *sourceBundle {
 	t.Helper()
 
-	b := &sourceBundle{store: newStore(t), content: make([]byte, sizeBytes)}
+	b := &sourceBundle{store: newStore(t), content: make([]byte, sizeBytes), pacing: testPacing()}
 	random := rand.NewChaCha8([32]byte{1})
 	_, _ = random.Read(b.content)
 	b.store.put(sourcePath, b.content)
@@ -41,6 +42,15 @@ func setupSource(t *testing.T, sizeBytes int) *sourceBundle {
 	return b
 }
 
+// persist opens the source once more, for faults that are to be mended however
+// slow the machine is.
+func (b *sourceBundle) persist(t *testing.T) {
+	t.Helper()
+
+	b.pacing.patience = time.Minute
+	b.open(t, "")
+}
+
 func (b *sourceBundle) open(t *testing.T, etag string) {
 	t.Helper()
 
@@ -48,7 +58,7 @@ func (b *sourceBundle) open(t *testing.T, etag string) {
 	b.journal = journal
 
 	source, err := openSource(t.Context(),
-		newObject(b.store.client(t), b.grant, int64(len(b.content)), etag, testPacing()), log)
+		newObject(b.store.client(t), b.grant, int64(len(b.content)), etag, b.pacing), log)
 	require.NoError(t, err)
 	t.Cleanup(source.close)
 
@@ -176,6 +186,7 @@ func TestSourceResumes(t *testing.T) {
 	t.Parallel()
 
 	b := setupSource(t, 2<<20)
+	b.persist(t)
 
 	var requests atomic.Int32
 
@@ -224,6 +235,7 @@ func TestSourceRenewed(t *testing.T) {
 	t.Parallel()
 
 	b := setupSource(t, 4<<20)
+	b.persist(t)
 
 	var refused atomic.Int32
 
