@@ -16,7 +16,14 @@ import (
 // had made it, with every frame in its place and the sound with it.
 func TestChunked(t *testing.T) {
 	t.Parallel()
-	s := up(t, "--pool-limit", "3")
+	s := up(t, "--pool-limit", "3", "--pool-min-warm", "3")
+	// For so little work the pool would start no second worker.
+	for pool, err := range client(t, s.url).WatchPool(t.Context()) {
+		require.NoError(t, err)
+		if pool.GetPool().GetSlots() == 3 {
+			break
+		}
+	}
 	dir := t.TempDir()
 	job := transcode(t, s.url, mediatest.Clip(t, mediatest.LongFlashBeep), "--preset", "hls-adaptive", "--quality", "240p", "-o", dir)
 	requireCompleted(t, job)

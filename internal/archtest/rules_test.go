@@ -108,7 +108,7 @@ func vendors() []vendor {
 		{"github.com/superfly/fly-go", []string{"internal/machine/fly"}, "use the port internal/machine"},
 		{"github.com/versity/versitygw", []string{"internal/local/s3d", "internal/s3test"}, "the S3 server is a child process of its own (it changes its folder and has one instance per process)"},
 		{"github.com/spf13", []string{"cmd/tcoder"}, "flags are read in cmd/tcoder only"},
-		{"flag", []string{"cmd/tcoder", "cmd/genstate", "bench", "internal/s3test/cmd"}, "flags are read in cmd/tcoder only"},
+		{"flag", []string{"cmd/tcoder", "cmd/genstate", "bench", "internal/s3test/cmd", "internal/pipeline/modeltest"}, "flags are read in cmd/tcoder only"},
 		{"github.com/schollz/progressbar", []string{"cmd/tcoder"}, "the terminal is cmd/tcoder's"},
 		{"golang.org/x/term", []string{"cmd/tcoder"}, "the terminal is cmd/tcoder's"},
 	}
