@@ -25,15 +25,18 @@ type form struct {
 	within time.Duration
 }
 
-const settleWithin = time.Minute
+const (
+	settleWithin = time.Minute
+	shortSeed    = 182753 // the short form is the same plan every time, the long one a new one
+)
 
 func chosen(t *testing.T) (form, uint64) {
 	t.Helper()
-	f := form{rounds: 2, least: 1, jobs: 100, lanes: 3, within: 90 * time.Second}
+	f, seed := form{rounds: 2, least: 1, jobs: 100, lanes: 3, within: 90 * time.Second}, uint64(shortSeed)
 	if os.Getenv("TCODER_CRASH") == "long" {
 		f = form{rounds: 22, least: 20, jobs: 2000, lanes: 3, within: 200 * time.Second}
+		seed = rand.Uint64N(1_000_000)
 	}
-	seed := rand.Uint64N(1_000_000)
 	if text := os.Getenv("TCODER_CRASH_SEED"); text != "" {
 		var err error
 		seed, err = strconv.ParseUint(text, 10, 64)
