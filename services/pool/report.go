@@ -224,10 +224,8 @@ func (s *Service) settleProbe(ctx context.Context, sess *session, out settled, j
 		}
 		result.Tasks = append(result.Tasks, pipeline.NewTask{Kind: kind, Output: t.Output, Part: t.Part, Weight: t.Weight})
 	}
-	for i, stream := range probe.Streams {
-		if stream.Keyframes != nil {
-			probe.Streams[i].Keyframes = nil // the plan has what it needs of it
-		}
+	for i := range probe.Streams {
+		probe.Streams[i].Keyframes = nil // the plan has what it needs of it
 	}
 	result.Probe, result.Plan = &probe, &plan
 	return s.finish(ctx, out, result)

@@ -64,7 +64,6 @@ var ErrIncomplete = errors.New("this machine can't keep FFmpeg in a sandbox")
 
 // Sandbox is what holds on this machine.
 type Sandbox struct {
-	mode   Mode
 	layers []Layer
 	user   wrapper.User
 }
@@ -85,7 +84,7 @@ func New(ctx context.Context, cfg Config) (*Sandbox, error) {
 		return nil, fmt.Errorf("%w: %q is none of %s, %s and %s", ErrSettings, cfg.Mode, Auto, Require, Off)
 	}
 
-	s := &Sandbox{mode: cfg.Mode, user: who}
+	s := &Sandbox{user: who}
 	if s.layers, err = try(ctx, who); err != nil {
 		return nil, fmt.Errorf("try the sandbox: %w", err)
 	}
@@ -119,7 +118,7 @@ func New(ctx context.Context, cfg Config) (*Sandbox, error) {
 
 // Limited is the sandbox of Off: limits alone.
 func Limited() *Sandbox {
-	s := &Sandbox{mode: Off, user: wrapper.User{Same: true}}
+	s := &Sandbox{user: wrapper.User{Same: true}}
 
 	for _, name := range []string{LayerFiles, LayerNetwork, LayerCalls, LayerUser} {
 		s.layers = append(s.layers, Layer{Name: name, Detail: "turned off", Fix: "--sandbox auto"})
