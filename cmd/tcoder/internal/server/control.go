@@ -80,16 +80,9 @@ func (s *controlSettings) register(cmd *cobra.Command) {
 // read takes the secrets and checks what can be checked before anything runs.
 func (s *controlSettings) read(program *cli.Program) error {
 	s.workerToken = program.Env(workerTokenEnv)
-	s.apiKeys = map[string]string{}
-	for _, item := range splitList(program.Env(apiKeysEnv)) {
-		project, key, found := strings.Cut(item, "=")
-		if !found {
-			project, key = pipeline.DefaultProject, item
-		}
-		if project == "" || key == "" {
-			return cli.Usagef("%s: write key or project=key, separated by commas", apiKeysEnv)
-		}
-		s.apiKeys[key] = project
+	var err error
+	if s.apiKeys, err = parseAPIKeys(program.Env(apiKeysEnv)); err != nil {
+		return err
 	}
 	switch {
 	case s.maxUploadBytes < 1:
@@ -105,6 +98,24 @@ func (s *controlSettings) read(program *cli.Program) error {
 	}
 
 	return nil
+}
+
+// parseAPIKeys reads "key" or "project=key", separated by commas, into the
+// project of each key.
+func parseAPIKeys(list string) (map[string]string, error) {
+	keys := map[string]string{}
+	for _, item := range splitList(list) {
+		project, key, found := strings.Cut(item, "=")
+		if !found {
+			project, key = pipeline.DefaultProject, item
+		}
+		if project == "" || key == "" {
+			return nil, cli.Usagef("%s: write key or project=key, separated by commas", apiKeysEnv)
+		}
+		keys[key] = project
+	}
+
+	return keys, nil
 }
 
 // bind takes the address, before anything else is started.

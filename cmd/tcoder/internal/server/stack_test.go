@@ -120,9 +120,9 @@ func program(env map[string]string) *cli.Program {
 // Keys may name a project, and stand for the default one otherwise.
 func TestAPIKeys(t *testing.T) {
 	t.Parallel()
-	settings := controlSettings{maxUploadBytes: 1, heartbeat: 1, lease: 2}
-	require.NoError(t, settings.read(program(map[string]string{apiKeysEnv: "one, team=two"})))
-	require.Equal(t, map[string]string{"one": "default", "two": "team"}, settings.apiKeys)
+	keys, err := parseAPIKeys("one, team=two")
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"one": "default", "two": "team"}, keys)
 }
 
 // The keys of the object store come from our names, or else from those of AWS
