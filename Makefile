@@ -28,6 +28,7 @@ BUF := .tmp/bin/buf
 GRPCURL := .tmp/bin/grpcurl
 GOLANGCI := .tmp/bin/golangci-lint
 NODE_MODULES := node_modules/.package-lock.json
+BULLMQ := bench/peer/bullmq/node_modules/.package-lock.json
 SCHEMAS := .deps/protovalidate-$(PROTOVALIDATE_VERSION).stamp
 
 ##@ Use
@@ -142,11 +143,11 @@ fuzz-media: deps-dev ## Treat MEDIA_MUTATIONS (2000) broken files of each contai
 		grep -vE '^=== |^ +--- PASS'
 
 .PHONY: bench
-bench: deps build ## Run all benchmarks: ratios to named peers, as a table and in .tcoder/bench.json
+bench: deps build $(BULLMQ) ## Run all benchmarks: ratios to named peers, as a table and in .tcoder/bench.json
 	go run ./bench -media "$$(scripts/fetch-bench-media)"
 
 .PHONY: bench-scheduler
-bench-scheduler: deps build ## Run the benchmarks of the scheduler beside asynq
+bench-scheduler: deps build $(BULLMQ) ## Run the benchmarks of the scheduler beside asynq and BullMQ
 	go run ./bench scheduler
 
 bench-%: deps build ## Run one group of benchmarks, like bench-pipeline
@@ -166,7 +167,7 @@ check-generated: generate
 
 .PHONY: clean
 clean: ## Remove what make built (not .tcoder, where the data of `make up` lies)
-	rm -rf bin out .tmp .deps node_modules gen/ts/node_modules sdk/ts/node_modules sdk/ts/dist
+	rm -rf bin out .tmp .deps node_modules gen/ts/node_modules sdk/ts/node_modules sdk/ts/dist bench/peer/bullmq/node_modules
 
 # ---- tools and generated inputs, made once and kept until what they come from changes
 
@@ -182,6 +183,11 @@ $(GOLANGCI): tools/lint/go.mod
 $(NODE_MODULES): package-lock.json package.json gen/ts/package.json sdk/ts/package.json
 	npm ci
 	touch $@
+
+$(BULLMQ): bench/peer/bullmq/package-lock.json bench/peer/bullmq/package.json
+	cd bench/peer/bullmq
+	npm ci
+	touch $(notdir $(@D))/$(@F)
 
 # protovalidate's schema comes out of its Go module, so generating needs no schema registry.
 $(SCHEMAS):

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -21,15 +22,26 @@ type child struct {
 
 // startChild starts a server and waits until it serves. What it prints goes to a file.
 func startChild(ctx context.Context, logPath string, cfg local.ProcessConfig) (*child, error) {
+	return runChild(ctx, logPath, func(log *slog.Logger) (*local.Process, error) {
+		cfg.NoRestart, cfg.Log = true, log
+
+		return local.NewProcess(cfg), nil
+	})
+}
+
+// runChild is startChild of a process that is made with the log that it gets.
+func runChild(ctx context.Context, logPath string, newProcess func(*slog.Logger) (*local.Process, error)) (*child, error) {
 	log, err := os.Create(logPath)
 	if err != nil {
 		return nil, fmt.Errorf("log: %w", err)
 	}
-	cfg.NoRestart = true
-	cfg.Log = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	process, err := newProcess(slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	if err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
 	// It is stopped in its turn, after those that use it.
 	runCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	c := &child{Process: local.NewProcess(cfg), cancel: cancel, done: make(chan struct{})}
+	c := &child{Process: process, cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(c.done)
 		defer log.Close() //nolint:errcheck // a log

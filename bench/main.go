@@ -61,7 +61,7 @@ func run(ctx context.Context) error {
 		"scheduler": scheduler,
 	}
 	var s setting
-	var out string
+	var out, fleet string
 	var markdown bool
 	flag.StringVar(&s.binary, "binary", "bin/tcoder", "the tcoder binary")
 	flag.StringVar(&s.media, "media", "", "folder of the bench clips, as scripts/fetch-bench-media prints it")
@@ -69,6 +69,7 @@ func run(ctx context.Context) error {
 	flag.StringVar(&out, "json", ".tcoder/bench.json", "where the results go")
 	flag.BoolVar(&s.noisy, "noisy", false, "accept that other processes are busy, and mark the figures")
 	flag.BoolVar(&markdown, "markdown", false, "print the table as Markdown")
+	flag.StringVar(&fleet, "fleet", "", "be the workers of a control plane at this URL: what a benchmark starts by itself")
 	flag.Parse()
 	names := flag.Args()
 	if len(names) == 0 {
@@ -85,6 +86,9 @@ func run(ctx context.Context) error {
 		return fmt.Errorf("scratch folder: %w", err)
 	}
 	defer os.RemoveAll(s.work) //nolint:errcheck // a leftover in the temporary folder harms nobody
+	if fleet != "" {
+		return beFleet(ctx, s, fleet)
+	}
 
 	var results []Result
 	for _, name := range names {

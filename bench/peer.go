@@ -10,9 +10,12 @@ import (
 	"strconv"
 )
 
-// asynqDir is the folder of the peer, with pinned versions of its own: the
-// product doesn't depend on it.
-const asynqDir = "bench/peer/asynq"
+// The folders of the peers, each with pinned versions of its own: the product
+// depends on none of them.
+const (
+	asynqDir  = "bench/peer/asynq"
+	bullmqDir = "bench/peer/bullmq"
+)
 
 // peerRun is what a peer prints about a run.
 type peerRun struct {
@@ -40,6 +43,25 @@ func (p asynqPeer) run(ctx context.Context, redis *redisServer, args ...string) 
 	args = append([]string{"-redis", redis.address, "-payload", strconv.Itoa(specBytes)}, args...)
 
 	return runPeer(exec.CommandContext(ctx, string(p), args...))
+}
+
+// bullmqPeer is the path of the peer's script.
+type bullmqPeer string
+
+// installBullMQ installs the peer on first use, and after its lock file changed.
+func installBullMQ(ctx context.Context) (bullmqPeer, error) {
+	cmd := exec.CommandContext(ctx, "make", "-s", filepath.Join(bullmqDir, "node_modules", ".package-lock.json"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("install bullmq: %w\n%s", err, out)
+	}
+
+	return bullmqPeer(filepath.Join(bullmqDir, "latency.js")), nil
+}
+
+func (p bullmqPeer) run(ctx context.Context, redis *redisServer, args ...string) (peerRun, error) {
+	args = append([]string{string(p), "--redis", redis.address, "--payload", strconv.Itoa(specBytes)}, args...)
+
+	return runPeer(exec.CommandContext(ctx, "node", args...))
 }
 
 // runPeer runs a peer to its end. A peer that processed fewer tasks than it

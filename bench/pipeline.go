@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -181,13 +180,9 @@ type stack struct {
 const readyWithin = time.Minute
 
 func startStack(ctx context.Context, s setting) (*stack, error) {
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	address, err := freeAddress(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("find a free port: %w", err)
-	}
-	address := listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		return nil, fmt.Errorf("find a free port: %w", err)
+		return nil, err
 	}
 	log, err := os.Create(filepath.Join(s.work, "up.log"))
 	if err != nil {
@@ -204,7 +199,7 @@ func startStack(ctx context.Context, s setting) (*stack, error) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if st.ready(deadline) {
+		if ready(deadline, st.url) {
 			return st, nil
 		}
 		select {
@@ -215,8 +210,9 @@ func startStack(ctx context.Context, s setting) (*stack, error) {
 	}
 }
 
-func (st *stack) ready(ctx context.Context) bool {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, st.url+"/readyz", http.NoBody)
+// ready tells whether a control plane serves.
+func ready(ctx context.Context, url string) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/readyz", http.NoBody)
 	if err != nil {
 		return false
 	}

@@ -90,6 +90,28 @@ func treeCPU(root int) (time.Duration, error) {
 	return time.Duration(treeTicks(all, root)) * time.Second / ticksPerSecond, nil
 }
 
+// residentBytes is the memory that a process has.
+func residentBytes(pid int) (float64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, fmt.Errorf("resident memory: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		value, found := strings.CutPrefix(line, "VmRSS:")
+		if !found {
+			continue
+		}
+		kilobytes, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 64)
+		if err != nil {
+			return 0, fmt.Errorf("resident memory: %w", err)
+		}
+
+		return kilobytes * 1024, nil
+	}
+
+	return 0, errors.New("resident memory: /proc doesn't tell")
+}
+
 // foreign is what the machine did for others since it was made.
 type foreign struct {
 	start time.Time

@@ -17,8 +17,21 @@ func scheduler(ctx context.Context, s setting) (_ []Result, err error) {
 	}{
 		{"cycle", cycle},
 		{"memory", memory},
+		{"latency", latency},
+		{"claim", claim},
+		{"commands", commands},
+		{"attached", attached},
+		{"idle", nil},
 	}
 	fmt.Fprintln(os.Stderr, "scheduler:", redisSettings)
+	if s.part == "" || s.part == "idle" {
+		idle, failed := startIdling(ctx, s)
+		if failed != nil {
+			return nil, fmt.Errorf("idle: %w", failed)
+		}
+		defer func() { err = errors.Join(err, idle.stop()) }()
+		parts[len(parts)-1].run = idle.read
+	}
 	var results []Result
 	known := false
 	for _, part := range parts {

@@ -21,19 +21,18 @@ type tap struct {
 	upstream string
 	serve    func(client net.Conn) error
 	clients  sync.WaitGroup
-	titles   map[string]string // the names of scripts, by their first line
+	scripts  map[string]string // their names, by the sum that calls them
 
 	mu      sync.Mutex
 	closed  bool
 	conns   map[net.Conn]struct{}
-	scripts map[string]string // their names, by the sum that calls them
-	counts  map[string]int    // commands by name; a call of a script by the script's
+	counts  map[string]int // commands by name; a call of a script by the script's
 	failure error
 }
 
 // newTap listens. Each connection is served by what the caller chooses.
 func newTap(ctx context.Context, upstream string) (*tap, error) {
-	titles, err := scriptTitles()
+	scripts, err := scriptNames()
 	if err != nil {
 		return nil, err
 	}
@@ -43,8 +42,8 @@ func newTap(ctx context.Context, upstream string) (*tap, error) {
 	}
 
 	return &tap{
-		listener: listener, upstream: upstream, titles: titles,
-		conns: map[net.Conn]struct{}{}, scripts: map[string]string{}, counts: map[string]int{},
+		listener: listener, upstream: upstream, scripts: scripts,
+		conns: map[net.Conn]struct{}{}, counts: map[string]int{},
 	}, nil
 }
 
@@ -120,23 +119,29 @@ func (t *tap) pass(ctx context.Context, client net.Conn, in *bufio.Reader, first
 	}
 }
 
-// scriptTitles maps the first line of each script of the store to its name.
-func scriptTitles() (map[string]string, error) {
-	paths, err := filepath.Glob("internal/redisstore/lua/*.lua")
+// scriptNames are the store's scripts by the sum that calls them. What the
+// store loads is what its tests keep.
+func scriptNames() (map[string]string, error) {
+	paths, err := filepath.Glob("internal/redisstore/testdata/rendered/*.lua")
 	if err != nil || len(paths) == 0 {
 		return nil, errors.New("the store's scripts aren't here: run the benchmarks in the root of the repository")
 	}
-	titles := make(map[string]string, len(paths))
+	names := make(map[string]string, len(paths))
 	for _, path := range paths {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			return nil, fmt.Errorf("scripts: %w", err)
 		}
-		title, _, _ := strings.Cut(string(text), "\n")
-		titles[title] = strings.TrimSuffix(filepath.Base(path), ".lua")
+		names[sumOf(string(text))] = strings.TrimSuffix(filepath.Base(path), ".lua")
 	}
 
-	return titles, nil
+	return names, nil
+}
+
+func sumOf(script string) string {
+	sum := sha1.Sum([]byte(script))
+
+	return hex.EncodeToString(sum[:])
 }
 
 // count counts a command and returns what it is called: a call of a script is
@@ -149,30 +154,45 @@ func (t *tap) count(raw []byte) string {
 	}
 	word := func(i int) string { text, _ := args[i].(string); return text }
 	name := strings.ToUpper(word(0))
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	sum := ""
 	switch {
 	case name == "EVAL" && len(args) > 1:
-		name = t.learn(word(1))
-	case name == "SCRIPT" && len(args) > 2:
-		t.learn(word(2))
+		sum = sumOf(word(1))
 	case name == "EVALSHA" && len(args) > 1:
-		if known := t.scripts[word(1)]; known != "" {
-			name = known
-		}
+		sum = word(1)
 	}
+	if script := t.scripts[sum]; script != "" {
+		name = script
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.counts[name]++
 
 	return name
 }
 
-// learn notes the name of a script by its text.
-func (t *tap) learn(text string) string {
-	title, _, _ := strings.Cut(text, "\n")
-	sum := sha1.Sum([]byte(text))
-	t.scripts[hex.EncodeToString(sum[:])] = t.titles[title]
+// take returns how often each command came, and begins anew.
+func (t *tap) take() map[string]int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	counts := t.counts
+	t.counts = map[string]int{}
 
-	return t.titles[title]
+	return counts
+}
+
+// startCounter starts a tap that passes everything on.
+func startCounter(ctx context.Context, upstream string) (*tap, error) {
+	t, err := newTap(ctx, upstream)
+	if err != nil {
+		return nil, err
+	}
+	t.serve = func(client net.Conn) error {
+		return t.pass(ctx, client, bufio.NewReaderSize(client, respBuffer), nil)
+	}
+	t.clients.Go(t.accept)
+
+	return t, nil
 }
 
 // close cuts what is open and returns what went wrong.
