@@ -9,8 +9,13 @@ import (
 )
 
 // checkPause is the least time between two looks at the workers in the store:
-// many wake-ups at once make one look.
-const checkPause = 50 * time.Millisecond
+// many wake-ups at once make one look. Where many workers make a look long, so
+// that each of them that attaches asks for one, looking takes this share of the
+// time at most.
+const (
+	checkPause = 50 * time.Millisecond
+	checkShare = 10
+)
 
 // supervise compares the sessions with the store whenever something was done
 // to a worker on any replica.
@@ -20,8 +25,9 @@ func (s *Service) supervise(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-s.checks:
+			began := time.Now()
 			s.check(ctx)
-			sleep(ctx, checkPause)
+			sleep(ctx, max(checkPause, (checkShare-1)*time.Since(began)))
 		}
 	}
 }
