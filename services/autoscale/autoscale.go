@@ -60,6 +60,9 @@ type Config struct {
 	StopTimeout time.Duration
 	// StartLatency is how long machines take to come, until that was measured (0: 5 s).
 	StartLatency time.Duration
+	// Patience is for how long waiting work may wait for the slots that are there
+	// before more are made. It is never shorter than machines take to come.
+	Patience time.Duration
 	// ActionsAtOnce bounds the provider's calls at a time (0: 8), CreationsAtOnce
 	// those that make machines, between two looks (0: 3, what Fly takes at once).
 	ActionsAtOnce, CreationsAtOnce int
@@ -105,6 +108,8 @@ type Reconciler struct {
 	resumed     bool  // what the leader before told is taken over
 	seen        map[string]machine.Instance
 	listAt      time.Time            // when to read the provider's list next
+	listed      time.Time            // when it was read, or that was tried
+	unlisted    time.Time            // it failed, and isn't tried again before
 	silentSince map[string]time.Time // by machine
 	asked       map[string]time.Time // when machines were created or started that haven't come yet
 	latency     time.Duration        // until a machine comes, smoothed

@@ -59,7 +59,7 @@ func newRig() *rig {
 
 // reconciler is one replica's, which believes to lead by a term.
 func (g *rig) reconciler(term int64, limit int) *autoscale.Reconciler {
-	return autoscale.New(autoscale.Config{Settings: pipeline.PoolSettings{Limit: limit}, ActionsAtOnce: 1}, autoscale.Deps{
+	return autoscale.New(autoscale.Config{Settings: pipeline.PoolSettings{Limit: limit, KeepStopped: limit}, ActionsAtOnce: 1}, autoscale.Deps{
 		Store: g.store, Provider: g.provider, Term: func() int64 { return term }, Now: func() time.Time { return g.now },
 		NewID: func() string {
 			g.made++
@@ -85,6 +85,24 @@ func (g *rig) submit(t *testing.T, jobs int) {
 			pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Admission{})
 		require.NoError(t, err)
 	}
+}
+
+// stopped makes a machine that has run, and stopped by itself.
+func (g *rig) stopped(t *testing.T) string {
+	t.Helper()
+	g.made++
+	id := "old" + strconv.Itoa(g.made)
+	_, err := g.store.ReserveMachine(t.Context(), pipeline.Machine{ID: id}, g.made, 0)
+	require.NoError(t, err)
+	_, err = g.provider.Create(t.Context(), machine.CreateRequest{ID: id})
+	require.NoError(t, err)
+	g.now = g.now.Add(10 * time.Second)
+	require.True(t, g.provider.End(id, false))
+	for _, by := range []pipeline.MachineTransition{pipeline.MachineCreated, pipeline.MachineAttach, pipeline.MachineExit} {
+		_, err = g.store.MoveMachine(t.Context(), pipeline.MachineMove{ID: id, By: by, ProviderID: id})
+		require.NoError(t, err)
+	}
+	return id
 }
 
 // settle steps until there is nothing to do at this moment.
@@ -121,20 +139,63 @@ func TestPausedLeader(t *testing.T) {
 	require.Equal(t, 3, view.Report.Desired)
 }
 
-// TestIdleHour: a pool without work or machines asks the store ten times an
-// hour, which with the sweeper's 240 ticks and the 30 questions whether the
-// subscription lives is below 300; and it runs nothing.
+// TestIdleHour: a pool without work, and without machines but stopped ones,
+// asks the store ten times an hour, which with the sweeper's 240 ticks and the
+// 30 questions whether the subscription lives is below 300; and it runs nothing.
 func TestIdleHour(t *testing.T) {
 	t.Parallel()
-	g := newRig()
-	r := g.reconciler(g.lead(t, "a"), 3)
-	g.settle(t, r)
-	g.store.calls = 0
-	for end := g.now.Add(time.Hour); g.now.Before(end); {
-		g.now = g.now.Add(g.settle(t, r))
+	for name, stopped := range map[string]int{"no machine": 0, "three that have stopped": 3} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := newRig()
+			for range stopped {
+				g.stopped(t)
+			}
+			r := g.reconciler(g.lead(t, "a"), 3)
+			g.settle(t, r)
+			g.store.calls = 0
+			ran := g.provider.Totals().Ran
+			for end := g.now.Add(time.Hour); g.now.Before(end); {
+				g.now = g.now.Add(g.settle(t, r))
+			}
+			require.LessOrEqual(t, g.store.calls, 10)
+			require.Equal(t, stopped, g.provider.Totals().Made)
+			require.Equal(t, ran, g.provider.Totals().Ran)
+		})
 	}
-	require.LessOrEqual(t, g.store.calls, 10)
-	require.Zero(t, g.provider.Totals().Made)
+}
+
+// TestStopsAreSeen: a machine that comes after a long time without any, and
+// stops by itself, is seen to have stopped within seconds: it takes no place
+// away from what comes next.
+func TestStopsAreSeen(t *testing.T) {
+	t.Parallel()
+	g := newRig()
+	r := g.reconciler(g.lead(t, "a"), 1)
+	g.settle(t, r)
+	g.submit(t, 1)
+	g.settle(t, r)
+	view, err := g.store.Store.ReadPool(t.Context())
+	require.NoError(t, err)
+	require.Len(t, view.Machines, 1)
+	id := view.Machines[0].ID
+	pass := func(d time.Duration) {
+		for end := g.now.Add(d); g.now.Before(end); {
+			g.now = g.now.Add(min(g.settle(t, r), end.Sub(g.now)))
+		}
+	}
+	pass(10 * time.Second)
+	session, _, err := g.store.AttachWorker(t.Context(), pipeline.Worker{ID: "w", MachineID: id, Slots: 1}, time.Minute)
+	require.NoError(t, err)
+	pass(10 * time.Second)
+	require.NoError(t, g.store.DetachWorker(t.Context(), "w", session, true))
+	require.True(t, g.provider.End(id, false))
+	pass(15 * time.Second)
+	view, err = g.store.Store.ReadPool(t.Context())
+	require.NoError(t, err)
+	for _, m := range view.Machines {
+		require.NotEqual(t, pipeline.MachineRunning, m.State, "nobody saw that %s stopped", m.ID)
+	}
 }
 
 // TestProblemsAreTold: each class of failure is told with since when and what
@@ -188,23 +249,14 @@ func TestFullHost(t *testing.T) {
 	t.Parallel()
 	g := newRig()
 	r := g.reconciler(g.lead(t, "a"), 1)
-	_, err := g.store.ReserveMachine(t.Context(), pipeline.Machine{ID: "old"}, 1, 0)
-	require.NoError(t, err)
-	_, err = g.provider.Create(t.Context(), machine.CreateRequest{ID: "old"})
-	require.NoError(t, err)
-	g.now = g.now.Add(10 * time.Second)
-	require.True(t, g.provider.End("old", false))
-	for _, by := range []pipeline.MachineTransition{pipeline.MachineCreated, pipeline.MachineAttach, pipeline.MachineExit} {
-		_, err = g.store.MoveMachine(t.Context(), pipeline.MachineMove{ID: "old", By: by, ProviderID: "old"})
-		require.NoError(t, err)
-	}
+	old := g.stopped(t)
 	g.provider.Inject(scripted.Fault{Op: scripted.Start, Err: &machine.Error{Class: machine.HostFull, Message: "Full."}})
 	g.submit(t, 1)
 	g.settle(t, r)
 	view, err := g.store.Store.ReadPool(t.Context())
 	require.NoError(t, err)
 	require.Len(t, view.Machines, 1)
-	require.NotEqual(t, "old", view.Machines[0].ID)
+	require.NotEqual(t, old, view.Machines[0].ID)
 	require.Equal(t, pipeline.MachineStarting, view.Machines[0].State)
 	require.Equal(t, 1, g.provider.Totals().Most)
 }

@@ -38,7 +38,7 @@ func (r *Reconciler) look(ctx context.Context) (Snapshot, pipeline.PoolView, err
 	s := Snapshot{
 		Settings:        view.Change.Of(r.cfg.Settings),
 		SlotsPerMachine: r.cfg.SlotsPerMachine,
-		Patience:        r.latency,
+		Patience:        max(2*r.latency, r.cfg.Patience),
 		StartTimeout:    r.cfg.StartTimeout,
 		StopTimeout:     r.cfg.StopTimeout,
 		Hold:            r.brakes.growth(now),
@@ -51,16 +51,32 @@ func (r *Reconciler) look(ctx context.Context) (Snapshot, pipeline.PoolView, err
 	s.Machines = r.join(view, listed, now)
 	if listed {
 		r.confirm(ctx, &s)
-		r.listAt = now.Add(listPause(s))
+		r.listAt = now.Add(quietTick)
 	}
+	r.listSoon(s)
 	return s, view, nil
 }
 
-// listPause is when the provider's list is worth reading again.
+// listSoon brings the next reading of the list forward, if the machines there
+// are by now make it worth it.
+func (r *Reconciler) listSoon(s Snapshot) {
+	at := r.listed.Add(listPause(s))
+	if at.Before(r.unlisted) {
+		at = r.unlisted
+	}
+	if at.Before(r.listAt) {
+		r.listAt = at
+	}
+}
+
+// listPause is after how long the provider's list is worth reading again. What
+// has stopped changes no more by itself.
 func listPause(s Snapshot) time.Duration {
 	pause := quietTick
 	for _, m := range s.Machines {
-		pause = min(pause, busyTick)
+		if m.State != pipeline.MachineStopped {
+			pause = min(pause, busyTick)
+		}
 		switch m.State {
 		case pipeline.MachineCreating, pipeline.MachineStopping, pipeline.MachineFailed:
 			return soonTick
@@ -82,10 +98,12 @@ func listPause(s Snapshot) time.Duration {
 func (r *Reconciler) list(ctx context.Context, view *pipeline.PoolView) (bool, []Stranger) {
 	instances, err := r.deps.Provider.List(ctx)
 	now := r.deps.Now()
+	r.listed, r.unlisted = now, time.Time{}
 	r.listAt = now.Add(soonTick)
 	if err != nil {
 		r.note(ctx, "list", "", "", err)
-		r.listAt = now.Add(max(soonTick, retryAfter(err)))
+		r.unlisted = now.Add(max(soonTick, retryAfter(err)))
+		r.listAt = r.unlisted
 		return false, nil
 	}
 	r.brakes.reached()
