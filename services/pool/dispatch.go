@@ -34,18 +34,19 @@ type dispatcher struct {
 	dryFrom  time.Time // since when they aren't
 	kicked   int       // counts the wake-ups
 	width    int       // claims that may be in flight
-	turn     int       // counts the claims
+	turn     int       // counts the claims that were given tasks
 }
 
-// asked is when a worker's last claim was. It is the dispatcher's alone.
+// asked is what came of a worker's last claims. It is the dispatcher's alone.
 type asked struct {
-	turn    int // the claim's
+	served  int // the turn of the last that was given tasks
 	refused int // the wake-up after which the store refused it
 }
 
 // claimed is what came of a claim.
 type claimed struct {
 	sess    *session
+	given   bool // it got tasks
 	more    bool // tasks are still ready
 	refused bool // the store doesn't trust it
 	kicked  int  // the wake-ups when it was asked
@@ -118,6 +119,10 @@ func (d *dispatcher) noteFree() {
 // no, somebody may have woken us since it was asked.
 func (d *dispatcher) note(r claimed) {
 	d.inFlight--
+	if r.given {
+		d.turn++
+		r.sess.asked.served = d.turn
+	}
 	switch {
 	case r.err != nil: // the session ended; another one is asked
 	case r.refused:
@@ -133,10 +138,11 @@ func (d *dispatcher) note(r claimed) {
 	}
 }
 
-// next picks the worker with the most free slots, the one that waits longest
-// among equals, and how many tasks make it as full as the second. Nobody is
-// picked while a claim for an emptier one is in flight. One that was refused
-// isn't asked again before the next wake-up.
+// next picks the worker with the most free slots, the one that was given tasks
+// last among equals, so that those that aren't needed stay idle and leave, and
+// how many tasks make it as full as the second. Nobody is picked while a claim
+// for an emptier one is in flight. One that was refused isn't asked again
+// before the next wake-up.
 func (d *dispatcher) next() (*session, int) {
 	var best *session
 	most, second, busy := 0, 0, 0
@@ -146,7 +152,7 @@ func (d *dispatcher) next() (*session, int) {
 		case free == 0 || sess.asked.refused == d.kicked:
 		case !now:
 			busy = max(busy, free)
-		case free > most || free == most && sess.asked.turn < best.asked.turn:
+		case free > most || free == most && sess.asked.served > best.asked.served:
 			best, most, second = sess, free, most
 		default:
 			second = max(second, free)
@@ -155,8 +161,6 @@ func (d *dispatcher) next() (*session, int) {
 	if best == nil || busy > most {
 		return nil, 0
 	}
-	d.turn++
-	best.asked.turn = d.turn
 	return best, max(1, most-max(second, busy))
 }
 
@@ -199,7 +203,7 @@ func (s *Service) claim(ctx context.Context, sess *session, most int) claimed {
 	if len(got.Leases) > 0 {
 		s.metrics.dispatch.Observe(time.Since(started).Seconds())
 	}
-	return claimed{more: got.More, refused: got.Refused}
+	return claimed{given: len(got.Leases) > 0, more: got.More, refused: got.Refused}
 }
 
 // assign sends a task to its worker, or hands it back.
