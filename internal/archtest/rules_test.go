@@ -69,6 +69,11 @@ func layers() []layer {
 		{path: "internal/objectstore/*", may: []string{objectstore}, why: "an adapter knows its port only"},
 		{path: machine, stdlibOnly: true, why: "a port depends on no technology"},
 		{path: "internal/machine/*", may: []string{machine}, why: "an adapter knows its port only"},
+		{
+			path: "internal/poolsim",
+			may:  []string{"services/autoscale", pipeline, media, machine, "internal/machine/scripted", "internal/memstore"},
+			why:  "the simulator plays the autoscaler against a cloud and a store in memory, and nothing else",
+		},
 		{path: "internal/local", why: "it runs other programs and needs nothing of ours"},
 		{path: "sdk/go", may: []string{gen}, why: "who uses the SDK compiles the client, not the product"},
 		{path: "gen/go", why: "generated code depends on its runtime only"},
@@ -81,7 +86,7 @@ func layers() []layer {
 // import them.
 func isTestCode(pkg string) bool {
 	for element := range strings.SplitSeq(pkg, "/") {
-		if strings.HasSuffix(element, "test") || slices.Contains([]string{"e2e", "bench", "faultproxy", "memhttp", "scripted"}, element) {
+		if strings.HasSuffix(element, "test") || slices.Contains([]string{"e2e", "bench", "faultproxy", "memhttp"}, element) {
 			return true
 		}
 	}

@@ -2,7 +2,10 @@ package memstore
 
 import (
 	"context"
+	"maps"
 	"reflect"
+	"slices"
+	"strings"
 
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 )
@@ -42,7 +45,8 @@ func (s *Store) ReadPool(context.Context) (pipeline.PoolView, error) {
 	}
 	jobs := map[*job]bool{}
 
-	for _, p := range s.turns.projects {
+	for _, name := range slices.Sorted(maps.Keys(s.turns.projects)) {
+		p := s.turns.projects[name]
 		if !p.inTurn {
 			continue
 		}
@@ -52,7 +56,7 @@ func (s *Store) ReadPool(context.Context) (pipeline.PoolView, error) {
 		}
 	}
 
-	for t := range s.leased {
+	for _, t := range sorted(s.leased, func(*task) bool { return true }) { // sums of fractions depend on the order
 		add(&v.Running, t, 1-t.told, jobs)
 
 		if began := t.newest().Started; t.told > 0 && t.rec.Weight > 0 && t.kept.After(began) {
@@ -63,7 +67,7 @@ func (s *Store) ReadPool(context.Context) (pipeline.PoolView, error) {
 
 	planned := 0.0
 
-	for j := range jobs {
+	for _, j := range slices.SortedFunc(maps.Keys(jobs), func(a, b *job) int { return strings.Compare(a.rec.ID, b.rec.ID) }) {
 		if w := j.weight(); w > 0 {
 			v.JobWeight += w
 			planned++

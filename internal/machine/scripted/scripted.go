@@ -56,6 +56,8 @@ type Config struct {
 	// Room is how many machines a region has room for; one that isn't named has
 	// any.
 	Room map[string]int
+	// Stopped are the machines that are there from the beginning.
+	Stopped []string
 }
 
 // Fault makes the next call of an Op fail.
@@ -96,7 +98,12 @@ func New(cfg Config) *Provider {
 	if cfg.Boot == nil {
 		cfg.Boot = func(int, bool) Boot { return Boot{} }
 	}
-	return &Provider{cfg: cfg, changes: make(chan struct{}, 1), buckets: map[string]*bucket{}}
+	p := &Provider{cfg: cfg, changes: make(chan struct{}, 1), buckets: map[string]*bucket{}}
+	for _, id := range cfg.Stopped {
+		p.instances = append(p.instances, &instance{id: id, state: machine.Stopped, created: cfg.Now()})
+	}
+	p.most = len(p.instances)
+	return p
 }
 
 // Name implements [machine.Provider].
@@ -268,6 +275,19 @@ func (p *Provider) List(ctx context.Context) ([]machine.Instance, error) {
 		return nil, fmt.Errorf("list machines: %w", err)
 	}
 	return list, nil
+}
+
+// Instances returns the machines there are, for whoever plays what runs on
+// them: unlike List it isn't a call of the API, and never fails.
+func (p *Provider) Instances() []machine.Instance {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.advance(p.cfg.Now())
+	list := make([]machine.Instance, 0, len(p.instances))
+	for _, i := range p.instances {
+		list = append(list, i.view())
+	}
+	return list
 }
 
 // End ends the program of a running machine by itself, as when a worker leaves
