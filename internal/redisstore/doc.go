@@ -17,8 +17,8 @@
 //
 // # Layout
 //
-//	j:<job>        packed  what changes of a job, its first task and its newest events; see lua/include/job.lua
-//	t:<job>-<i>    packed  every other task; see lua/include/task.lua
+//	j:<job>        packed  what changes of a job, its first task and its newest events; see lua/include/record.lua
+//	t:<job>-<i>    packed  every other task; see there
 //	e:<job>        list  chunks of older events, packed; the newest 1,000 are kept
 //	x:<job>        hash  what few jobs have: failure, upload, followers of tasks and their ended attempts
 //	d:<job>        JSON  what never changes: spec, source, labels
@@ -37,15 +37,16 @@
 //	uploads        zset  open uploads by deadline
 //	duties, purges zset, hash  work outside the store, and what deleted jobs were
 //	w:<worker>, workers, sessions  workers, by when they were last seen
-//	k:...          idempotency keys
+//	k:..., expiring  idempotency keys, and in a list which of them expire when
 //	machines, mw:<machine>  machines as JSON, and their workers
 //	sweep          hash  leader, its deadline, the last sweep, the next
 //	clock          what tests moved the clock by, or stopped it at
 //
 // A task is named "<job>-<index>" with its index padded to five digits in all
 // zsets, so that equal scores sort by index. Ids of jobs, tasks and claims
-// have no spaces. Channels: n:<job> tells of a job's events and progress, wake
-// of work for the control plane.
+// have no spaces. Channels: notices tells of events and progress of all jobs,
+// once per call of a script, wake of work for the control plane; on n:<job>
+// nothing is told, but who subscribes is counted.
 //
 // What survives a crash of Redis is what its append-only file kept. What
 // survives a crash of a caller is everything: each method may be repeated.

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,9 +27,11 @@ const (
 )
 
 // hub shares one subscribed connection among all watchers of a store. Its
-// goroutine runs from the first watcher until close.
+// goroutine runs from the first watcher until close. What happens to jobs comes
+// on one channel for all of them; a job's own says that it is watched.
 type hub struct {
 	client redis.UniversalClient
+	keys   keys
 
 	// wire orders what is sent on the connection; it is taken before mu, which
 	// is never held while the network is waited for.
@@ -50,8 +53,8 @@ type subscription struct {
 	asked     bool // on the connection that there is: a second confirmation would look like a reconnect
 }
 
-func newHub(client redis.UniversalClient) *hub {
-	return &hub{client: client, channels: map[string]*subscription{}, stop: make(chan struct{})}
+func newHub(client redis.UniversalClient, keys keys) *hub {
+	return &hub{client: client, keys: keys, channels: map[string]*subscription{}, stop: make(chan struct{})}
 }
 
 // add subscribes a watcher until ctx ends, and returns when the subscription is live.
@@ -152,6 +155,7 @@ func (h *hub) sync(ctx context.Context, channel string) {
 	h.mu.Lock()
 	conn, sub := h.conn, h.channels[channel]
 	settled := conn == nil || (sub != nil && sub.asked)
+	jobs := h.watchesJobs()
 
 	if sub != nil && conn != nil {
 		sub.asked = true
@@ -160,11 +164,26 @@ func (h *hub) sync(ctx context.Context, channel string) {
 
 	switch {
 	case settled:
+	case sub != nil && jobs:
+		// In this order: where the second is confirmed nothing is missed any more.
+		_ = conn.Subscribe(ctx, h.keys.notices, channel)
 	case sub != nil:
 		_ = conn.Subscribe(ctx, channel)
-	default:
+	case jobs:
 		_ = conn.Unsubscribe(ctx, channel)
+	default:
+		_ = conn.Unsubscribe(ctx, channel, h.keys.notices)
 	}
+}
+
+// watchesJobs reports whether somebody watches a job. Its caller holds mu.
+func (h *hub) watchesJobs() bool {
+	watched := len(h.channels)
+	if h.channels[h.keys.wake] != nil {
+		watched--
+	}
+
+	return watched > 0
 }
 
 // close ends all watches and returns when the goroutine has ended.
@@ -247,6 +266,10 @@ func (h *hub) connect(ctx context.Context) (*redis.PubSub, bool) {
 
 	h.mu.Lock()
 	closed, channels := h.closed, slices.Collect(maps.Keys(h.channels))
+
+	if h.watchesJobs() {
+		channels = slices.Insert(channels, 0, h.keys.notices)
+	}
 
 	if !closed {
 		h.conn = conn
@@ -356,7 +379,7 @@ func (h *hub) left(ctx context.Context, conn *redis.PubSub, channel string) {
 	defer h.wire.Unlock()
 
 	h.mu.Lock()
-	watched := h.channels[channel] != nil
+	watched := h.channels[channel] != nil || (channel == h.keys.notices && h.watchesJobs())
 	h.mu.Unlock()
 
 	if watched {
@@ -371,6 +394,38 @@ func (h *hub) deliver(channel, payload string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 
+	if channel != h.keys.notices {
+		h.tell(channel, payload)
+
+		return
+	}
+
+	kind, rest, _ := strings.Cut(payload, " ")
+
+	switch kind {
+	case noticeSequence:
+		for rest != "" {
+			var id, sequence string
+
+			id, rest, _ = strings.Cut(rest, " ")
+			sequence, rest, _ = strings.Cut(rest, " ")
+
+			h.tell(h.keys.jobChannel(id), noticeSequence+" "+sequence)
+		}
+	case noticeProgress:
+		for line := range strings.SplitSeq(rest, "\n") {
+			id, progress, _ := strings.Cut(line, " ")
+			h.tell(h.keys.jobChannel(id), noticeProgress+" "+progress)
+		}
+	default: // whatever it was: all read again
+		for channel := range h.channels {
+			h.tell(channel, payload)
+		}
+	}
+}
+
+// tell gives those who watch a channel what came on it. Its caller holds mu.
+func (h *hub) tell(channel, payload string) {
 	if sub := h.channels[channel]; sub != nil {
 		for w := range sub.watchers {
 			w.notify(payload)

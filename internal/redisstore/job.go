@@ -24,34 +24,31 @@ func (s *Store) CreateJob(
 		return pipeline.Job{}, err
 	}
 
-	raw, weight, err := encodeFirst(first)
+	front, err := encodeNew(j, first)
 	if err != nil {
 		return pipeline.Job{}, err
 	}
 
-	job := s.keys.job(j.ID)
-	k := []string{job, s.keys.spec(j.ID), job, job}
+	var (
+		key string
+		ttl int64
+	)
 
-	var ttl int64
 	if a.IdempotencyKey != "" {
-		k[2], ttl = s.keys.idempotency("job", j.Project, a.IdempotencyKey), millis(max(a.KeyTTL, time.Millisecond))
+		key, ttl = s.keys.idempotency("job", j.Project, a.IdempotencyKey), millis(max(a.KeyTTL, time.Millisecond))
 	}
 
-	if j.Source.UploadID != "" {
-		k[3] = s.keys.upload(j.Source.UploadID)
-	}
-
-	reply, err := s.callRows(ctx, 1, "create_job", k, j.ID, j.Project, j.Priority, spec, a.WaitingLimit,
-		j.Source.UploadID, a.Fingerprint, ttl, raw, weight)
+	reply, err := s.callRows(ctx, 1, "create_job", nil, j.ID, j.Project, j.Priority, a.WaitingLimit, spec, front,
+		j.Source.UploadID, key, a.Fingerprint, ttl)
 	if err != nil {
 		return pipeline.Job{}, err
 	}
 
-	if len(reply) == 1 {
-		return s.GetJob(ctx, asString(reply[0]))
+	if len(reply) > 1 {
+		return s.GetJob(ctx, asString(reply[1]))
 	}
 
-	at := asTime(reply[1])
+	at := asTime(reply[0])
 
 	return pipeline.Job{
 		ID: j.ID, Project: j.Project, State: pipeline.JobPending, Spec: j.Spec, Source: j.Source, Priority: j.Priority,
@@ -80,7 +77,7 @@ func (s *Store) GetJob(ctx context.Context, id string) (pipeline.Job, error) {
 
 	raws := asList(reply[7])
 	for i := 0; i+2 < len(raws); i += 3 {
-		t, err := decodeTask(id, i/3, asString(raws[i]), asString(raws[i+1]), asString(raws[i+2]))
+		t, err := decodeTask(&j, i/3, asString(raws[i]), asString(raws[i+1]), asString(raws[i+2]))
 		if err != nil {
 			return pipeline.Job{}, err
 		}

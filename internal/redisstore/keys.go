@@ -13,13 +13,14 @@ type keys struct {
 	machines string
 	pool     string
 	wake     string // channel
+	notices  string // channel
 }
 
 func newKeys(tag string) keys {
 	p := "{" + tag + "}:"
 	k := keys{
 		prefix: p, clock: p + "clock", purges: p + "purges", sessions: p + "sessions", machines: p + "machines",
-		pool: p + "pool", wake: p + "wake",
+		pool: p + "pool", wake: p + "wake", notices: p + "notices",
 	}
 
 	for _, name := range []string{

@@ -26,14 +26,18 @@ func (s *Store) ClaimTasks(ctx context.Context, c pipeline.Claim) (pipeline.Clai
 	return pipeline.Claimed{Leases: leases, More: asInt(rows[0]) == 1, Refused: asInt(rows[1]) == 1}, nil
 }
 
-// decodeLeases reads lease rows, as lua/include/task.lua makes them.
+// decodeLeases reads lease rows, as lua/include/lease.lua makes them.
 func decodeLeases(rows []any) ([]pipeline.Lease, error) {
 	leases := make([]pipeline.Lease, 0, len(rows))
 
 	for _, v := range rows {
 		row := asList(v)
-		if len(row) < 9 {
+		if len(row) < 4 {
 			return nil, internalError("read leases", strconv.ErrRange)
+		}
+
+		for len(row) < 9 {
+			row = append(row, "")
 		}
 
 		id, index, _ := splitTaskID(asString(row[0]))
@@ -43,17 +47,12 @@ func decodeLeases(rows []any) ([]pipeline.Lease, error) {
 			return nil, err
 		}
 
-		packed := asString(row[3])
-		if packed == "" {
-			packed = j.first
-		}
-
-		t, err := decodeTask(id, index, packed, asString(row[5]), "")
+		t, err := decodeTask(&j, index, asString(row[4]), asString(row[5]), "")
 		if err != nil {
 			return nil, err
 		}
 
-		if err := errors.Join(j.add(asString(row[4]), "", asString(row[6])),
+		if err := errors.Join(j.add(asString(row[3]), "", asString(row[6])),
 			decodeResults(&j.Job, asString(row[7]), asString(row[8]), "")); err != nil {
 			return nil, err
 		}

@@ -9,8 +9,8 @@ import (
 )
 
 // What Lua keeps of a job and its tasks is packed by its struct library, in
-// fields of fixed sizes, each string behind its length: lua/include/job.lua
-// and task.lua name them. Requests of the shared calls are packed as
+// fields of fixed sizes, each string behind its length: lua/include/record.lua
+// names them. Requests of the shared calls are packed as
 // MessagePack, which Lua takes apart in one step.
 
 var errPacked = errors.New("a packed record is cut short")
@@ -62,6 +62,18 @@ func (r *reader) finish(of string) error {
 	}
 
 	return internalError("read "+of, r.err)
+}
+
+// appendFields packs numbers, each behind its size in bytes.
+func appendFields(b []byte, sizesAndNumbers ...int) []byte {
+	for i := 0; i+1 < len(sizesAndNumbers); i += 2 {
+		var wide [8]byte
+
+		binary.BigEndian.PutUint64(wide[:], uint64(sizesAndNumbers[i+1]))
+		b = append(b, wide[8-sizesAndNumbers[i]:]...)
+	}
+
+	return b
 }
 
 // appendArgs packs the arguments of a request.

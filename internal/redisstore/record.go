@@ -2,6 +2,8 @@ package redisstore
 
 import (
 	"errors"
+	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,12 +31,11 @@ type uploadSpec struct {
 	PartCount     int    `json:"pc,omitempty"`
 }
 
-// task is the definition of a task; see lua/include/task.lua.
+// task is the definition of a task; see lua/include/record.lua.
 type task struct {
 	Kind   pipeline.TaskKind `json:"k"`
 	Output string            `json:"o,omitempty"`
 	Part   int               `json:"p,omitempty"`
-	Weight float64           `json:"w,omitempty"`
 }
 
 // attempt is an ended attempt as Lua keeps it.
@@ -81,9 +82,42 @@ func encodeTasks(tasks []pipeline.NewTask) ([]any, error) {
 // encodeFirst renders a task that waits for no other: what it is, and its weight.
 func encodeFirst(t pipeline.NewTask) (raw string, weight float64, err error) {
 	weight = max(0, t.Weight)
-	raw, err = encode(task{Kind: t.Kind, Output: t.Output, Part: t.Part, Weight: t.Weight})
+	raw, err = encode(task{Kind: t.Kind, Output: t.Output, Part: t.Part})
 
 	return raw, weight, err
+}
+
+// encodeNew packs a job that waits with its first task, up to when it was
+// created: what follows is the script's, see lua/create_job.lua.
+func encodeNew(j pipeline.Job, first pipeline.NewTask) (string, error) {
+	definition, weight, err := encodeFirst(first)
+	if err != nil {
+		return "", err
+	}
+
+	uploaded := 0
+	if j.Source.UploadID != "" {
+		uploaded = 1
+	}
+
+	share := int(math.Float64bits(weight))
+	b := append([]byte{byte(len(j.Project))}, j.Project...)
+
+	b = appendFields(b,
+		1, 0, // progress
+		1, slices.Index(jobStates(), pipeline.JobPending), 2, 1, // state, run
+		4, 2, 4, 0, 4, 1, // sequence (two events follow), base, open
+		6, 0, 1, 0, 1, 0, 1, uploaded, // lease, left, stream, uploaded
+		6, 0, 6, 0, 6, 0, // started, playable, finished
+		8, share, 8, 0, 8, 0, // weight, done, percent
+		1, slices.Index(taskStates(), pipeline.TaskReady), 1, 0, 6, 0, 3, 0, 6, 0, // state, last, ended, attempt, began
+		8, share, 8, 0, 6, 0, // share, told, kept
+		1, 0, 1, 0, // follow, worker
+		2, 1, 2, 0, 2, 0, 2, 0, 3, 0, // run, charged, losses, spoilt, waits
+		2, len(definition))
+	b = append(b, definition...)
+
+	return string(appendFields(b, 4, 1, 4, 0, 2, j.Priority)), nil // tasks, first of the run
 }
 
 // fields splits a line into n fields; those that are missing are empty.
@@ -109,34 +143,76 @@ func decodeProgress(raw string) pipeline.Progress {
 
 func floatText(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) }
 
-// decodeTask reads a task as it is packed (see lua/include/task.lua), its ended
-// attempts and its result.
-func decodeTask(jobID string, index int, packed, rawEnded, rawResult string) (pipeline.Task, error) {
-	r := reader{raw: packed}
-	t := pipeline.Task{ID: taskID(jobID, index), JobID: jobID, State: pipeline.TaskState(r.text(1))}
+// jobStates and taskStates are the states in the order of their numbers in lua/include/record.lua.
+func jobStates() []pipeline.JobState {
+	return []pipeline.JobState{
+		"", pipeline.JobUploading, pipeline.JobPending, pipeline.JobRunning, pipeline.JobCompleted, pipeline.JobFailed,
+		pipeline.JobCanceled,
+	}
+}
+
+func taskStates() []pipeline.TaskState {
+	return []pipeline.TaskState{
+		"", pipeline.TaskBlocked, pipeline.TaskReady, pipeline.TaskLeased, pipeline.TaskDelayed, pipeline.TaskDone,
+		pipeline.TaskDead, pipeline.TaskCanceled,
+	}
+}
+
+// numbered is a name by its number, the zero one if there is none.
+func numbered[T any](names []T, number int) T {
+	if number >= len(names) {
+		number = 0
+	}
+
+	return names[number]
+}
+
+// packedTask is what is read of a task as it is packed; see lua/include/record.lua.
+type packedTask struct {
+	state      pipeline.TaskState
+	ended, at  time.Time
+	number     int // of the newest attempt
+	weight     float64
+	by         string
+	run        int
+	definition string
+}
+
+func readTask(r *reader) packedTask {
+	t := packedTask{state: numbered(taskStates(), r.int(1))}
 
 	r.skip(1)
 
-	ended := r.time()
-	t.Run = r.int(2)
-	newest := pipeline.Attempt{Number: r.int(3)}
-	at := r.time()
-
-	r.skip(2 + 2 + 2 + 3)
-
-	t.Weight = r.float()
+	t.ended, t.number, t.at, t.weight = r.time(), r.int(3), r.time(), r.float()
 
 	r.skip(8 + 6 + 1)
 
-	newest.WorkerID = r.text(1)
-	definition := r.text(2)
+	t.by, t.run = r.text(1), r.int(2)
+
+	r.skip(2 + 2 + 2 + 3)
+
+	t.definition = r.text(2)
+
+	return t
+}
+
+// decodeTask reads a task that isn't the first of its job, or takes that, with
+// its ended attempts and its result.
+func decodeTask(j *packedJob, index int, packed, rawEnded, rawResult string) (pipeline.Task, error) {
+	p, r := j.first, reader{raw: packed}
+	if index > 0 {
+		p = readTask(&r)
+	}
+
+	t := pipeline.Task{ID: taskID(j.ID, index), JobID: j.ID, State: p.state, Run: p.run, Weight: p.weight}
+	newest := pipeline.Attempt{Number: p.number, WorkerID: p.by}
 
 	var (
 		d        task
 		attempts []attempt
 	)
 
-	if err := errors.Join(r.finish("a task"), decode(definition, &d), decode(rawEnded, &attempts)); err != nil {
+	if err := errors.Join(r.finish("a task"), decode(p.definition, &d), decode(rawEnded, &attempts)); err != nil {
 		return pipeline.Task{}, err
 	}
 
@@ -151,13 +227,13 @@ func decodeTask(jobID string, index int, packed, rawEnded, rawResult string) (pi
 
 	switch t.State {
 	case pipeline.TaskLeased:
-		newest.Started = at
+		newest.Started = p.at
 		t.Attempts = append(t.Attempts, newest)
 	case pipeline.TaskDone:
-		newest.Started, newest.Outcome, newest.Ended = at, pipeline.OutcomeDone, ended
+		newest.Started, newest.Outcome, newest.Ended = p.at, pipeline.OutcomeDone, p.ended
 		t.Attempts = append(t.Attempts, newest)
 	case pipeline.TaskDelayed:
-		t.NotBefore = at
+		t.NotBefore = p.at
 	case pipeline.TaskBlocked, pipeline.TaskReady, pipeline.TaskDead, pipeline.TaskCanceled:
 	}
 
@@ -183,32 +259,30 @@ func failure(reason pipeline.Reason, message string) *pipeline.Failure {
 type packedJob struct {
 	pipeline.Job
 
-	first  string // its first task
-	base   int64  // the sequence before the events behind it
+	first  packedTask
+	base   int64 // the sequence before the events behind it
 	events string
 }
 
-// decodePacked reads a job as it is packed; see lua/include/job.lua.
+// decodePacked reads a job as it is packed; see lua/include/record.lua.
 func decodePacked(id, packed string) (packedJob, error) {
 	r := reader{raw: packed}
-	j := packedJob{Job: pipeline.Job{ID: id, State: pipeline.JobState(r.text(1)), Run: r.int(2), Sequence: r.uint(4)}}
-	j.base = r.uint(4)
+	j := packedJob{Job: pipeline.Job{ID: id, Project: r.text(1), Progress: decodeProgress(r.text(1))}}
+	j.State, j.Run, j.Sequence, j.base = numbered(jobStates(), r.int(1)), r.int(2), r.uint(4), r.uint(4)
 
-	r.skip(4 + 6 + 1 + 4 + 4)
+	r.skip(4 + 6 + 1 + 1 + 1)
 
-	j.Priority = r.signed16()
-
-	r.skip(1)
-
-	j.Project = r.text(2)
+	j.Times.Started, j.Times.Playable, j.Times.Finished = r.time(), r.time(), r.time()
 
 	r.skip(8 + 8)
 
-	percent := r.float()
-	j.Times = pipeline.JobTimes{Created: r.time(), Queued: r.time(), Started: r.time(), Planned: r.time(), Playable: r.time(), Finished: r.time()}
-	j.Progress = decodeProgress(r.text(1))
-	j.Progress.Percent = percent
-	j.first = r.text(2)
+	j.Progress.Percent = r.float()
+	j.first = readTask(&r)
+
+	r.skip(4 + 4)
+
+	j.Priority = r.signed16()
+	j.Times.Created, j.Times.Queued, j.Times.Planned = r.time(), r.time(), r.time()
 	j.events = r.raw
 
 	if j.State == pipeline.JobCompleted {
@@ -256,7 +330,7 @@ func decodeResults(j *pipeline.Job, probe, plan, outputs string) error {
 	return errors.Join(decode(probe, j.Probe), decode(plan, j.Plan), decode(outputs, &j.Outputs))
 }
 
-// eventTypes are the types of events in the order of their numbers in lua/include/job.lua.
+// eventTypes are the types of events in the order of their numbers in lua/include/record.lua.
 func eventTypes() []pipeline.EventType {
 	return []pipeline.EventType{
 		"", pipeline.EventCreated, pipeline.EventQueued, pipeline.EventStarted, pipeline.EventPlanned, pipeline.EventPlayable,
@@ -269,24 +343,24 @@ func eventTypes() []pipeline.EventType {
 func decodeEvents(jobID string, behind int64, packed string) ([]pipeline.Event, error) {
 	var events []pipeline.Event
 
+	const ofTask, withText, flags = 64, 128, 192 // of the type
+
 	types, r := eventTypes(), reader{raw: packed}
 
 	for r.more() {
 		behind++
 
-		e := pipeline.Event{Sequence: behind, JobID: jobID}
-		if kind := r.int(1); kind < len(types) {
-			e.Type = types[kind]
+		kind := r.int(1)
+		e := pipeline.Event{Sequence: behind, JobID: jobID, Type: numbered(types, kind&^flags), At: r.time()}
+
+		if kind&ofTask != 0 {
+			if index, attempt := r.int(3), r.int(3); index > 0 {
+				e.TaskID, e.Attempt = taskID(jobID, index-1), attempt
+			}
 		}
 
-		e.At = r.time()
-
-		if index, attempt := r.int(3), r.int(3); index > 0 {
-			e.TaskID, e.Attempt = taskID(jobID, index-1), attempt
-		}
-
-		if text := r.text(3); text != "" {
-			reason, message, _ := strings.Cut(text, " ")
+		if kind&withText != 0 {
+			reason, message, _ := strings.Cut(r.text(3), " ")
 			e.Failure = failure(pipeline.Reason(reason), message)
 		}
 

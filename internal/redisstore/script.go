@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -46,7 +47,7 @@ func renderScripts(files fs.FS) (map[string]string, error) {
 			return nil, err
 		}
 
-		rendered[strings.TrimSuffix(path.Base(name), ".lua")] = b.String()
+		rendered[strings.TrimSuffix(path.Base(name), ".lua")] = prune(b.String())
 	}
 
 	return rendered, nil
@@ -80,4 +81,113 @@ func render(files fs.FS, name string, done map[string]bool, b *strings.Builder) 
 	}
 
 	return nil
+}
+
+var functionLine = regexp.MustCompile(`^local function ([a-zA-Z_]+)\(`)
+
+// prune drops the functions of a script that nothing calls: Redis makes each
+// anew at every call of the script, which for all of the includes' takes longer
+// than a request.
+func prune(source string) string {
+	blocks := splitBlocks(source)
+
+	for dropped := true; dropped; {
+		dropped = false
+
+		words := map[string]int{}
+		for _, b := range blocks {
+			for _, word := range b.words {
+				words[word]++
+			}
+		}
+
+		blocks = slices.DeleteFunc(blocks, func(b block) bool {
+			unused := b.function != "" && words[b.function] == b.count(b.function)
+			dropped = dropped || unused
+
+			return unused
+		})
+	}
+
+	var kept strings.Builder
+	for _, b := range blocks {
+		kept.WriteString(b.text)
+	}
+
+	return kept.String()
+}
+
+// block is a function at the top of a script with the comment above it, or a line between functions.
+type block struct {
+	text     string
+	function string // its name, empty of a line
+	words    []string
+}
+
+func (b block) count(word string) int {
+	n := 0
+
+	for _, w := range b.words {
+		if w == word {
+			n++
+		}
+	}
+
+	return n
+}
+
+var wordPattern = regexp.MustCompile(`[a-zA-Z_]+`)
+
+func splitBlocks(source string) []block {
+	var (
+		blocks   []block
+		comment  string
+		function *block
+	)
+
+	add := func(b block) {
+		code, _, _ := strings.Cut(b.text, "--")
+		if b.function != "" {
+			code = strings.TrimPrefix(b.text, comment)
+		}
+
+		b.words = wordPattern.FindAllString(code, -1)
+		blocks = append(blocks, b)
+		comment = ""
+	}
+
+	for line := range strings.Lines(source) {
+		match := functionLine.FindStringSubmatch(line)
+
+		switch {
+		case function != nil:
+			function.text += line
+			if line == "end\n" {
+				add(*function)
+
+				function = nil
+			}
+		case match != nil:
+			b := block{text: comment + line, function: match[1]}
+			if code, _, _ := strings.Cut(strings.TrimSpace(line), " --"); strings.HasSuffix(code, " end") {
+				add(b)
+			} else {
+				function = &b
+			}
+		case strings.HasPrefix(line, "--"):
+			comment += line
+		default:
+			if comment != "" {
+				add(block{text: comment})
+			}
+
+			add(block{text: line})
+		}
+	}
+
+	if comment != "" {
+		add(block{text: comment})
+	}
+
+	return blocks
 }

@@ -117,6 +117,38 @@ func TestIncludes(t *testing.T) {
 	require.ErrorContains(t, err, "lua/include/none.lua")
 }
 
+// TestPrune guarantees that a script is left only the functions that it
+// calls, those that these call included, each with its comment.
+func TestPrune(t *testing.T) {
+	t.Parallel()
+
+	const source = `-- A script.
+local function deep() return 1 end -- deep
+-- used calls deep, not unused.
+local function used()
+  return deep()
+end
+
+-- unused calls used, and only_here.
+local function unused(n)
+  return used() + only_here()
+end
+local function only_here() return 2 end
+local function itself() return itself() end
+return used()
+`
+
+	require.Equal(t, `-- A script.
+local function deep() return 1 end -- deep
+-- used calls deep, not unused.
+local function used()
+  return deep()
+end
+
+return used()
+`, prune(source))
+}
+
 // TestTransitionsInLua guarantees that the scripts go by the same tables as
 // package pipeline, for every state and every transition.
 func TestTransitionsInLua(t *testing.T) {

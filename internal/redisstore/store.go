@@ -68,11 +68,12 @@ func New(cfg Config) (*Store, error) {
 	// Its log lines say what the returned errors do, but go to standard error.
 	redis.SetLogger(silent{})
 
+	k := newKeys(tag)
 	s := &Store{
 		client:  client,
-		keys:    newKeys(tag),
+		keys:    k,
 		scripts: scripts,
-		hub:     newHub(client),
+		hub:     newHub(client, k),
 		batches: map[string]*coalescer{},
 		jitter:  rand.Float64,
 	}
@@ -114,8 +115,7 @@ type silent struct{}
 
 func (silent) Printf(context.Context, string, ...any) {}
 
-// AdvanceClock moves the clock of the deployment, for tests. What Redis itself
-// expires (idempotency keys, answers of claims) doesn't follow.
+// AdvanceClock moves the clock of the deployment, for tests.
 func (s *Store) AdvanceClock(ctx context.Context, d time.Duration) error {
 	if err := s.client.IncrBy(ctx, s.keys.clock, d.Milliseconds()).Err(); err != nil {
 		return failed("advance clock", err)

@@ -8,7 +8,8 @@ import (
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 )
 
-// What a job's channel carries: the sequence of the newest event, or the percent and progress.
+// What the channel of notices carries: ids of jobs, each with the sequence of its newest event; or lines of an
+// id with percent and progress.
 const (
 	noticeSequence = "q"
 	noticeProgress = "p"

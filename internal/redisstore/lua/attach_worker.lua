@@ -4,7 +4,7 @@
 --       Derived: the jobs of its leases, and the workers of the machine that it was on before.
 -- ARGV  prefix, worker id, machine id, version, slots, CPUs, encoders JSON, draining (0, 1), lease ms,
 --       reason and message for what is given back, then for each lease it holds: member, attempt
--- Returns  {'', session, lease row (see task.lua), ...}
+-- Returns  {'', session, lease row (see lease.lua), ...}
 -- Replay   the next session; the same leases.
 -- $include(task.lua)
 -- $include(worker.lua)

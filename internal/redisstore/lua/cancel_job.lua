@@ -14,6 +14,6 @@ if not move_job(job, 'cancel') then return { 'JOB_TERMINAL' } end
 if uploading then move_upload(redis.call('HGET', more_key(job.id), 'up'), 'OPEN', 'abort') end
 cancel_tasks(job)
 end_job(job, 'CANCELED', 'CANCELED', ARGV[3])
-clean_later(job)
+clean_later(job.id, job.lease_ms)
 flush()
 return { '' }

@@ -4,16 +4,15 @@
 -- ARGV  prefix; requests (see request.lua) of: worker id, session, max, lease ms, request id, running limit.
 --       Of different limits in one call the last holds.
 -- Returns  {answer, ...}: {'', 1 if tasks that a claim could get are still ready else 0, 1 if the worker is refused
---          else 0, lease row (see task.lua), ...}; refused is one that is unknown, detached, draining or in a newer session
+--          else 0, lease row (see lease.lua), ...}; refused is one that is unknown, detached, draining or in a newer session
 -- Replay   the leases of the first answer that are still held, as long as the request is one of the newest two that
 --          gave the worker any. An empty answer isn't kept.
--- $include(task.lua)
+-- $include(attempt.lua)
 -- $include(serve.lua)
 -- $include(request.lua)
 local requests = read_requests(1)
-local TO = next_state('task', 'READY', 'lease')
+local STARTS = pack(EVENT, EVENT_TYPES.STARTED, NOW)
 local workers, answers, first = {}, {}, {}
-local rows, owners = {}, {} -- leases, and the answers that they belong to
 
 -- worker_of returns a worker's state, and its answers to the newest two claims that gave it tasks.
 local function worker_of(key)
@@ -43,49 +42,80 @@ if limit then set_limit(limit) end
 
 local chosen, touched = serve(wanted)
 local next_task = 0
-local keys = {}
-for _, m in ipairs(chosen) do
-  local id, index = parse_member(m)
-  append(keys, job_key(id), spec_key(id))
-  if index > 0 then keys[#keys + 1] = task_key(m) end
+local rows = {} -- and the jobs in them
+local ids, indexes, keys, read_first = {}, {}, {}, {}
+for i, m in ipairs(chosen) do
+  ids[i], indexes[i] = parse_member(m)
+  keys[i] = attempt_keys(read_first, ids[i], indexes[i], m)
+  read_first[#read_first + 1] = spec_key(ids[i])
 end
-read_all(keys)
+read_all(read_first)
 
--- take leases the next task that was chosen, and returns its member; nil if there is none.
-local function take(worker, lease_ms)
+-- take leases the next task that was chosen, and returns it, the attempt and the lease's row; nil if there is none.
+local function take(worker, lease, deadline)
   while chosen[next_task + 1] do
     next_task = next_task + 1
-    local m = chosen[next_task]
-    local id, index = parse_member(m)
-    local job = load_job(id)
-    local t = job and load_task(job, index, m)
-    if t and t.s == 'READY' then
-      t.s, t.n, t.at, t.by = TO, t.n + 1, NOW, worker
-      save_task(job, index, t)
-      if job.state == 'PENDING' then
-        move_job(job, 'start')
-        job.started = NOW
-        add_event(job, 'STARTED')
+    local m, id, index, key = chosen[next_task], ids[next_task], indexes[next_task], keys[next_task]
+    local raw = READ[key]
+    if raw then
+      local project, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable, finished, weight, done,
+        percent, behind = unpack_struct(HEAD, raw)
+      local task, at = task_in(raw, behind, index, m)
+      if task then
+        local s, last, ended, n, _, share, told, kept, follow, _, task_behind = unpack_struct(HOT, task, at)
+        if s == READY then
+          if sequence - base >= EVENTS_BEHIND then
+            raw = put_by(id, raw, behind, base)
+            base = sequence
+            if index == 0 then task = raw end
+          end
+          n, sequence = n + 1, sequence + 1
+          local events = task_event('TASK_LEASED', index, n)
+          if state == PENDING then
+            state, started, sequence, events = RUNNING, NOW, sequence + 1, STARTS .. events
+            zrem(index_of(project, 'PENDING'), id)
+            zadd(index_of(project, 'RUNNING'), '0', id)
+          end
+          keep_attempt(key,
+            pack(HEAD, #project, project, #progress, progress, state, run, sequence, base, open, math.max(lease_ms, lease), left,
+              stream, uploaded, started, playable, finished, weight, done, percent), raw, behind, index, m,
+            pack(HOT, LEASED, last, ended, n, NOW, share, told, kept, follow, #worker, worker), task, task_behind, events)
+          note(id, sequence)
+          zadd(LEASES, deadline, m)
+          zadd(HELD, '0', worker .. ' ' .. m)
+          count_leases(project, 1)
+          local row = lease_row(m, deadline, id, index, starts(uploaded, index, n))
+          append(rows, row, key)
+          return m, n, row
+        end
       end
-      if lease_ms > job.lease_ms then job.lease_ms = lease_ms end
-      add_event(job, 'TASK_LEASED', index, t.n)
-      count_leases(job.project, 1)
-      return m, t.n
     end
     for _, e in ipairs(touched) do e.full = false end -- it doesn't run after all
+  end
+end
+
+-- still_held returns the rows of a request that comes again: of the leases of its first answer that are still held.
+local function still_held(r, answer)
+  for m, attempt in string.gmatch(string.sub(r.replay, #r[5] + 1), '(%S+) (%d+)') do
+    local id, index = parse_member(m)
+    local raw = read(job_key(id))
+    local behind = raw and select(18, unpack_struct(HEAD, raw))
+    if index > 0 then read(task_key(m)) end
+    local task, at
+    if raw then task, at = task_in(raw, behind, index, m) end
+    if task then
+      local s, _, _, n, _, _, _, _, _, by = unpack_struct(HOT, task, at)
+      if s == LEASED and by == r[1] and n == attempt + 0 then
+        answer[#answer + 1] = lease_row(m, redis.call('ZSCORE', LEASES, m), id, index, false)
+      end
+    end
   end
 end
 
 local function claim(r)
   local answer = { '', 0, 0 }
   if r.replay then
-    for m, attempt in string.gmatch(string.sub(r.replay, #r[5] + 1), '(%S+) (%d+)') do
-      local job, _, t = leased_task(m)
-      if job and t.by == r[1] and t.n == attempt + 0 then
-        append(rows, m, redis.call('ZSCORE', LEASES, m))
-        owners[#owners + 1] = answer
-      end
-    end
+    still_held(r, answer)
     return answer
   end
   if not r.max then -- it wasn't trusted above
@@ -97,13 +127,10 @@ local function claim(r)
   local deadline = deadline_text(lease_ms)
   local given
   for _ = 1, r.max do
-    local m, n = take(r[1], lease_ms)
+    local m, n, row = take(r[1], lease_ms, deadline)
     if not m then break end
-    zadd(LEASES, deadline, m)
-    zadd(HELD, '0', r[1] .. ' ' .. m)
     given = (given or r[5]) .. ' ' .. m .. ' ' .. n
-    append(rows, m, deadline)
-    owners[#owners + 1] = answer
+    answer[#answer + 1] = row
   end
   if given then
     local w = r.worker
@@ -123,11 +150,9 @@ for _, w in pairs(workers) do
   if w.changed then redis.call('HSET', w.key, 'rq', w.newest .. '\n' .. w.older) end
 end
 settle_served(touched)
-flush()
+write_out()
+-- A job may have given more than one.
+for i = 1, #rows, 2 do rows[i][3] = READ[rows[i + 1]] end
 local more = redis.call('EXISTS', RING)
 for _, answer in ipairs(answers) do answer[2] = more end
-for i, row in ipairs(lease_rows(rows)) do
-  local answer = owners[i]
-  answer[#answer + 1] = row
-end
 return answers

@@ -54,6 +54,7 @@ local function commit(r)
     end
   end
   if s.n > before then
+    if job.stream == 0 then job.stream, job.changed = 1, true end
     local text = {}
     for name, n in pairs(counts) do text[#text + 1] = name .. ' ' .. n end
     append(s.put, 'k' .. index, table.concat(text, ' '))

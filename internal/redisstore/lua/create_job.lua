@@ -1,53 +1,63 @@
 -- Writes jobs in PENDING with their first task ready.
--- KEYS  common; of each request: job, spec, its idempotency key, the upload of its source (the job again for either
---       that it doesn't have)
--- ARGV  prefix; requests (see request.lua) of: job id, project, priority, spec JSON, waiting limit, upload id (or
---       nothing), fingerprint (or nothing) and ttl ms of its idempotency key (0: none), first task JSON, its weight
--- Returns  {answer, ...}: {'', job id, when it was created; left out if the job was there}
+-- KEYS  common. Derived: the jobs and their specs, the uploads of their sources
+-- ARGV  prefix; requests (see request.lua) of: job id, project, priority, waiting limit, spec JSON, front of the record
+--       (see record.lua) up to when it was created, upload id (or nothing), and its idempotency key with fingerprint and
+--       ttl ms (nothing, nothing, 0: none)
+-- Returns  {answer, ...}: {'', when it was created} | {'', '', id of the job that was there}
 --          | {'IDEMPOTENCY_KEY_REUSED' | 'OBJECT_NOT_FOUND' | 'QUEUE_FULL'}
 -- Replay   the same id, or the same idempotency key, gives the first job.
 --          A key whose job was deleted makes a new one.
--- $include(task.lua)
+-- $include(record.lua)
+-- $include(member.lua)
 -- $include(request.lua)
 -- $include(idempotency.lua)
 -- $include(admit.lua)
-local requests = read_requests(4)
+local requests = read_requests(0)
+local CREATED = { '', STAMP }
+-- When it was created, queued and planned, and its first two events.
+local BACK = pack('>I6I6I6', NOW, NOW, 0) .. pack(EVENT, EVENT_TYPES.CREATED, NOW) .. pack(EVENT, EVENT_TYPES.QUEUED, NOW)
 local keys, uploads = {}, {}
-for _, r in ipairs(requests) do append(keys, KEYS[r.k], KEYS[r.k + 2]) end
+for _, r in ipairs(requests) do
+  r.key = job_key(r[1])
+  keys[#keys + 1] = r.key
+  if r[10] > 0 then keys[#keys + 1] = r[8] end
+end
 read_all(keys)
 
--- create returns the answer to a request.
 local function create(r)
-  local k, id, project, upload, ttl = r.k, r[1], r[2], r[6], r[8]
-  local key = ttl > 0 and KEYS[k + 2]
-  if key then
-    local first, other = known_id(read(key), r[7])
+  local id, project, upload, key, ttl = r[1], r[2], r[7], r[8], r[10]
+  if ttl > 0 then
+    local first, other = known_id(read(key), r[9])
     if other then return { 'IDEMPOTENCY_KEY_REUSED' } end
-    if first and job_exists(first) then return { '', first } end
+    if first and read(job_key(first)) then return { '', '', first } end
   end
-  if job_exists(id) then return { '', id } end
+  if READ[r.key] then return { '', '', id } end
   if upload ~= '' then
-    key = KEYS[k + 3]
-    uploads[key] = uploads[key] or redis.call('HGET', key, 's') or ''
-    if uploads[key] ~= 'COMPLETED' then return { 'OBJECT_NOT_FOUND' } end
+    local u = upload_key(upload)
+    uploads[u] = uploads[u] or redis.call('HGET', u, 's') or ''
+    if uploads[u] ~= 'COMPLETED' then return { 'OBJECT_NOT_FOUND' } end
+    if not admit(project, r[4]) then return { 'QUEUE_FULL' } end
+    append(uploads, id, upload)
+  elseif not admit(project, r[4]) then
+    return { 'QUEUE_FULL' }
   end
-  if not admit(project, r[5]) then return { 'QUEUE_FULL' } end
 
-  local job = new_job(id, project, r[3], 'PENDING', upload == '' and 0 or 1)
-  start_run(job, r[9], r[10])
-  job.told = job.sequence -- nobody can watch it yet
-  set(KEYS[k + 1], r[4])
-  if ttl > 0 then READ[KEYS[k + 2]] = keep_key(KEYS[k + 2], r[7], id, ttl) end
-  if upload ~= '' then
-    put(job, 'up', upload)
-    append(uploads, KEYS[k + 3])
-  end
-  return { '', id, STAMP }
+  local raw = r[6] .. BACK
+  READ[r.key] = raw
+  set(r.key, raw)
+  set(spec_key(id), r[5])
+  if ttl > 0 then keep_key(key, r[9], id, ttl) end
+  zadd(index_of(project, 'PENDING'), '0', id)
+  queue_add(project, r[3], NOW, id .. '-00000')
+  return CREATED
 end
 
 local answers = {}
 for i, r in ipairs(requests) do answers[i] = create(r) end
 keep_keys()
-for _, upload in ipairs(uploads) do redis.call('HINCRBY', upload, 'n', 1) end
-flush()
+for i = 1, #uploads, 2 do
+  redis.call('HSET', more_key(uploads[i]), 'up', uploads[i + 1])
+  redis.call('HINCRBY', upload_key(uploads[i + 1]), 'n', 1)
+end
+write_out()
 return answers

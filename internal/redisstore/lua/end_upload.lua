@@ -21,6 +21,6 @@ else
   move_job(job, 'upload_failed')
   end_job(job, 'FAILED', ARGV[4], ARGV[5])
 end
-clean_later(job)
+clean_later(job.id, job.lease_ms)
 flush()
 return { '', id, upload_row(id) }

@@ -4,27 +4,74 @@
 --       JSON (each may be empty), a list of new tasks (see add_tasks)
 -- Returns  {answer, ...}: {'', 'ACCEPTED' | 'STALE', 1 if it was the last of the run else 0}
 -- Replay   the first answer. A lease that ran out but wasn't taken back is still good.
--- $include(task.lua)
+-- $include(attempt.lua)
 -- $include(request.lua)
 local PUBLISH_GRACE = 5000
 local requests = read_requests(0)
-local TO = next_state('task', 'LEASED', 'finish')
+local ACCEPTED, LAST, STALE = { '', 'ACCEPTED', 0 }, { '', 'ACCEPTED', 1 }, { '', 'STALE', 0 }
 local keys = {}
-for _, r in ipairs(requests) do
-  keys[#keys + 1] = job_key(r[1])
-  if r[2] > 0 then keys[#keys + 1] = task_key(r[3]) end
-end
+for _, r in ipairs(requests) do r.key = attempt_keys(keys, r[1], r[2], r[3]) end
 read_all(keys)
 
+-- publish_soon leaves the duty to publish. The replica that has the answer does it; the sweeper's does if that can't.
+local function publish_soon(id)
+  zadd(DUTIES, deadline_text(PUBLISH_GRACE), 'PUBLISH|' .. id)
+  due(NOW + PUBLISH_GRACE)
+end
+
+-- finish is for results that lead to nothing new; nil of others.
 local function finish(r)
+  local id, index, m, worker = r[1], r[2], r[3], r[5]
+  local raw = READ[r.key]
+  if not raw then return STALE end
+  local project, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable, finished, weight, done,
+    percent, behind = unpack_struct(HEAD, raw)
+  local task, at = task_in(raw, behind, index, m)
+  if not task then return STALE end
+  local s, last, _, n, began, share, told, _, follow, by, task_behind = unpack_struct(HOT, task, at)
+  if n ~= r[4] or by ~= worker then return STALE end
+  if s == DONE then return last == 1 and LAST or ACCEPTED end
+  if s ~= LEASED then return STALE end
+  if follow == 1 or r[7] ~= '' or r[8] ~= '' or #r[9] > 0 or sequence - base >= EVENTS_BEHIND then return nil end
+
+  drop_lease(project, m, worker)
+  open, sequence = open - 1, sequence + 1
+  if open > 0 then
+    done = done + share * (1 - told)
+  else
+    last = 1
+    publish_soon(id)
+  end
+  if r[6] ~= '' then set(result_key(m), r[6]) end
+  keep_attempt(r.key,
+    pack(HEAD, #project, project, #progress, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable,
+      finished, weight, done, percent), raw, behind, index, m,
+    pack(HOT, DONE, last, NOW, n, began, share, 0, 0, follow, #by, by), task, task_behind, task_event('TASK_DONE', index, n))
+  note(id, sequence)
+  return last == 1 and LAST or ACCEPTED
+end
+
+local answers, others = {}, false
+for i, r in ipairs(requests) do
+  answers[i] = finish(r)
+  others = others or not answers[i]
+end
+if not others then
+  write_out()
+  return answers
+end
+
+-- $include(task.lua)
+local function finish_any(r)
   local id, index, m, n, worker = r[1], r[2], r[3], r[4], r[5]
   local job = load_job(id)
   local t = job and load_task(job, index, m)
-  if not t or t.n ~= n or t.by ~= worker then return { '', 'STALE', 0 } end
-  if t.s == 'DONE' then return { '', 'ACCEPTED', t.last } end
-  if t.s ~= 'LEASED' then return { '', 'STALE', 0 } end
+  if not t or t.n ~= n or t.by ~= worker then return STALE end
+  if t.s == 'DONE' then return t.last == 1 and LAST or ACCEPTED end
+  local to = next_state('task', t.s, 'finish')
+  if not to then return STALE end
 
-  drop_lease(job, m, worker)
+  drop_lease(job.project, m, worker)
   job.open = job.open - 1
   if t.weight > 0 and job.open > 0 then
     set_gauge(job, job.weight, job.done + t.weight * (1 - t.told), job.percent)
@@ -50,19 +97,13 @@ local function finish(r)
     end
   end
 
-  local last = 0
-  if job.open == 0 then
-    last = 1
-    -- The replica that got this answer publishes; the sweeper does if it can't.
-    zadd(DUTIES, deadline_text(PUBLISH_GRACE), 'PUBLISH|' .. id)
-    due(NOW + PUBLISH_GRACE)
-  end
-  t.s, t.last, t.ended, t.told, t.kept = TO, last, NOW, 0, 0
+  local last = job.open == 0 and 1 or 0
+  if last == 1 then publish_soon(id) end
+  t.s, t.last, t.ended, t.told, t.kept = to, last, NOW, 0, 0
   save_task(job, index, t)
-  return { '', 'ACCEPTED', last }
+  return last == 1 and LAST or ACCEPTED
 end
 
-local answers = {}
-for i, r in ipairs(requests) do answers[i] = finish(r) end
+for i, r in ipairs(requests) do answers[i] = answers[i] or finish_any(r) end
 flush()
 return answers

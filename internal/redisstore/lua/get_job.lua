@@ -1,8 +1,8 @@
 -- Reads a job with its tasks, and for what it waits. Changes nothing.
 -- KEYS  common; 14 job, 15 spec, 16 probe, 17 plan, 18 outputs, 19 stream. Derived: results, the queues in turn.
 -- ARGV  prefix, job id
--- Returns  {'', job, failure JSON, sr, spec JSON, probe JSON, plan JSON, outputs JSON, {task, attempts JSON, result JSON
---          of each task}, wait reason, position, what is shown of the stream JSON} | {'JOB_NOT_FOUND'}; job and tasks packed
+-- Returns  {'', job, failure JSON, sr, spec JSON, probe JSON, plan JSON, outputs JSON, {task (nothing: in the job),
+--          attempts JSON, result JSON of each task}, wait reason, position, what is shown of the stream JSON} | {'JOB_NOT_FOUND'}; job and tasks packed
 -- $include(task.lua)
 local WORKER_SEEN = 60000
 local MOST_PROJECTS = 200
@@ -23,7 +23,7 @@ for from = 0, job.count - 1, 2000 do
 end
 local list = {}
 for i, m in ipairs(members) do
-  append(list, i > 1 and read(task_key(m)) or job.first_task, attempts[i] or '')
+  append(list, i > 1 and read(task_key(m)) or '', attempts[i] or '')
   list[#list + 1] = read(result_key(m)) or ''
   if i > job.first then
     local state = load_task(job, i - 1, m).s

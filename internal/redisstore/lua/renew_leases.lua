@@ -7,70 +7,84 @@
 --       attempt, fraction, progress
 -- Returns  {answer, ...}: {'', 1 if somebody watches one of the jobs else 0, position of a lost lease (from 0), ...}
 -- Replay   the same; renewed again.
--- $include(task.lua)
+-- $include(attempt.lua)
 -- $include(request.lua)
 local STORE_EVERY = 2000
 local requests = read_requests(0)
-local channels, keys = {}, {}
+local keys, jobs = {}, {}
 for _, r in ipairs(requests) do
   local leases = r[3]
-  for i = 1, #leases, 6 do
-    channels[#channels + 1] = job_channel(leases[i])
-    keys[#keys + 1] = job_key(leases[i])
-    if leases[i + 1] > 0 then keys[#keys + 1] = task_key(leases[i + 2]) end
-  end
+  for i = 1, #leases, 6 do jobs[#jobs + 1] = attempt_keys(keys, leases[i], leases[i + 1], leases[i + 2]) end
 end
 read_all(keys)
 
--- watched_of reports of each channel how many listen, as far as this server
--- knows; nothing where it doesn't tell.
-local function watched_of(list)
+-- watched_jobs reports of each channel how many listen, as far as this server
+-- knows; nothing where it doesn't tell. Most often nobody listens to anything.
+local function watched_jobs()
   local watched = {}
+  local all = redis.pcall('PUBSUB', 'NUMSUB', NOTICE_CHANNEL)
+  if not all[2] or all[2] == 0 or all[2] == '0' then return watched end
+  local list = {}
+  for _, r in ipairs(requests) do
+    for i = 1, #r[3], 6 do list[#list + 1] = job_channel(r[3][i]) end
+  end
   for from = 1, #list, 2000 do
     local counts = redis.pcall('PUBSUB', 'NUMSUB', unpack(list, from, math.min(from + 1999, #list)))
-    for i = 1, #counts, 2 do watched[counts[i]] = counts[i + 1] ~= 0 and counts[i + 1] ~= '0' end
+    for i = 1, #counts, 2 do
+      if counts[i + 1] ~= 0 and counts[i + 1] ~= '0' then watched[counts[i]] = true end
+    end
   end
   return watched
 end
-local watched = watched_of(channels)
-
--- tell takes in how far a task is, and tells it. An attempt that says less
--- than before was wrong before: its word counts, the job's percent doesn't fall.
+local watched = watched_jobs()
+local anybody = next(watched) ~= nil
 local told = {}
-local function tell(job, index, t, fraction, progress, channel)
-  local done = job.done + t.weight * (fraction - t.told)
-  set_gauge(job, job.weight, done, math.max(job.percent, math.min(99.9, 100 * done / job.weight)))
-  job.progress = progress
-  t.told, t.kept = fraction, NOW
-  save_task(job, index, t)
-  append(told, channel, 'p ' .. job.percent .. ' ' .. progress)
+
+-- renew renews a lease; nil if it is lost. True if somebody watches its job.
+-- An attempt that says less than before was wrong before: its word counts, the
+-- job's percent doesn't fall.
+local function renew(key, worker, deadline, id, index, m, attempt, fraction, saying)
+  local raw = READ[key]
+  if not raw then return nil end
+  local project, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable, finished, weight, done,
+    percent, behind = unpack_struct(HEAD, raw)
+  local task, at = task_in(raw, behind, index, m)
+  if not task then return nil end
+  local s, last, ended, n, began, share, fraction_told, kept, follow, by, task_behind = unpack_struct(HOT, task, at)
+  if s ~= LEASED or n ~= attempt or by ~= worker then return nil end
+  zadd(LEASES, deadline, m)
+  local is_watched = anybody and watched[job_channel(id)] or false
+  -- Where nobody seems to listen somebody may, by another server: it is told as often as it is stored.
+  if share > 0 and (is_watched or NOW - kept >= STORE_EVERY) then
+    done = done + share * (fraction - fraction_told)
+    percent = math.max(percent, math.min(99.9, 100 * done / weight))
+    keep_attempt(key,
+      pack(HEAD, #project, project, #saying, saying, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable,
+        finished, weight, done, percent), raw, behind, index, m,
+      pack(HOT, s, last, ended, n, began, share, fraction, NOW, follow, #by, by), task, task_behind, '')
+    told[#told + 1] = id .. ' ' .. percent .. ' ' .. saying
+  end
+  return is_watched
 end
 
-local seen, answers, channel = {}, {}, 0
-for at, r in ipairs(requests) do
+local seen, answers, at = {}, {}, 0
+for position, r in ipairs(requests) do
   local answer = { '', 0 }
-  answers[at] = answer
+  answers[position] = answer
   local worker, deadline, leases = r[1], deadline_text(r[2]), r[3]
   append(seen, STAMP, worker)
   for i = 1, #leases, 6 do
-    channel = channel + 1
-    local index, m = leases[i + 1], leases[i + 2]
-    local job = load_job(leases[i])
-    local t = job and load_task(job, index, m)
-    if not t or t.s ~= 'LEASED' or t.n ~= leases[i + 3] or t.by ~= worker then
+    at = at + 1
+    local is_watched = renew(jobs[at], worker, deadline, leases[i], leases[i + 1], leases[i + 2], leases[i + 3], leases[i + 4],
+      leases[i + 5])
+    if is_watched then
+      answer[2] = 1
+    elseif is_watched == nil then
       answer[#answer + 1] = (i - 1) / 6
-    else
-      zadd(LEASES, deadline, m)
-      local is_watched = watched[channels[channel]]
-      if is_watched then answer[2] = 1 end
-      -- Where nobody seems to listen somebody may, by another server: it is told as often as it is stored.
-      if t.weight > 0 and (is_watched or NOW - t.kept >= STORE_EVERY) then
-        tell(job, index, t, leases[i + 4], leases[i + 5], channels[channel])
-      end
     end
   end
 end
 in_chunks(seen, 'ZADD', WORKERS, 'XX')
-flush()
-for i = 1, #told, 2 do redis.call('PUBLISH', told[i], told[i + 1]) end
+write_out()
+if told[1] then redis.call('PUBLISH', NOTICE_CHANNEL, 'p ' .. table.concat(told, '\n')) end
 return answers

@@ -12,6 +12,7 @@ if not job or job.state ~= 'RUNNING' then
   return { '', 0 }
 end
 redis.call('HSET', KEYS[14], 'at', STAMP, 'shown', ARGV[6])
+job.stream, job.changed = 1, true
 if ARGV[5] == '1' then make_playable(job) end
 if (redis.call('HGET', KEYS[14], 'n') or 0) + 0 > ARGV[4] + 0 then
   zadd(DUTIES, score_text(NOW + STREAM_EVERY), duty)

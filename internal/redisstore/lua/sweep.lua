@@ -10,6 +10,7 @@
 -- $include(task.lua)
 -- $include(worker.lua)
 -- $include(delete.lua)
+-- $include(idempotency.lua)
 local MOST = 64            -- of each kind per call
 local FORGET_AFTER = 3600000
 local replica, ttl, lease_ms = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -89,6 +90,7 @@ if retention > 0 then
     end
   end
 end
+forget_keys()
 EARLIEST = nil -- this sweep's own deadlines are in its answer
 flush() -- what follows reads it
 

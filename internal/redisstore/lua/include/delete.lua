@@ -34,5 +34,5 @@ local function delete_job(job, purges)
     del(result_key(m))
   end
   -- Whoever watches it reads again, and finds it gone.
-  redis.call('PUBLISH', job_channel(id), 'q ' .. job.sequence)
+  note(id, job.sequence)
 end

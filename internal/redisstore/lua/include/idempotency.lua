@@ -1,5 +1,8 @@
 -- Idempotency keys: expiry, the id that was made, the request's fingerprint.
--- $include(turn.lua)
+-- Those that calls wrote are in EXPIRING, a chunk each: the latest expiry, and
+-- the keys. The sweeper removes them: a time to live would be a command for each.
+-- $include(read.lua)
+-- $include(write.lua)
 
 -- known_id returns the id that a key's value names, and whether it was made by another request.
 local function known_id(raw, fingerprint)
@@ -9,15 +12,34 @@ local function known_id(raw, fingerprint)
   return id, first ~= fingerprint
 end
 
-local KEPT = {}
+local KEPT = { 0 }
 
--- keep_key notes the value of a key, to be written by keep_keys, and returns it.
+-- keep_key notes the value of a key, to be written with keep_keys.
 local function keep_key(key, fingerprint, id, ttl)
   local value = deadline_text(ttl) .. ' ' .. id .. ' ' .. fingerprint
-  KEPT[#KEPT + 1] = { key, value, ttl }
-  return value
+  READ[key] = value
+  set(key, value)
+  if NOW + ttl > KEPT[1] then KEPT[1] = NOW + ttl end
+  KEPT[#KEPT + 1] = key
 end
 
 local function keep_keys()
-  for _, k in ipairs(KEPT) do redis.call('SET', k[1], k[2], 'PX', k[3]) end
+  if KEPT[2] then redis.call('RPUSH', EXPIRING, cmsgpack.pack(unpack(KEPT))) end
+end
+
+-- forget_keys removes keys that expired, a few hundred at a time.
+local function forget_keys()
+  local left = 256
+  while left > 0 do
+    local chunk = redis.call('LINDEX', EXPIRING, 0)
+    local list = chunk and { cmsgpack.unpack(chunk) }
+    if not list or list[1] > NOW then return end
+    redis.call('LPOP', EXPIRING)
+    for i = 2, #list do
+      local raw = redis.call('GET', list[i])
+      -- It may have been given again since.
+      if raw and tonumber(string.match(raw, '^%d+')) <= NOW then del(list[i]) end
+    end
+    left = left - #list
+  end
 end

@@ -22,5 +22,6 @@ local function worker_key(id) return PREFIX .. 'w:' .. id end
 local function machine_workers_key(id) return PREFIX .. 'mw:' .. id end
 local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
-local function job_channel(id) return PREFIX .. 'n:' .. id end
-local WAKE_CHANNEL = PREFIX .. 'wake'
+local function job_channel(id) return PREFIX .. 'n:' .. id end -- nothing is published there: who subscribes is counted
+local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
+local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'

@@ -1,72 +1,38 @@
--- Tasks, each one packed string (TASK): the first of a job within its job,
--- the others in t:<job>-<index>. Of tasks x:<job> has f<i>, the indexes of
--- those that wait for it, if any; and a<i>, its attempts that ended without a
--- result, JSON. In queues and keys a task is named by member(): its index is
--- padded, so that equal scores sort by it.
+-- Tasks, whole: see record.lua for how they are packed. Of tasks x:<job> has
+-- f<i>, the indexes of those that wait for it, if any; and a<i>, its attempts
+-- that ended without a result, JSON.
 -- $include(job.lua)
 -- $include(held.lua)
+-- $include(lease.lua)
 local MAX_ATTEMPTS_KEPT = 16
 -- A task that spoils every machine, or finds none that works, would go round for ever.
 local MAX_MACHINE_FAULTS = 10
-local TASK = '>Bc0BI6I2I3I6I2I2I2I3ddI6BBc0I2c0'
-
-local function member(id, index) return string.format('%s-%05d', id, index) end
-
-local function parse_member(m)
-  local n = #m
-  if string.sub(m, n - 5, n - 5) == '-' then return string.sub(m, 1, n - 6), string.sub(m, n - 4) + 0 end
-  local id, index = string.match(m, '^(.*)%-(%d+)$') -- 100,000 or more
-  return id, tonumber(index)
-end
-
-local function read_task(raw, m)
-  local state, last, ended, run, n, at, charged, losses, spoilt, waits, weight, told, kept, follow, by, definition =
-    unpack_struct(TASK, raw)
-  return {
-    s = state, m = m,
-    last = last,               -- 1: it was the last of its run
-    ended = ended,             -- when it was done
-    run = run,
-    n = n,                     -- newest attempt
-    at = at,                   -- when that began; of a DELAYED task, when it wakes
-    charged = charged, losses = losses,
-    spoilt = spoilt,           -- attempts in a row that a machine spoilt
-    waits = waits,             -- for tasks
-    weight = weight,           -- its share of the job's progress
-    told = told, kept = kept,  -- fraction of the attempt, and when that was stored
-    follow = follow,           -- 1: f<i> is there
-    by = by,                   -- worker of the attempt
-    definition = definition,   -- JSON: what it is
-  }
-end
+local TASK = HOT .. COLD
 
 -- load_task returns a task by its index, or nil; its member where the caller has it.
 local function load_task(job, index, m)
   local t = job.tasks[index]
   if t then return t end
+  if index == 0 then return nil end
   m = m or member(job.id, index)
-  local raw
-  if index == 0 then
-    raw = job.first_task ~= '' and job.first_task
-  else
-    raw = read(task_key(m))
-  end
+  local raw = read(task_key(m))
   if not raw then return nil end
-  t = read_task(raw, m)
+  t = task_record(unpack_struct(TASK, raw))
+  t.m = m
   job.tasks[index] = t
   return t
 end
 
 local function save_task(job, index, t)
-  local raw = pack(TASK, #t.s, t.s, t.last, t.ended, t.run, t.n, t.at, t.charged, t.losses, t.spoilt, t.waits, t.weight,
-    t.told, t.kept, t.follow, #t.by, t.by, #t.definition, t.definition)
   job.tasks[index] = t
   if index == 0 then
-    job.first_task, job.changed = raw, true
-  else
-    set(task_key(t.m), raw)
-    READ[task_key(t.m)] = raw
+    job.changed = true
+    return
   end
+  local raw = pack(TASK, TASK_CODES[t.s], t.last, t.ended, t.n, t.at, t.weight, t.told, t.kept, t.follow, #t.by, t.by,
+    t.run, t.charged, t.losses, t.spoilt, t.waits, #t.definition, t.definition)
+  set(task_key(t.m), raw)
+  READ[task_key(t.m)] = raw
 end
 
 local function enqueue(job, t) queue_add(job.project, job.priority, job.queued, t.m) end
@@ -118,13 +84,6 @@ local function attempts_of(job, index)
   return raw and cjson.decode(raw) or {}
 end
 
--- drop_lease takes a lease off all lists.
-local function drop_lease(job, m, worker)
-  zrem(LEASES, m)
-  zrem(HELD, worker .. ' ' .. m)
-  count_leases(job.project, -1)
-end
-
 -- end_attempt takes the lease away and writes down how an attempt without a result ended.
 local function end_attempt(job, index, t, outcome, reason, message, charged)
   local list = attempts_of(job, index)
@@ -133,7 +92,7 @@ local function end_attempt(job, index, t, outcome, reason, message, charged)
   }
   while #list > MAX_ATTEMPTS_KEPT do table.remove(list, 1) end
   put(job, 'a' .. index, cjson.encode(list))
-  drop_lease(job, t.m, t.by)
+  drop_lease(job.project, t.m, t.by)
   if t.told ~= 0 then set_gauge(job, job.weight, job.done - t.weight * t.told, job.percent) end
   t.by, t.told, t.kept = '', 0, 0
   job.left, job.changed = 1, true
@@ -186,7 +145,7 @@ local function kill_task(job, index, t, outcome, reason, message, charged)
   move_job(job, 'fail')
   cancel_tasks(job)
   end_job(job, 'FAILED', reason, message)
-  clean_later(job)
+  clean_later(job.id, job.lease_ms)
 end
 
 -- return_task gives an attempt back without a charge, however often: the task is READY.
@@ -216,30 +175,19 @@ local function leased_task(m)
   if t and t.s == 'LEASED' then return job, index, t end
 end
 
--- lease_rows returns leases as a reader needs them, of a list of member and
--- deadline: {member, deadline, job, its task if it isn't the first, spec JSON,
--- attempts JSON, sr, probe JSON, plan JSON}, jobs and tasks as they are stored.
--- Call it after flush.
+-- lease_rows returns the rows of leases, of a list of member and deadline. Call it after flush.
 local function lease_rows(list)
   local keys = {}
-  -- Of a job that starts there is no more to read, unless its source was uploaded.
-  local function starts(job, index, t) return index == 0 and t.n == 1 and job.uploaded == 0 end
   for i = 1, #list, 2 do
     local job, index, t = leased_task(list[i])
     keys[#keys + 1] = spec_key(job.id)
-    if not starts(job, index, t) then append(keys, probe_key(job.id), plan_key(job.id)) end
+    if not starts(job.uploaded, index, t.n) then append(keys, probe_key(job.id), plan_key(job.id)) end
   end
   read_all(keys)
   local rows = {}
   for i = 1, #list, 2 do
-    local m = list[i]
-    local job, index, t = leased_task(m)
-    local row = { m, list[i + 1], job.raw, index > 0 and read(task_key(m)) or '', read(spec_key(job.id)), '', '', '', '' }
-    if not starts(job, index, t) then
-      local v = redis.call('HMGET', more_key(job.id), 'a' .. index, 'sr')
-      row[6], row[7], row[8], row[9] = v[1] or '', v[2] or '', read(probe_key(job.id)) or '', read(plan_key(job.id)) or ''
-    end
-    rows[#rows + 1] = row
+    local job, index, t = leased_task(list[i])
+    rows[#rows + 1] = lease_row(list[i], list[i + 1], job.id, index, starts(job.uploaded, index, t.n))
   end
   return rows
 end

@@ -3,15 +3,19 @@
 -- ARGV  prefix; requests (see request.lua) of: job id, run, outputs JSON, outputs JSON without objects
 -- Returns  {answer, ...}: {'', 1 if it is COMPLETED in that run, else 0}
 -- Replay   1
--- Jobs. j:<job> is what changes of a job, one packed string (JOB): its own
--- fields, its first task as in task.lua, and behind them its newest events
--- (EVENT), those after base. Older ones are in e:<job>, each a chunk of what
--- was behind once: the sequence before its first event, and the events; the
--- newest 1,000 are there. x:<job> has what few jobs have: f failure JSON, up
--- its upload, sr size and etag of its source; and of tasks: see task.lua.
---
--- A job is loaded once per script, changed in memory and written back by
--- flush: however many changes, one string and one notice.
+-- Attempts, as most calls change them: the front of the job and of the task,
+-- see record.lua. These calls are most of what a store does, so they make no
+-- tables of what they only pass on.
+-- Leases as a reader needs them: {member, deadline, job, spec JSON}, and of
+-- one that doesn't start its job, or whose source was uploaded, its task if it isn't the
+-- first, attempts JSON, sr, probe JSON, plan JSON. Jobs and tasks are as they are stored.
+-- In queues and keys a task is named by its job's id and its index, padded, so that equal scores sort by it.
+local function member(id, index) return string.format('%s-%05d', id, index) end
+
+-- How jobs and tasks are packed: j:<job> is HEAD, the job's first task (HOT
+-- and COLD), REST, and the newest events of the job, those after base; t:<job>-<i>
+-- is every other task. What most calls change is in front: they take that apart,
+-- and leave what is behind as it is.
 -- Strings are read together where a script knows beforehand which it needs.
 -- Every script gets these keys first, and the deployment's prefix (its hash
 -- tag and a colon) as ARGV[1]. The keys of jobs, workers and indexes that are
@@ -22,23 +26,11 @@ local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
 local PREFIX = ARGV[1]
 
 local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a job, packed: see job.lua
-local function task_key(m) return PREFIX .. 't:' .. m end -- a task but the first, packed: see task.lua
-local function more_key(id) return PREFIX .. 'x:' .. id end -- hash: what few jobs have and few scripts need
-local function events_key(id) return PREFIX .. 'e:' .. id end -- list: older events, packed
-local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
-local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
-local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
-local function result_key(m) return PREFIX .. 'r:' .. m end -- JSON, of a task
-local function outputs_key(id) return PREFIX .. 'o:' .. id end -- JSON
-local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects
 local function stream_key(id) return PREFIX .. 'c:' .. id end -- hash: see stream.lua
-local function upload_key(id) return PREFIX .. 'u:' .. id end
-local function worker_key(id) return PREFIX .. 'w:' .. id end
-local function machine_workers_key(id) return PREFIX .. 'mw:' .. id end
 local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
-local function job_channel(id) return PREFIX .. 'n:' .. id end
-local WAKE_CHANNEL = PREFIX .. 'wake'
+local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
+local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
 local READ = {} -- by key: its value, false if there is none
 
 -- read_all reads the strings of keys by one command, however many there are.
@@ -50,15 +42,8 @@ local function read_all(keys)
   end
 end
 
--- read returns a string; false if there is none.
-local function read(key)
-  local value = READ[key]
-  if value == nil then
-    value = redis.call('GET', key)
-    READ[key] = value
-  end
-  return value
-end
+-- What a script leaves to do at its end: strings and sorted sets, whose turn
+-- it is, wake-ups, and one notice of all jobs that changed.
 -- A script reads and decides first and writes last, each sorted set in one
 -- command, however many requests the call has; and a script that fails in
 -- between changed nothing.
@@ -75,15 +60,6 @@ local NOW = read_clock()
 local STAMP = string.format('%.0f', NOW)
 local DEADLINES = {} -- by ms from now
 
--- deadline_text is a time from now as a score.
-local function deadline_text(ms)
-  local text = DEADLINES[ms]
-  if not text then
-    text = string.format('%.0f', NOW + ms)
-    DEADLINES[ms] = text
-  end
-  return text
-end
 local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
 
 local function append(list, a, b)
@@ -168,32 +144,10 @@ local SERVED = {} -- by band
 
 local function score_text(score) return string.format('%.0f', score) end
 
--- band_of is the place of a priority: the best is 0.
-local function band_of(priority) return 100 - priority end
 
-local function project_of(name)
-  local p = PROJECTS[name]
-  if not p then
-    p = { name = name, add = {}, drop = {}, leased = 0 }
-    PROJECTS[name] = p
-    PROJECT_ORDER[#PROJECT_ORDER + 1] = p
-  end
-  return p
-end
 
-local function queue_add(name, priority, queued, m)
-  local p, band = project_of(name), band_of(priority)
-  append(p.add, score_text(band * BAND + (queued - EPOCH)), m)
-  if not p.band or band < p.band then p.band = band end
-end
 
-local function queue_drop(name, m) append(project_of(name).drop, m) end
 
--- count_leases notes that leases of a project began or ended.
-local function count_leases(name, n)
-  local p = project_of(name)
-  p.leased = p.leased + n
-end
 
 local function running_limit()
   LIMIT = LIMIT or tonumber(redis.call('HGET', TURNS, 'limit')) or 0
@@ -271,127 +225,9 @@ local function settle_projects()
   end
   PROJECTS, PROJECT_ORDER = {}, {}
 end
--- Code generated by genstate from internal/pipeline/state.go. DO NOT EDIT.
--- NEXT[machine][from][by] is the state that follows, nil if none does.
-local NEXT = {
-  job = {
-    UPLOADING = { ['uploaded'] = 'PENDING', ['upload_failed'] = 'FAILED', ['cancel'] = 'CANCELED' },
-    PENDING = { ['start'] = 'RUNNING', ['cancel'] = 'CANCELED' },
-    RUNNING = { ['complete'] = 'COMPLETED', ['fail'] = 'FAILED', ['cancel'] = 'CANCELED' },
-    FAILED = { ['retry'] = 'PENDING' },
-    CANCELED = { ['retry'] = 'PENDING' },
-  },
-  task = {
-    BLOCKED = { ['unblock'] = 'READY', ['cancel'] = 'CANCELED' },
-    READY = { ['lease'] = 'LEASED', ['cancel'] = 'CANCELED' },
-    LEASED = { ['finish'] = 'DONE', ['release'] = 'READY', ['lose'] = 'READY', ['retry'] = 'DELAYED', ['kill'] = 'DEAD', ['cancel'] = 'CANCELED' },
-    DELAYED = { ['wake'] = 'READY', ['cancel'] = 'CANCELED' },
-  },
-  upload = {
-    OPEN = { ['complete'] = 'COMPLETED', ['abort'] = 'ABORTED', ['expire'] = 'EXPIRED', ['fail'] = 'FAILED' },
-  },
-  machine = {
-    CREATING = { ['created'] = 'STARTING', ['break'] = 'FAILED' },
-    STARTING = { ['attach'] = 'RUNNING', ['break'] = 'FAILED' },
-    RUNNING = { ['drain'] = 'DRAINING', ['stop'] = 'STOPPING', ['exit'] = 'STOPPED', ['break'] = 'FAILED' },
-    DRAINING = { ['stop'] = 'STOPPING', ['exit'] = 'STOPPED', ['break'] = 'FAILED' },
-    STOPPING = { ['exit'] = 'STOPPED', ['break'] = 'FAILED' },
-    STOPPED = { ['start'] = 'STARTING', ['destroy'] = 'DESTROYED' },
-    FAILED = { ['destroy'] = 'DESTROYED' },
-  },
-}
-
-local function next_state(machine, from, by)
-  local row = NEXT[machine][from]
-  return row and row[by]
-end
-local JOB = '>Bc0I2I4I4I4I6BI4I4i2BI2c0dddI6I6I6I6I6I6Bc0I2c0'
-local EVENT = '>BI6I3I3I3c0' -- type, ms, index of the task + 1 (0: none), attempt, reason and message
-local EVENT_TYPES = {
-  CREATED = 1, QUEUED = 2, STARTED = 3, PLANNED = 4, PLAYABLE = 5, COMPLETED = 6, FAILED = 7, CANCELED = 8,
-  RETRIED = 9, TASK_LEASED = 10, TASK_DONE = 11, TASK_DELAYED = 12, TASK_DEAD = 13,
-}
-local EVENTS_BEHIND = 50 -- a job at most, and in each chunk at least
-local EVENT_CHUNKS = 20
--- Later than any URL that was signed for a lease: they live 5 minutes longer than it.
-local CLEAN_AFTER = 6 * 60 * 1000
-local JOBS, JOB_ORDER = {}, {}
-local pack, unpack_struct = struct.pack, struct.unpack
-
--- put changes a field of x:<job>.
-local function put(job, field, value)
-  job.put = job.put or {}
-  append(job.put, field, value)
-end
-
-local function read_job(raw)
-  local state, run, sequence, base, open, lease_ms, left, count, first, priority, uploaded, project, weight, done, percent,
-    created, queued, started, planned, playable, finished, progress, first_task, at = unpack_struct(JOB, raw)
-  return {
-    state = state, run = run, sequence = sequence, base = base,
-    open = open,         -- tasks of the run that aren't done
-    lease_ms = lease_ms, -- the longest that was given
-    left = left,         -- 1: an attempt that wasn't accepted may have left objects
-    count = count,       -- of tasks over all runs
-    first = first,       -- index of the run's first task
-    priority = priority,
-    uploaded = uploaded, -- 1: up names its upload
-    project = project,
-    weight = weight,     -- of all tasks of the run
-    done = done,         -- what of that is done, in part or whole
-    percent = percent,
-    created = created, queued = queued, started = started, planned = planned, playable = playable, -- ms, 0: not yet
-    finished = finished,
-    progress = progress, -- media time, speed, fps, time left
-    first_task = first_task, events = string.sub(raw, at), raw = raw, was = state, told = sequence, tasks = {},
-  }
-end
-
-local function pack_job(j)
-  return pack(JOB, #j.state, j.state, j.run, j.sequence, j.base, j.open, j.lease_ms, j.left, j.count, j.first, j.priority,
-    j.uploaded, #j.project, j.project, j.weight, j.done, j.percent, j.created, j.queued, j.started, j.planned, j.playable,
-    j.finished, #j.progress, j.progress, #j.first_task, j.first_task) .. j.events
-end
-
-local function keep_job(job, id, key)
-  job.id, job.key = id, key
-  JOBS[id] = job
-  JOB_ORDER[#JOB_ORDER + 1] = job
-  return job
-end
-
--- load_job returns a job, nil if there is none.
-local function load_job(id)
-  local job = JOBS[id]
-  if job then return job end
-  local key = job_key(id)
-  local raw = read(key)
-  return raw and keep_job(read_job(raw), id, key) or nil
-end
-
-local function job_exists(id) return JOBS[id] or read(job_key(id)) and true end
-
-local function set_gauge(job, weight, done, percent)
-  job.weight, job.done, job.percent, job.changed = weight, done, percent, true
-end
-
-local function add_event(job, kind, index, attempt, reason, message)
-  job.sequence = job.sequence + 1
-  local text = reason and reason .. ' ' .. message or ''
-  job.events = job.events .. pack(EVENT, EVENT_TYPES[kind], NOW, index and index + 1 or 0, attempt or 0, #text, text)
-end
-
--- new_job returns a job that isn't written yet, in a state that no other leads to.
-local function new_job(id, project, priority, state, uploaded)
-  local job = keep_job({
-    state = state, run = 1, sequence = 0, base = 0, open = 0, lease_ms = 0, left = 0, count = 0, first = 0,
-    priority = priority, uploaded = uploaded, project = project, weight = 0, done = 0, percent = 0, created = NOW,
-    queued = 0, started = 0, planned = 0, playable = 0, finished = 0, progress = '', first_task = '', events = '', told = 0, tasks = {},
-    changed = true,
-  }, id, job_key(id))
-  add_event(job, 'CREATED')
-  return job
-end
+local EVENT_CHUNKS = 20 -- of a job
+local CHANGED = {} -- job id, sequence of its newest event, ...
+local APART = {} -- keys of lists, and chunks of older events for them
 
 local INDEXES = {} -- keys by state, by project
 
@@ -402,87 +238,72 @@ local function index_of(project, state)
   return key
 end
 
--- put_by keeps the oldest events of a job apart.
-local function put_by(job)
-  local key = events_key(job.id)
-  redis.call('RPUSH', key, pack('>I6', job.base) .. job.events)
-  redis.call('LTRIM', key, -EVENT_CHUNKS, -1)
-  job.base, job.events = job.sequence, ''
-end
+local function note(id, sequence) append(CHANGED, id, sequence) end
 
-local function flush()
-  local notices
-  for _, job in ipairs(JOB_ORDER) do
-    local changed = job.sequence ~= job.told
-    if job.state ~= job.was then
-      if job.was then zrem(index_of(job.project, job.was), job.id) end
-      zadd(index_of(job.project, job.state), '0', job.id)
-      job.was = job.state
-    end
-    if changed or job.changed then
-      if job.sequence - job.base > EVENTS_BEHIND then put_by(job) end
-      job.raw, job.changed = pack_job(job), nil
-      set(job.key, job.raw)
-    end
-    if job.put then
-      in_chunks(job.put, 'HSET', more_key(job.id))
-      job.put = nil
-    end
-    if changed then
-      notices = notices or {}
-      append(notices, job, job.sequence)
-      job.told = job.sequence
-    end
-  end
+local function write_out()
   settle_projects()
   write_all()
-  for i = 1, notices and #notices or 0, 2 do
-    redis.call('PUBLISH', job_channel(notices[i].id), 'q ' .. notices[i + 1])
+  for i = 1, #APART, 2 do
+    redis.call('RPUSH', APART[i], APART[i + 1])
+    redis.call('LTRIM', APART[i], -EVENT_CHUNKS, -1)
+  end
+  APART = {}
+  if CHANGED[1] then
+    redis.call('PUBLISH', NOTICE_CHANNEL, 'q ' .. table.concat(CHANGED, ' '))
+    CHANGED = {}
   end
   publish_wakes()
 end
+-- Of a job: project, progress (media time, speed, fps, time left), state, run, sequence, base, open (tasks of the run that
+-- aren't done), longest lease that was given, left (1: an attempt that wasn't accepted may have left objects), stream (1:
+-- segments were committed), uploaded (1: up names its upload), started, playable, finished (ms, 0: not yet), weight of all tasks of the run, what of that is
+-- done, percent.
+local HEAD = '>Bc0Bc0BI2I4I4I4I6BBBI6I6I6ddd'
+-- Of a task: state, last (1: it was the last of its run), when it was done, newest attempt, when that began (of a DELAYED
+-- task, when it wakes), its share of the job's progress, fraction of the attempt, when that was stored, follow (1: f<i> is
+-- there), worker of the attempt. A state of 0 is a first task that isn't there yet.
+local HOT = '>BBI6I3I6ddI6BBc0'
+-- Of a task: run, charged, losses, attempts in a row that a machine spoilt, tasks that it waits for, JSON: what it is.
+local COLD = 'I2I2I2I2I3I2c0'
+-- Of a job: tasks over all runs, index of the run's first task, priority, created, queued, planned.
+local REST = 'I4I4i2I6I6I6'
+-- Events: type, plus 64 with index + 1 and attempt of a task, plus 192 with these (0: none), reason and message.
+local EVENT, TASK_EVENT, TEXT_EVENT = '>BI6', '>BI6I3I3', '>BI6I3I3I3c0'
+local EVENT_TYPES = {
+  CREATED = 1, QUEUED = 2, STARTED = 3, PLANNED = 4, PLAYABLE = 5, COMPLETED = 6, FAILED = 7, CANCELED = 8,
+  RETRIED = 9, TASK_LEASED = 10, TASK_DONE = 11, TASK_DELAYED = 12, TASK_DEAD = 13,
+}
+local JOB_STATES = { 'UPLOADING', 'PENDING', 'RUNNING', 'COMPLETED', 'FAILED', 'CANCELED' }
+local TASK_STATES = { 'BLOCKED', 'READY', 'LEASED', 'DELAYED', 'DONE', 'DEAD', 'CANCELED' }
+local EVENTS_BEHIND = 50 -- a job at most, and in each chunk at least
+local pack, unpack_struct, sub = struct.pack, struct.unpack, string.sub
 
--- move_job moves a job; false if the table forbids it.
-local function move_job(job, by)
-  local to = next_state('job', job.state, by)
-  if not to then return false end
-  job.state = to
-  return true
+
+
+local READY, LEASED, DONE = 2, 3, 5 -- of TASK_STATES
+local PENDING, RUNNING, COMPLETED = 2, 3, 4 -- of JOB_STATES
+
+
+
+local function keep(key, value)
+  set(key, value)
+  READ[key] = value
 end
 
--- drop_duties ends the duties that only hold for the state a job leaves.
-local function drop_duties(job)
-  append(list_of(ZREMS, DUTIES), 'PUBLISH|' .. job.id, 'CLEAN|' .. job.id)
-  zrem(DUTIES, 'STREAM|' .. job.id)
-end
 
--- clean_later leaves the duty to remove what no output names.
-local function clean_later(job)
-  local at = NOW + job.lease_ms + CLEAN_AFTER
-  zadd(DUTIES, score_text(at), 'CLEAN|' .. job.id)
+
+-- Duties: work outside the store, in DUTIES as kind|id by when to hand it out.
+-- Later than any URL that was signed for a lease: they live 5 minutes longer than it.
+local CLEAN_AFTER = 6 * 60 * 1000
+local VISIBILITY = 60000 -- a duty that was handed out comes again after that
+
+
+
+-- clean_later leaves the duty to remove what no output of a job names.
+local function clean_later(id, lease_ms)
+  local at = NOW + lease_ms + CLEAN_AFTER
+  zadd(DUTIES, string.format('%.0f', at), 'CLEAN|' .. id)
   due(at)
-end
-
--- make_playable notes, the first time, that a player can start.
-local function make_playable(job)
-  if job.playable > 0 then return end
-  job.playable = NOW
-  add_event(job, 'PLAYABLE')
-end
-
--- end_job notes how a job ended, once it has moved there.
-local function end_job(job, event, reason, message)
-  job.finished = NOW
-  zadd(ENDED, STAMP, job.id)
-  if reason then put(job, 'f', cjson.encode({ reason = reason, message = message })) end
-  add_event(job, event, nil, nil, reason, message)
-  drop_duties(job)
-  del(stream_key(job.id))
-  -- What was published before its time is to go at once.
-  if reason and job.playable > 0 then
-    zadd(DUTIES, STAMP, 'STREAM|' .. job.id)
-    due(NOW)
-  end
 end
 -- A script of a verb that is called often takes many requests at a time. Each
 -- is one packed argument; its keys, as many for each, come after the common
@@ -500,24 +321,42 @@ local function read_requests(keys)
   return requests
 end
 local requests = read_requests(2)
+local YES, NO = { '', 1 }, { '', 0 }
+local ENDS = pack(EVENT, EVENT_TYPES.COMPLETED, NOW)
+local PLAYS = pack(EVENT, EVENT_TYPES.PLAYABLE, NOW)
 local keys = {}
 for i, r in ipairs(requests) do keys[i] = job_key(r[1]) end
 read_all(keys)
 
-local function complete(r)
-  local job = load_job(r[1])
-  if not job or job.run ~= r[2] then return { '', 0 } end
-  if job.state == 'COMPLETED' then return { '', 1 } end
-  if job.open > 0 or not move_job(job, 'complete') then return { '', 0 } end
+local function complete(r, key)
+  local raw, id = READ[key], r[1]
+  if not raw then return NO end
+  local project, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable, finished, weight, done,
+    percent, behind = unpack_struct(HEAD, raw)
+  if run ~= r[2] then return NO end
+  if state == COMPLETED then return YES end
+  if open > 0 or state ~= RUNNING then return NO end
+  local events = ENDS
+  sequence = sequence + 1
+  if playable == 0 then playable, sequence, events = NOW, sequence + 1, PLAYS .. ENDS end
+  keep(key, pack(HEAD, #project, project, #progress, progress, COMPLETED, run, sequence, base, open, lease_ms, left, stream, uploaded,
+    started, playable, NOW, weight, done, percent) .. sub(raw, behind) .. events)
+  note(id, sequence)
   set(KEYS[r.k], r[3])
   set(KEYS[r.k + 1], r[4])
-  make_playable(job)
-  end_job(job, 'COMPLETED')
-  if job.left ~= 0 then clean_later(job) end
-  return { '', 1 }
+  zrem(index_of(project, 'RUNNING'), id)
+  zadd(index_of(project, 'COMPLETED'), '0', id)
+  zadd(ENDED, STAMP, id)
+  zrem(DUTIES, 'PUBLISH|' .. id)
+  if stream ~= 0 then
+    zrem(DUTIES, 'STREAM|' .. id)
+    del(stream_key(id))
+  end
+  if left ~= 0 then clean_later(id, lease_ms) end
+  return YES
 end
 
 local answers = {}
-for i, r in ipairs(requests) do answers[i] = complete(r) end
-flush()
+for i, r in ipairs(requests) do answers[i] = complete(r, keys[i]) end
+write_out()
 return answers

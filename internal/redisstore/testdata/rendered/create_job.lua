@@ -1,26 +1,16 @@
 -- Writes jobs in PENDING with their first task ready.
--- KEYS  common; of each request: job, spec, its idempotency key, the upload of its source (the job again for either
---       that it doesn't have)
--- ARGV  prefix; requests (see request.lua) of: job id, project, priority, spec JSON, waiting limit, upload id (or
---       nothing), fingerprint (or nothing) and ttl ms of its idempotency key (0: none), first task JSON, its weight
--- Returns  {answer, ...}: {'', job id, when it was created; left out if the job was there}
+-- KEYS  common. Derived: the jobs and their specs, the uploads of their sources
+-- ARGV  prefix; requests (see request.lua) of: job id, project, priority, waiting limit, spec JSON, front of the record
+--       (see record.lua) up to when it was created, upload id (or nothing), and its idempotency key with fingerprint and
+--       ttl ms (nothing, nothing, 0: none)
+-- Returns  {answer, ...}: {'', when it was created} | {'', '', id of the job that was there}
 --          | {'IDEMPOTENCY_KEY_REUSED' | 'OBJECT_NOT_FOUND' | 'QUEUE_FULL'}
 -- Replay   the same id, or the same idempotency key, gives the first job.
 --          A key whose job was deleted makes a new one.
--- Tasks, each one packed string (TASK): the first of a job within its job,
--- the others in t:<job>-<index>. Of tasks x:<job> has f<i>, the indexes of
--- those that wait for it, if any; and a<i>, its attempts that ended without a
--- result, JSON. In queues and keys a task is named by member(): its index is
--- padded, so that equal scores sort by it.
--- Jobs. j:<job> is what changes of a job, one packed string (JOB): its own
--- fields, its first task as in task.lua, and behind them its newest events
--- (EVENT), those after base. Older ones are in e:<job>, each a chunk of what
--- was behind once: the sequence before its first event, and the events; the
--- newest 1,000 are there. x:<job> has what few jobs have: f failure JSON, up
--- its upload, sr size and etag of its source; and of tasks: see task.lua.
---
--- A job is loaded once per script, changed in memory and written back by
--- flush: however many changes, one string and one notice.
+-- How jobs and tasks are packed: j:<job> is HEAD, the job's first task (HOT
+-- and COLD), REST, and the newest events of the job, those after base; t:<job>-<i>
+-- is every other task. What most calls change is in front: they take that apart,
+-- and leave what is behind as it is.
 -- Strings are read together where a script knows beforehand which it needs.
 -- Every script gets these keys first, and the deployment's prefix (its hash
 -- tag and a colon) as ARGV[1]. The keys of jobs, workers and indexes that are
@@ -31,23 +21,13 @@ local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
 local PREFIX = ARGV[1]
 
 local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a job, packed: see job.lua
-local function task_key(m) return PREFIX .. 't:' .. m end -- a task but the first, packed: see task.lua
 local function more_key(id) return PREFIX .. 'x:' .. id end -- hash: what few jobs have and few scripts need
-local function events_key(id) return PREFIX .. 'e:' .. id end -- list: older events, packed
 local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
-local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
-local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
-local function result_key(m) return PREFIX .. 'r:' .. m end -- JSON, of a task
-local function outputs_key(id) return PREFIX .. 'o:' .. id end -- JSON
-local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects
-local function stream_key(id) return PREFIX .. 'c:' .. id end -- hash: see stream.lua
 local function upload_key(id) return PREFIX .. 'u:' .. id end
-local function worker_key(id) return PREFIX .. 'w:' .. id end
-local function machine_workers_key(id) return PREFIX .. 'mw:' .. id end
 local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
-local function job_channel(id) return PREFIX .. 'n:' .. id end
-local WAKE_CHANNEL = PREFIX .. 'wake'
+local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
+local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
 local READ = {} -- by key: its value, false if there is none
 
 -- read_all reads the strings of keys by one command, however many there are.
@@ -68,6 +48,8 @@ local function read(key)
   end
   return value
 end
+-- What a script leaves to do at its end: strings and sorted sets, whose turn
+-- it is, wake-ups, and one notice of all jobs that changed.
 -- A script reads and decides first and writes last, each sorted set in one
 -- command, however many requests the call has; and a script that fails in
 -- between changed nothing.
@@ -110,9 +92,7 @@ local function list_of(lists, key)
 end
 
 local function set(key, value) append(SETS, key, value) end
-local function del(key) append(DELS, key) end
 local function zadd(key, score, member) append(list_of(ZADDS, key), score, member) end
-local function zrem(key, member) append(list_of(ZREMS, key), member) end
 
 -- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
 local function in_chunks(list, ...)
@@ -141,9 +121,6 @@ end
 local WAKES = {}
 local EARLIEST -- the earliest deadline that this script set
 
-local function due(at)
-  if not EARLIEST or at < EARLIEST then EARLIEST = at end
-end
 
 local function publish_wakes()
   if EARLIEST then
@@ -196,13 +173,7 @@ local function queue_add(name, priority, queued, m)
   if not p.band or band < p.band then p.band = band end
 end
 
-local function queue_drop(name, m) append(project_of(name).drop, m) end
 
--- count_leases notes that leases of a project began or ended.
-local function count_leases(name, n)
-  local p = project_of(name)
-  p.leased = p.leased + n
-end
 
 local function running_limit()
   LIMIT = LIMIT or tonumber(redis.call('HGET', TURNS, 'limit')) or 0
@@ -280,127 +251,9 @@ local function settle_projects()
   end
   PROJECTS, PROJECT_ORDER = {}, {}
 end
--- Code generated by genstate from internal/pipeline/state.go. DO NOT EDIT.
--- NEXT[machine][from][by] is the state that follows, nil if none does.
-local NEXT = {
-  job = {
-    UPLOADING = { ['uploaded'] = 'PENDING', ['upload_failed'] = 'FAILED', ['cancel'] = 'CANCELED' },
-    PENDING = { ['start'] = 'RUNNING', ['cancel'] = 'CANCELED' },
-    RUNNING = { ['complete'] = 'COMPLETED', ['fail'] = 'FAILED', ['cancel'] = 'CANCELED' },
-    FAILED = { ['retry'] = 'PENDING' },
-    CANCELED = { ['retry'] = 'PENDING' },
-  },
-  task = {
-    BLOCKED = { ['unblock'] = 'READY', ['cancel'] = 'CANCELED' },
-    READY = { ['lease'] = 'LEASED', ['cancel'] = 'CANCELED' },
-    LEASED = { ['finish'] = 'DONE', ['release'] = 'READY', ['lose'] = 'READY', ['retry'] = 'DELAYED', ['kill'] = 'DEAD', ['cancel'] = 'CANCELED' },
-    DELAYED = { ['wake'] = 'READY', ['cancel'] = 'CANCELED' },
-  },
-  upload = {
-    OPEN = { ['complete'] = 'COMPLETED', ['abort'] = 'ABORTED', ['expire'] = 'EXPIRED', ['fail'] = 'FAILED' },
-  },
-  machine = {
-    CREATING = { ['created'] = 'STARTING', ['break'] = 'FAILED' },
-    STARTING = { ['attach'] = 'RUNNING', ['break'] = 'FAILED' },
-    RUNNING = { ['drain'] = 'DRAINING', ['stop'] = 'STOPPING', ['exit'] = 'STOPPED', ['break'] = 'FAILED' },
-    DRAINING = { ['stop'] = 'STOPPING', ['exit'] = 'STOPPED', ['break'] = 'FAILED' },
-    STOPPING = { ['exit'] = 'STOPPED', ['break'] = 'FAILED' },
-    STOPPED = { ['start'] = 'STARTING', ['destroy'] = 'DESTROYED' },
-    FAILED = { ['destroy'] = 'DESTROYED' },
-  },
-}
-
-local function next_state(machine, from, by)
-  local row = NEXT[machine][from]
-  return row and row[by]
-end
-local JOB = '>Bc0I2I4I4I4I6BI4I4i2BI2c0dddI6I6I6I6I6I6Bc0I2c0'
-local EVENT = '>BI6I3I3I3c0' -- type, ms, index of the task + 1 (0: none), attempt, reason and message
-local EVENT_TYPES = {
-  CREATED = 1, QUEUED = 2, STARTED = 3, PLANNED = 4, PLAYABLE = 5, COMPLETED = 6, FAILED = 7, CANCELED = 8,
-  RETRIED = 9, TASK_LEASED = 10, TASK_DONE = 11, TASK_DELAYED = 12, TASK_DEAD = 13,
-}
-local EVENTS_BEHIND = 50 -- a job at most, and in each chunk at least
-local EVENT_CHUNKS = 20
--- Later than any URL that was signed for a lease: they live 5 minutes longer than it.
-local CLEAN_AFTER = 6 * 60 * 1000
-local JOBS, JOB_ORDER = {}, {}
-local pack, unpack_struct = struct.pack, struct.unpack
-
--- put changes a field of x:<job>.
-local function put(job, field, value)
-  job.put = job.put or {}
-  append(job.put, field, value)
-end
-
-local function read_job(raw)
-  local state, run, sequence, base, open, lease_ms, left, count, first, priority, uploaded, project, weight, done, percent,
-    created, queued, started, planned, playable, finished, progress, first_task, at = unpack_struct(JOB, raw)
-  return {
-    state = state, run = run, sequence = sequence, base = base,
-    open = open,         -- tasks of the run that aren't done
-    lease_ms = lease_ms, -- the longest that was given
-    left = left,         -- 1: an attempt that wasn't accepted may have left objects
-    count = count,       -- of tasks over all runs
-    first = first,       -- index of the run's first task
-    priority = priority,
-    uploaded = uploaded, -- 1: up names its upload
-    project = project,
-    weight = weight,     -- of all tasks of the run
-    done = done,         -- what of that is done, in part or whole
-    percent = percent,
-    created = created, queued = queued, started = started, planned = planned, playable = playable, -- ms, 0: not yet
-    finished = finished,
-    progress = progress, -- media time, speed, fps, time left
-    first_task = first_task, events = string.sub(raw, at), raw = raw, was = state, told = sequence, tasks = {},
-  }
-end
-
-local function pack_job(j)
-  return pack(JOB, #j.state, j.state, j.run, j.sequence, j.base, j.open, j.lease_ms, j.left, j.count, j.first, j.priority,
-    j.uploaded, #j.project, j.project, j.weight, j.done, j.percent, j.created, j.queued, j.started, j.planned, j.playable,
-    j.finished, #j.progress, j.progress, #j.first_task, j.first_task) .. j.events
-end
-
-local function keep_job(job, id, key)
-  job.id, job.key = id, key
-  JOBS[id] = job
-  JOB_ORDER[#JOB_ORDER + 1] = job
-  return job
-end
-
--- load_job returns a job, nil if there is none.
-local function load_job(id)
-  local job = JOBS[id]
-  if job then return job end
-  local key = job_key(id)
-  local raw = read(key)
-  return raw and keep_job(read_job(raw), id, key) or nil
-end
-
-local function job_exists(id) return JOBS[id] or read(job_key(id)) and true end
-
-local function set_gauge(job, weight, done, percent)
-  job.weight, job.done, job.percent, job.changed = weight, done, percent, true
-end
-
-local function add_event(job, kind, index, attempt, reason, message)
-  job.sequence = job.sequence + 1
-  local text = reason and reason .. ' ' .. message or ''
-  job.events = job.events .. pack(EVENT, EVENT_TYPES[kind], NOW, index and index + 1 or 0, attempt or 0, #text, text)
-end
-
--- new_job returns a job that isn't written yet, in a state that no other leads to.
-local function new_job(id, project, priority, state, uploaded)
-  local job = keep_job({
-    state = state, run = 1, sequence = 0, base = 0, open = 0, lease_ms = 0, left = 0, count = 0, first = 0,
-    priority = priority, uploaded = uploaded, project = project, weight = 0, done = 0, percent = 0, created = NOW,
-    queued = 0, started = 0, planned = 0, playable = 0, finished = 0, progress = '', first_task = '', events = '', told = 0, tasks = {},
-    changed = true,
-  }, id, job_key(id))
-  add_event(job, 'CREATED')
-  return job
-end
+local EVENT_CHUNKS = 20 -- of a job
+local CHANGED = {} -- job id, sequence of its newest event, ...
+local APART = {} -- keys of lists, and chunks of older events for them
 
 local INDEXES = {} -- keys by state, by project
 
@@ -411,339 +264,47 @@ local function index_of(project, state)
   return key
 end
 
--- put_by keeps the oldest events of a job apart.
-local function put_by(job)
-  local key = events_key(job.id)
-  redis.call('RPUSH', key, pack('>I6', job.base) .. job.events)
-  redis.call('LTRIM', key, -EVENT_CHUNKS, -1)
-  job.base, job.events = job.sequence, ''
-end
 
-local function flush()
-  local notices
-  for _, job in ipairs(JOB_ORDER) do
-    local changed = job.sequence ~= job.told
-    if job.state ~= job.was then
-      if job.was then zrem(index_of(job.project, job.was), job.id) end
-      zadd(index_of(job.project, job.state), '0', job.id)
-      job.was = job.state
-    end
-    if changed or job.changed then
-      if job.sequence - job.base > EVENTS_BEHIND then put_by(job) end
-      job.raw, job.changed = pack_job(job), nil
-      set(job.key, job.raw)
-    end
-    if job.put then
-      in_chunks(job.put, 'HSET', more_key(job.id))
-      job.put = nil
-    end
-    if changed then
-      notices = notices or {}
-      append(notices, job, job.sequence)
-      job.told = job.sequence
-    end
-  end
+local function write_out()
   settle_projects()
   write_all()
-  for i = 1, notices and #notices or 0, 2 do
-    redis.call('PUBLISH', job_channel(notices[i].id), 'q ' .. notices[i + 1])
+  for i = 1, #APART, 2 do
+    redis.call('RPUSH', APART[i], APART[i + 1])
+    redis.call('LTRIM', APART[i], -EVENT_CHUNKS, -1)
+  end
+  APART = {}
+  if CHANGED[1] then
+    redis.call('PUBLISH', NOTICE_CHANNEL, 'q ' .. table.concat(CHANGED, ' '))
+    CHANGED = {}
   end
   publish_wakes()
 end
-
--- move_job moves a job; false if the table forbids it.
-local function move_job(job, by)
-  local to = next_state('job', job.state, by)
-  if not to then return false end
-  job.state = to
-  return true
-end
-
--- drop_duties ends the duties that only hold for the state a job leaves.
-local function drop_duties(job)
-  append(list_of(ZREMS, DUTIES), 'PUBLISH|' .. job.id, 'CLEAN|' .. job.id)
-  zrem(DUTIES, 'STREAM|' .. job.id)
-end
-
--- clean_later leaves the duty to remove what no output names.
-local function clean_later(job)
-  local at = NOW + job.lease_ms + CLEAN_AFTER
-  zadd(DUTIES, score_text(at), 'CLEAN|' .. job.id)
-  due(at)
-end
-
--- make_playable notes, the first time, that a player can start.
-local function make_playable(job)
-  if job.playable > 0 then return end
-  job.playable = NOW
-  add_event(job, 'PLAYABLE')
-end
-
--- end_job notes how a job ended, once it has moved there.
-local function end_job(job, event, reason, message)
-  job.finished = NOW
-  zadd(ENDED, STAMP, job.id)
-  if reason then put(job, 'f', cjson.encode({ reason = reason, message = message })) end
-  add_event(job, event, nil, nil, reason, message)
-  drop_duties(job)
-  del(stream_key(job.id))
-  -- What was published before its time is to go at once.
-  if reason and job.playable > 0 then
-    zadd(DUTIES, STAMP, 'STREAM|' .. job.id)
-    due(NOW)
-  end
-end
--- HELD: what each worker holds, as "<worker> <member>", in the order of these.
-
--- held_by lists what a worker holds.
-local function held_by(worker)
-  local list = {}
-  local from = worker .. ' '
-  for _, held in ipairs(redis.call('ZRANGEBYLEX', HELD, '[' .. from, '(' .. from .. '\255')) do
-    local m = string.sub(held, #from + 1)
-    -- Another worker's id may begin like this one's.
-    if not string.find(m, ' ', 1, true) then list[#list + 1] = m end
-  end
-  return list
-end
-local MAX_ATTEMPTS_KEPT = 16
--- A task that spoils every machine, or finds none that works, would go round for ever.
-local MAX_MACHINE_FAULTS = 10
-local TASK = '>Bc0BI6I2I3I6I2I2I2I3ddI6BBc0I2c0'
-
+-- Of a job: project, progress (media time, speed, fps, time left), state, run, sequence, base, open (tasks of the run that
+-- aren't done), longest lease that was given, left (1: an attempt that wasn't accepted may have left objects), stream (1:
+-- segments were committed), uploaded (1: up names its upload), started, playable, finished (ms, 0: not yet), weight of all tasks of the run, what of that is
+-- done, percent.
+local HEAD = '>Bc0Bc0BI2I4I4I4I6BBBI6I6I6ddd'
+-- Of a task: state, last (1: it was the last of its run), when it was done, newest attempt, when that began (of a DELAYED
+-- task, when it wakes), its share of the job's progress, fraction of the attempt, when that was stored, follow (1: f<i> is
+-- there), worker of the attempt. A state of 0 is a first task that isn't there yet.
+local HOT = '>BBI6I3I6ddI6BBc0'
+-- Of a task: run, charged, losses, attempts in a row that a machine spoilt, tasks that it waits for, JSON: what it is.
+local COLD = 'I2I2I2I2I3I2c0'
+-- Of a job: tasks over all runs, index of the run's first task, priority, created, queued, planned.
+local REST = 'I4I4i2I6I6I6'
+-- Events: type, plus 64 with index + 1 and attempt of a task, plus 192 with these (0: none), reason and message.
+local EVENT, TASK_EVENT, TEXT_EVENT = '>BI6', '>BI6I3I3', '>BI6I3I3I3c0'
+local EVENT_TYPES = {
+  CREATED = 1, QUEUED = 2, STARTED = 3, PLANNED = 4, PLAYABLE = 5, COMPLETED = 6, FAILED = 7, CANCELED = 8,
+  RETRIED = 9, TASK_LEASED = 10, TASK_DONE = 11, TASK_DELAYED = 12, TASK_DEAD = 13,
+}
+local JOB_STATES = { 'UPLOADING', 'PENDING', 'RUNNING', 'COMPLETED', 'FAILED', 'CANCELED' }
+local TASK_STATES = { 'BLOCKED', 'READY', 'LEASED', 'DELAYED', 'DONE', 'DEAD', 'CANCELED' }
+local EVENTS_BEHIND = 50 -- a job at most, and in each chunk at least
+local pack, unpack_struct, sub = struct.pack, struct.unpack, string.sub
+-- In queues and keys a task is named by its job's id and its index, padded, so that equal scores sort by it.
 local function member(id, index) return string.format('%s-%05d', id, index) end
 
-local function parse_member(m)
-  local n = #m
-  if string.sub(m, n - 5, n - 5) == '-' then return string.sub(m, 1, n - 6), string.sub(m, n - 4) + 0 end
-  local id, index = string.match(m, '^(.*)%-(%d+)$') -- 100,000 or more
-  return id, tonumber(index)
-end
-
-local function read_task(raw, m)
-  local state, last, ended, run, n, at, charged, losses, spoilt, waits, weight, told, kept, follow, by, definition =
-    unpack_struct(TASK, raw)
-  return {
-    s = state, m = m,
-    last = last,               -- 1: it was the last of its run
-    ended = ended,             -- when it was done
-    run = run,
-    n = n,                     -- newest attempt
-    at = at,                   -- when that began; of a DELAYED task, when it wakes
-    charged = charged, losses = losses,
-    spoilt = spoilt,           -- attempts in a row that a machine spoilt
-    waits = waits,             -- for tasks
-    weight = weight,           -- its share of the job's progress
-    told = told, kept = kept,  -- fraction of the attempt, and when that was stored
-    follow = follow,           -- 1: f<i> is there
-    by = by,                   -- worker of the attempt
-    definition = definition,   -- JSON: what it is
-  }
-end
-
--- load_task returns a task by its index, or nil; its member where the caller has it.
-local function load_task(job, index, m)
-  local t = job.tasks[index]
-  if t then return t end
-  m = m or member(job.id, index)
-  local raw
-  if index == 0 then
-    raw = job.first_task ~= '' and job.first_task
-  else
-    raw = read(task_key(m))
-  end
-  if not raw then return nil end
-  t = read_task(raw, m)
-  job.tasks[index] = t
-  return t
-end
-
-local function save_task(job, index, t)
-  local raw = pack(TASK, #t.s, t.s, t.last, t.ended, t.run, t.n, t.at, t.charged, t.losses, t.spoilt, t.waits, t.weight,
-    t.told, t.kept, t.follow, #t.by, t.by, #t.definition, t.definition)
-  job.tasks[index] = t
-  if index == 0 then
-    job.first_task, job.changed = raw, true
-  else
-    set(task_key(t.m), raw)
-    READ[task_key(t.m)] = raw
-  end
-end
-
-local function enqueue(job, t) queue_add(job.project, job.priority, job.queued, t.m) end
-
--- make_ready moves a task to READY by a transition; false if the table forbids it.
-local function make_ready(job, index, t, by)
-  local to = next_state('task', t.s, by)
-  if not to then return false end
-  t.s, t.by, t.at = to, '', 0
-  save_task(job, index, t)
-  enqueue(job, t)
-  return true
-end
-
--- add_tasks appends tasks, each four values: JSON, weight, how many it waits
--- for, and which wait for it, all relative to the first.
-local function add_tasks(job, list)
-  local base = job.count
-  local index = base
-  local added = 0
-  for i = 1, #list, 4 do
-    local weight, waits, followers = list[i + 1], list[i + 2], list[i + 3]
-    added = added + weight
-    local t = {
-      s = waits == 0 and 'READY' or 'BLOCKED', m = member(job.id, index), last = 0, ended = 0, run = job.run, n = 0,
-      at = 0, charged = 0, losses = 0, spoilt = 0, waits = waits, weight = weight, told = 0, kept = 0,
-      follow = followers == '' and 0 or 1, by = '', definition = list[i],
-    }
-    save_task(job, index, t)
-    if followers ~= '' then
-      put(job, 'f' .. index, (string.gsub(followers, '%d+', function(n) return string.format('%d', base + n) end)))
-    end
-    if waits == 0 then enqueue(job, t) end
-    index = index + 1
-  end
-  job.count, job.open, job.changed = index, job.open + index - base, true
-  if added > 0 then set_gauge(job, job.weight + added, job.done, job.percent) end
-end
-
--- start_run puts a job's first task into the queue.
-local function start_run(job, definition, weight)
-  job.queued = NOW
-  add_event(job, 'QUEUED')
-  add_tasks(job, { definition, weight, 0, '' })
-end
-
-local function attempts_of(job, index)
-  local raw = redis.call('HGET', more_key(job.id), 'a' .. index)
-  return raw and cjson.decode(raw) or {}
-end
-
--- drop_lease takes a lease off all lists.
-local function drop_lease(job, m, worker)
-  zrem(LEASES, m)
-  zrem(HELD, worker .. ' ' .. m)
-  count_leases(job.project, -1)
-end
-
--- end_attempt takes the lease away and writes down how an attempt without a result ended.
-local function end_attempt(job, index, t, outcome, reason, message, charged)
-  local list = attempts_of(job, index)
-  list[#list + 1] = {
-    n = t.n, by = t.by, at = t.at, to = NOW, oc = outcome, rs = reason, ms = message, ch = charged or nil,
-  }
-  while #list > MAX_ATTEMPTS_KEPT do table.remove(list, 1) end
-  put(job, 'a' .. index, cjson.encode(list))
-  drop_lease(job, t.m, t.by)
-  if t.told ~= 0 then set_gauge(job, job.weight, job.done - t.weight * t.told, job.percent) end
-  t.by, t.told, t.kept = '', 0, 0
-  job.left, job.changed = 1, true
-end
-
--- ended_as reports whether a worker's attempt ended that way before: the call is a replay.
-local function ended_as(job, index, worker, attempt, outcome)
-  for _, a in ipairs(attempts_of(job, index)) do
-    if a.n == attempt then return a.by == worker and a.oc == outcome end
-  end
-  return false
-end
-
--- read_tasks reads all tasks from an index on together.
-local function read_tasks(job, from)
-  local keys = {}
-  for index = math.max(from, 1), job.count - 1 do
-    if not job.tasks[index] then keys[#keys + 1] = task_key(member(job.id, index)) end
-  end
-  read_all(keys)
-end
-
--- cancel_tasks ends every task of the run that hasn't ended.
-local function cancel_tasks(job)
-  read_tasks(job, job.first)
-  for index = job.first, job.count - 1 do
-    local t = load_task(job, index)
-    local to = next_state('task', t.s, 'cancel')
-    if to then
-      if t.s == 'READY' then
-        queue_drop(job.project, t.m)
-      elseif t.s == 'DELAYED' then
-        zrem(DELAYED, t.m)
-      elseif t.s == 'LEASED' then
-        end_attempt(job, index, t, 'CANCELED')
-        WAKES.WORKER = true
-      end
-      t.s, t.at = to, 0
-      save_task(job, index, t)
-    end
-  end
-end
-
--- kill_task ends a leased task for good, and its job with it.
-local function kill_task(job, index, t, outcome, reason, message, charged)
-  end_attempt(job, index, t, outcome, reason, message, charged)
-  t.s = next_state('task', t.s, 'kill')
-  save_task(job, index, t)
-  add_event(job, 'TASK_DEAD', index, t.n, reason, message)
-  move_job(job, 'fail')
-  cancel_tasks(job)
-  end_job(job, 'FAILED', reason, message)
-  clean_later(job)
-end
-
--- return_task gives an attempt back without a charge, however often: the task is READY.
-local function return_task(job, index, t, by, outcome, reason, message)
-  end_attempt(job, index, t, outcome, reason, message)
-  make_ready(job, index, t, by)
-  add_event(job, 'TASK_DELAYED', index, t.n, reason, message)
-end
-
--- blame_machine gives back an attempt that its machine spoilt: READY, or dead
--- when that happened too often in a row.
-local function blame_machine(job, index, t, outcome, reason, message)
-  t.spoilt = t.spoilt + 1
-  if t.spoilt >= MAX_MACHINE_FAULTS then
-    kill_task(job, index, t, outcome, reason, message)
-  else
-    return_task(job, index, t, 'release', outcome, reason, message)
-  end
-end
-
--- leased_task returns what a worker holds, by the member it is held as; nil if
--- the script ended that lease.
-local function leased_task(m)
-  local id, index = parse_member(m)
-  local job = load_job(id)
-  local t = job and load_task(job, index, m)
-  if t and t.s == 'LEASED' then return job, index, t end
-end
-
--- lease_rows returns leases as a reader needs them, of a list of member and
--- deadline: {member, deadline, job, its task if it isn't the first, spec JSON,
--- attempts JSON, sr, probe JSON, plan JSON}, jobs and tasks as they are stored.
--- Call it after flush.
-local function lease_rows(list)
-  local keys = {}
-  -- Of a job that starts there is no more to read, unless its source was uploaded.
-  local function starts(job, index, t) return index == 0 and t.n == 1 and job.uploaded == 0 end
-  for i = 1, #list, 2 do
-    local job, index, t = leased_task(list[i])
-    keys[#keys + 1] = spec_key(job.id)
-    if not starts(job, index, t) then append(keys, probe_key(job.id), plan_key(job.id)) end
-  end
-  read_all(keys)
-  local rows = {}
-  for i = 1, #list, 2 do
-    local m = list[i]
-    local job, index, t = leased_task(m)
-    local row = { m, list[i + 1], job.raw, index > 0 and read(task_key(m)) or '', read(spec_key(job.id)), '', '', '', '' }
-    if not starts(job, index, t) then
-      local v = redis.call('HMGET', more_key(job.id), 'a' .. index, 'sr')
-      row[6], row[7], row[8], row[9] = v[1] or '', v[2] or '', read(probe_key(job.id)) or '', read(plan_key(job.id)) or ''
-    end
-    rows[#rows + 1] = row
-  end
-  return rows
-end
 -- A script of a verb that is called often takes many requests at a time. Each
 -- is one packed argument; its keys, as many for each, come after the common
 -- ones, one request's after the other's. Each gets its own answer, as if they
@@ -760,6 +321,8 @@ local function read_requests(keys)
   return requests
 end
 -- Idempotency keys: expiry, the id that was made, the request's fingerprint.
+-- Those that calls wrote are in EXPIRING, a chunk each: the latest expiry, and
+-- the keys. The sweeper removes them: a time to live would be a command for each.
 
 -- known_id returns the id that a key's value names, and whether it was made by another request.
 local function known_id(raw, fingerprint)
@@ -769,18 +332,21 @@ local function known_id(raw, fingerprint)
   return id, first ~= fingerprint
 end
 
-local KEPT = {}
+local KEPT = { 0 }
 
--- keep_key notes the value of a key, to be written by keep_keys, and returns it.
+-- keep_key notes the value of a key, to be written with keep_keys.
 local function keep_key(key, fingerprint, id, ttl)
   local value = deadline_text(ttl) .. ' ' .. id .. ' ' .. fingerprint
-  KEPT[#KEPT + 1] = { key, value, ttl }
-  return value
+  READ[key] = value
+  set(key, value)
+  if NOW + ttl > KEPT[1] then KEPT[1] = NOW + ttl end
+  KEPT[#KEPT + 1] = key
 end
 
 local function keep_keys()
-  for _, k in ipairs(KEPT) do redis.call('SET', k[1], k[2], 'PX', k[3]) end
+  if KEPT[2] then redis.call('RPUSH', EXPIRING, cmsgpack.pack(unpack(KEPT))) end
 end
+
 -- How many jobs of a project wait, and whether one more may.
 local WAITING, ADMITTED = {}, {} -- by project: before this script, and by it
 
@@ -795,43 +361,52 @@ local function admit(project, limit)
   ADMITTED[project] = n
   return true
 end
-local requests = read_requests(4)
+local requests = read_requests(0)
+local CREATED = { '', STAMP }
+-- When it was created, queued and planned, and its first two events.
+local BACK = pack('>I6I6I6', NOW, NOW, 0) .. pack(EVENT, EVENT_TYPES.CREATED, NOW) .. pack(EVENT, EVENT_TYPES.QUEUED, NOW)
 local keys, uploads = {}, {}
-for _, r in ipairs(requests) do append(keys, KEYS[r.k], KEYS[r.k + 2]) end
+for _, r in ipairs(requests) do
+  r.key = job_key(r[1])
+  keys[#keys + 1] = r.key
+  if r[10] > 0 then keys[#keys + 1] = r[8] end
+end
 read_all(keys)
 
--- create returns the answer to a request.
 local function create(r)
-  local k, id, project, upload, ttl = r.k, r[1], r[2], r[6], r[8]
-  local key = ttl > 0 and KEYS[k + 2]
-  if key then
-    local first, other = known_id(read(key), r[7])
+  local id, project, upload, key, ttl = r[1], r[2], r[7], r[8], r[10]
+  if ttl > 0 then
+    local first, other = known_id(read(key), r[9])
     if other then return { 'IDEMPOTENCY_KEY_REUSED' } end
-    if first and job_exists(first) then return { '', first } end
+    if first and read(job_key(first)) then return { '', '', first } end
   end
-  if job_exists(id) then return { '', id } end
+  if READ[r.key] then return { '', '', id } end
   if upload ~= '' then
-    key = KEYS[k + 3]
-    uploads[key] = uploads[key] or redis.call('HGET', key, 's') or ''
-    if uploads[key] ~= 'COMPLETED' then return { 'OBJECT_NOT_FOUND' } end
+    local u = upload_key(upload)
+    uploads[u] = uploads[u] or redis.call('HGET', u, 's') or ''
+    if uploads[u] ~= 'COMPLETED' then return { 'OBJECT_NOT_FOUND' } end
+    if not admit(project, r[4]) then return { 'QUEUE_FULL' } end
+    append(uploads, id, upload)
+  elseif not admit(project, r[4]) then
+    return { 'QUEUE_FULL' }
   end
-  if not admit(project, r[5]) then return { 'QUEUE_FULL' } end
 
-  local job = new_job(id, project, r[3], 'PENDING', upload == '' and 0 or 1)
-  start_run(job, r[9], r[10])
-  job.told = job.sequence -- nobody can watch it yet
-  set(KEYS[k + 1], r[4])
-  if ttl > 0 then READ[KEYS[k + 2]] = keep_key(KEYS[k + 2], r[7], id, ttl) end
-  if upload ~= '' then
-    put(job, 'up', upload)
-    append(uploads, KEYS[k + 3])
-  end
-  return { '', id, STAMP }
+  local raw = r[6] .. BACK
+  READ[r.key] = raw
+  set(r.key, raw)
+  set(spec_key(id), r[5])
+  if ttl > 0 then keep_key(key, r[9], id, ttl) end
+  zadd(index_of(project, 'PENDING'), '0', id)
+  queue_add(project, r[3], NOW, id .. '-00000')
+  return CREATED
 end
 
 local answers = {}
 for i, r in ipairs(requests) do answers[i] = create(r) end
 keep_keys()
-for _, upload in ipairs(uploads) do redis.call('HINCRBY', upload, 'n', 1) end
-flush()
+for i = 1, #uploads, 2 do
+  redis.call('HSET', more_key(uploads[i]), 'up', uploads[i + 1])
+  redis.call('HINCRBY', upload_key(uploads[i + 1]), 'n', 1)
+end
+write_out()
 return answers

@@ -2,15 +2,17 @@
 -- KEYS  common; 14 job. Derived: its older events.
 -- ARGV  prefix, job id, sequence
 -- Returns  {'', job, chunk of older events, ...} | {'JOB_NOT_FOUND'}; see include/job.lua
--- Jobs. j:<job> is what changes of a job, one packed string (JOB): its own
--- fields, its first task as in task.lua, and behind them its newest events
--- (EVENT), those after base. Older ones are in e:<job>, each a chunk of what
--- was behind once: the sequence before its first event, and the events; the
--- newest 1,000 are there. x:<job> has what few jobs have: f failure JSON, up
--- its upload, sr size and etag of its source; and of tasks: see task.lua.
+-- Jobs, whole: see record.lua for how they are packed. Older events are in e:<job>,
+-- each a chunk of what was behind once: the sequence before its first event, and
+-- the events; the newest 1,000 are there. x:<job> has what few jobs have: f failure
+-- JSON, up its upload, sr size and etag of its source; and of tasks: see task.lua.
 --
 -- A job is loaded once per script, changed in memory and written back by
 -- flush: however many changes, one string and one notice.
+-- How jobs and tasks are packed: j:<job> is HEAD, the job's first task (HOT
+-- and COLD), REST, and the newest events of the job, those after base; t:<job>-<i>
+-- is every other task. What most calls change is in front: they take that apart,
+-- and leave what is behind as it is.
 -- Strings are read together where a script knows beforehand which it needs.
 -- Every script gets these keys first, and the deployment's prefix (its hash
 -- tag and a colon) as ARGV[1]. The keys of jobs, workers and indexes that are
@@ -21,33 +23,11 @@ local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
 local PREFIX = ARGV[1]
 
 local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a job, packed: see job.lua
-local function task_key(m) return PREFIX .. 't:' .. m end -- a task but the first, packed: see task.lua
-local function more_key(id) return PREFIX .. 'x:' .. id end -- hash: what few jobs have and few scripts need
 local function events_key(id) return PREFIX .. 'e:' .. id end -- list: older events, packed
-local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
-local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
-local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
-local function result_key(m) return PREFIX .. 'r:' .. m end -- JSON, of a task
-local function outputs_key(id) return PREFIX .. 'o:' .. id end -- JSON
-local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects
-local function stream_key(id) return PREFIX .. 'c:' .. id end -- hash: see stream.lua
-local function upload_key(id) return PREFIX .. 'u:' .. id end
-local function worker_key(id) return PREFIX .. 'w:' .. id end
-local function machine_workers_key(id) return PREFIX .. 'mw:' .. id end
-local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
-local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
-local function job_channel(id) return PREFIX .. 'n:' .. id end
-local WAKE_CHANNEL = PREFIX .. 'wake'
+local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
+local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
 local READ = {} -- by key: its value, false if there is none
 
--- read_all reads the strings of keys by one command, however many there are.
-local function read_all(keys)
-  for from = 1, #keys, 2000 do
-    local to = math.min(from + 1999, #keys)
-    local values = redis.call('MGET', unpack(keys, from, to))
-    for i = from, to do READ[keys[i]] = values[i - from + 1] end
-  end
-end
 
 -- read returns a string; false if there is none.
 local function read(key)
@@ -58,6 +38,8 @@ local function read(key)
   end
   return value
 end
+-- What a script leaves to do at its end: strings and sorted sets, whose turn
+-- it is, wake-ups, and one notice of all jobs that changed.
 -- A script reads and decides first and writes last, each sorted set in one
 -- command, however many requests the call has; and a script that fails in
 -- between changed nothing.
@@ -74,78 +56,17 @@ local NOW = read_clock()
 local STAMP = string.format('%.0f', NOW)
 local DEADLINES = {} -- by ms from now
 
--- deadline_text is a time from now as a score.
-local function deadline_text(ms)
-  local text = DEADLINES[ms]
-  if not text then
-    text = string.format('%.0f', NOW + ms)
-    DEADLINES[ms] = text
-  end
-  return text
-end
 local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
 
-local function append(list, a, b)
-  local n = #list
-  list[n + 1], list[n + 2] = a, b
-end
 
-local function list_of(lists, key)
-  local list = lists[key]
-  if not list then
-    list = {}
-    lists[key] = list
-  end
-  return list
-end
 
-local function set(key, value) append(SETS, key, value) end
-local function del(key) append(DELS, key) end
-local function zadd(key, score, member) append(list_of(ZADDS, key), score, member) end
-local function zrem(key, member) append(list_of(ZREMS, key), member) end
 
--- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
-local function in_chunks(list, ...)
-  local a, b, c = ...
-  for from = 1, #list, 2000 do
-    local to = math.min(from + 1999, #list)
-    if c then
-      redis.call(a, b, c, unpack(list, from, to))
-    elseif b then
-      redis.call(a, b, unpack(list, from, to))
-    else
-      redis.call(a, unpack(list, from, to))
-    end
-  end
-end
 
--- write_all writes what was noted. What is removed from a sorted set and added to it stays.
-local function write_all()
-  in_chunks(DELS, 'DEL')
-  in_chunks(SETS, 'MSET')
-  for key, list in pairs(ZREMS) do in_chunks(list, 'ZREM', key) end
-  for key, list in pairs(ZADDS) do in_chunks(list, 'ZADD', key) end
-  SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
-end
 -- Wake-ups are collected and published once, at the end of a script.
 local WAKES = {}
 local EARLIEST -- the earliest deadline that this script set
 
-local function due(at)
-  if not EARLIEST or at < EARLIEST then EARLIEST = at end
-end
 
-local function publish_wakes()
-  if EARLIEST then
-    local next_sweep = tonumber(redis.call('HGET', SWEEP, 'next'))
-    if not next_sweep or EARLIEST < next_sweep then
-      redis.call('HSET', SWEEP, 'next', EARLIEST)
-      WAKES.DUE = true
-    end
-  end
-  for wake in pairs(WAKES) do redis.call('PUBLISH', WAKE_CHANNEL, wake) end
-  WAKES, EARLIEST = {}, nil
-end
 -- Whose turn it is. Each project has a queue of its ready tasks, best first.
 -- RING has the projects with ready tasks by the priority of their best task,
 -- then by tag; the first is served, one task, and its tag rises by one. That
@@ -165,111 +86,56 @@ local PROJECTS, PROJECT_ORDER = {}, {}
 local LIMIT
 local SERVED = {} -- by band
 
-local function score_text(score) return string.format('%.0f', score) end
 
--- band_of is the place of a priority: the best is 0.
-local function band_of(priority) return 100 - priority end
 
-local function project_of(name)
-  local p = PROJECTS[name]
-  if not p then
-    p = { name = name, add = {}, drop = {}, leased = 0 }
-    PROJECTS[name] = p
-    PROJECT_ORDER[#PROJECT_ORDER + 1] = p
-  end
-  return p
-end
 
-local function queue_add(name, priority, queued, m)
-  local p, band = project_of(name), band_of(priority)
-  append(p.add, score_text(band * BAND + (queued - EPOCH)), m)
-  if not p.band or band < p.band then p.band = band end
-end
 
-local function queue_drop(name, m) append(project_of(name).drop, m) end
 
--- count_leases notes that leases of a project began or ended.
-local function count_leases(name, n)
-  local p = project_of(name)
-  p.leased = p.leased + n
-end
 
-local function running_limit()
-  LIMIT = LIMIT or tonumber(redis.call('HGET', TURNS, 'limit')) or 0
-  return LIMIT
-end
 
-local function running_of(name) return tonumber(redis.call('HGET', TURNS, 'r' .. name)) or 0 end
 
-local function served_at(band)
-  SERVED[band] = SERVED[band] or tonumber(redis.call('HGET', TURNS, 'v' .. band)) or 0
-  return SERVED[band]
-end
 
--- leave_band keeps the tag of a project that leaves a band, while it is ahead of what was served.
-local function leave_band(name, band, tag)
-  if tag > served_at(band) then redis.call('ZADD', PAST, score_text(band * TAG + tag), band .. '|' .. name) end
-end
 
--- join_band is the tag with which a project comes to a band.
-local function join_band(name, band)
-  local past = tonumber(redis.call('ZSCORE', PAST, band .. '|' .. name))
-  return math.max(served_at(band), past and past - band * TAG or 0)
-end
 
--- place puts a project where it belongs after its queue or its leases changed.
-local function place(p, running)
-  local name, queue, limit = p.name, queue_key(p.name), running_limit()
-  local queued = #p.add > 0 or #p.drop > 0
-  local at, parked = queued and tonumber(redis.call('ZSCORE', RING, name)) or nil, false
-  if not at and limit > 0 then
-    at = tonumber(redis.call('ZSCORE', PARKED, name))
-    parked = at and true
-  end
-  if not at and not queued then return end
-  local old = at and math.floor(at / TAG)
-  local band = old
-  if #p.drop > 0 then
-    local head = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')
-    band = head[2] and math.floor(tonumber(head[2]) / BAND)
-  elseif p.band and (not band or p.band < band) then
-    band = p.band
-  end
 
-  local full = band and limit > 0 and (running or running_of(name)) >= limit
-  local tag
-  if band and band == old then
-    tag = at - band * TAG
-    if parked and not full then tag = math.max(tag, served_at(band)) end
-  else
-    if old then leave_band(name, old, at - old * TAG) end
-    if band then tag = join_band(name, band) end
-  end
-  if at and (not band or parked ~= (full or false)) then redis.call('ZREM', parked and PARKED or RING, name) end
-  if not band then return end
-  local score = band * TAG + tag
-  if full then
-    redis.call('ZADD', PARKED, score_text(score), name)
-  else
-    if score ~= at or parked then redis.call('ZADD', RING, score_text(score), name) end
-    if #p.add > 0 or parked then WAKES.READY = true end
-  end
-end
+local EVENT_CHUNKS = 20 -- of a job
+local CHANGED = {} -- job id, sequence of its newest event, ...
+local APART = {} -- keys of lists, and chunks of older events for them
 
--- settle_projects writes what changed of queues and leases.
-local function settle_projects()
-  for _, p in ipairs(PROJECT_ORDER) do
-    local running
-    if p.leased ~= 0 then
-      running = redis.call('HINCRBY', TURNS, 'r' .. p.name, p.leased)
-      if running <= 0 then redis.call('HDEL', TURNS, 'r' .. p.name) end
-    end
-    if #p.add > 0 then in_chunks(p.add, 'ZADD', queue_key(p.name)) end
-    if #p.drop > 0 then in_chunks(p.drop, 'ZREM', queue_key(p.name)) end
-    if #p.add > 0 or #p.drop > 0 or p.leased < 0 and running_limit() > 0 then place(p, running) end
-  end
-  PROJECTS, PROJECT_ORDER = {}, {}
-end
+local INDEXES = {} -- keys by state, by project
+
+
+
+-- Of a job: project, progress (media time, speed, fps, time left), state, run, sequence, base, open (tasks of the run that
+-- aren't done), longest lease that was given, left (1: an attempt that wasn't accepted may have left objects), stream (1:
+-- segments were committed), uploaded (1: up names its upload), started, playable, finished (ms, 0: not yet), weight of all tasks of the run, what of that is
+-- done, percent.
+local HEAD = '>Bc0Bc0BI2I4I4I4I6BBBI6I6I6ddd'
+-- Of a task: state, last (1: it was the last of its run), when it was done, newest attempt, when that began (of a DELAYED
+-- task, when it wakes), its share of the job's progress, fraction of the attempt, when that was stored, follow (1: f<i> is
+-- there), worker of the attempt. A state of 0 is a first task that isn't there yet.
+local HOT = '>BBI6I3I6ddI6BBc0'
+-- Of a task: run, charged, losses, attempts in a row that a machine spoilt, tasks that it waits for, JSON: what it is.
+local COLD = 'I2I2I2I2I3I2c0'
+-- Of a job: tasks over all runs, index of the run's first task, priority, created, queued, planned.
+local REST = 'I4I4i2I6I6I6'
+-- Events: type, plus 64 with index + 1 and attempt of a task, plus 192 with these (0: none), reason and message.
+local EVENT, TASK_EVENT, TEXT_EVENT = '>BI6', '>BI6I3I3', '>BI6I3I3I3c0'
+local EVENT_TYPES = {
+  CREATED = 1, QUEUED = 2, STARTED = 3, PLANNED = 4, PLAYABLE = 5, COMPLETED = 6, FAILED = 7, CANCELED = 8,
+  RETRIED = 9, TASK_LEASED = 10, TASK_DONE = 11, TASK_DELAYED = 12, TASK_DEAD = 13,
+}
+local JOB_STATES = { 'UPLOADING', 'PENDING', 'RUNNING', 'COMPLETED', 'FAILED', 'CANCELED' }
+local TASK_STATES = { 'BLOCKED', 'READY', 'LEASED', 'DELAYED', 'DONE', 'DEAD', 'CANCELED' }
+local EVENTS_BEHIND = 50 -- a job at most, and in each chunk at least
+local pack, unpack_struct, sub = struct.pack, struct.unpack, string.sub
+-- Duties: work outside the store, in DUTIES as kind|id by when to hand it out.
+-- Later than any URL that was signed for a lease: they live 5 minutes longer than it.
+local CLEAN_AFTER = 6 * 60 * 1000
+local VISIBILITY = 60000 -- a duty that was handed out comes again after that
+
+
+
 -- Code generated by genstate from internal/pipeline/state.go. DO NOT EDIT.
 -- NEXT[machine][from][by] is the state that follows, nil if none does.
 local NEXT = {
@@ -300,57 +166,45 @@ local NEXT = {
   },
 }
 
-local function next_state(machine, from, by)
-  local row = NEXT[machine][from]
-  return row and row[by]
-end
-local JOB = '>Bc0I2I4I4I4I6BI4I4i2BI2c0dddI6I6I6I6I6I6Bc0I2c0'
-local EVENT = '>BI6I3I3I3c0' -- type, ms, index of the task + 1 (0: none), attempt, reason and message
-local EVENT_TYPES = {
-  CREATED = 1, QUEUED = 2, STARTED = 3, PLANNED = 4, PLAYABLE = 5, COMPLETED = 6, FAILED = 7, CANCELED = 8,
-  RETRIED = 9, TASK_LEASED = 10, TASK_DONE = 11, TASK_DELAYED = 12, TASK_DEAD = 13,
-}
-local EVENTS_BEHIND = 50 -- a job at most, and in each chunk at least
-local EVENT_CHUNKS = 20
--- Later than any URL that was signed for a lease: they live 5 minutes longer than it.
-local CLEAN_AFTER = 6 * 60 * 1000
+local JOB = HEAD .. sub(HOT, 2) .. COLD .. REST
 local JOBS, JOB_ORDER = {}, {}
-local pack, unpack_struct = struct.pack, struct.unpack
+local JOB_CODES, TASK_CODES = {}, {}
+for code, state in ipairs(JOB_STATES) do JOB_CODES[state] = code end
+for code, state in ipairs(TASK_STATES) do TASK_CODES[state] = code end
 
--- put changes a field of x:<job>.
-local function put(job, field, value)
-  job.put = job.put or {}
-  append(job.put, field, value)
-end
 
-local function read_job(raw)
-  local state, run, sequence, base, open, lease_ms, left, count, first, priority, uploaded, project, weight, done, percent,
-    created, queued, started, planned, playable, finished, progress, first_task, at = unpack_struct(JOB, raw)
+local function task_record(s, last, ended, n, at, weight, told, kept, follow, by, run, charged, losses, spoilt, waits, definition)
   return {
-    state = state, run = run, sequence = sequence, base = base,
-    open = open,         -- tasks of the run that aren't done
-    lease_ms = lease_ms, -- the longest that was given
-    left = left,         -- 1: an attempt that wasn't accepted may have left objects
-    count = count,       -- of tasks over all runs
-    first = first,       -- index of the run's first task
-    priority = priority,
-    uploaded = uploaded, -- 1: up names its upload
-    project = project,
-    weight = weight,     -- of all tasks of the run
-    done = done,         -- what of that is done, in part or whole
-    percent = percent,
-    created = created, queued = queued, started = started, planned = planned, playable = playable, -- ms, 0: not yet
-    finished = finished,
-    progress = progress, -- media time, speed, fps, time left
-    first_task = first_task, events = string.sub(raw, at), raw = raw, was = state, told = sequence, tasks = {},
+    s = TASK_STATES[s], last = last, ended = ended, n = n, at = at, weight = weight, told = told, kept = kept, follow = follow,
+    by = by, run = run, charged = charged, losses = losses, spoilt = spoilt, waits = waits, definition = definition,
   }
 end
 
-local function pack_job(j)
-  return pack(JOB, #j.state, j.state, j.run, j.sequence, j.base, j.open, j.lease_ms, j.left, j.count, j.first, j.priority,
-    j.uploaded, #j.project, j.project, j.weight, j.done, j.percent, j.created, j.queued, j.started, j.planned, j.playable,
-    j.finished, #j.progress, j.progress, #j.first_task, j.first_task) .. j.events
+local function read_job(raw, id)
+  local project, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable, finished, weight,
+    done, percent, s, last, ended, n, t_at, t_weight, told, kept, follow, by, t_run, charged, losses, spoilt, waits, definition,
+    count, first, priority, created, queued, planned, at = unpack_struct(JOB, raw)
+  state = JOB_STATES[state]
+  local tasks = {}
+  if s > 0 then
+    tasks[0] = task_record(s, last, ended, n, t_at, t_weight, told, kept, follow, by, t_run, charged, losses, spoilt, waits,
+      definition)
+    tasks[0].m = id .. '-00000'
+  end
+  return {
+    project = project, progress = progress, state = state, run = run, sequence = sequence, base = base, open = open,
+    lease_ms = lease_ms, left = left, stream = stream, uploaded = uploaded, started = started, playable = playable, finished = finished,
+    weight = weight, done = done, percent = percent, count = count, first = first, priority = priority,
+    created = created, queued = queued, planned = planned,
+    tasks = tasks, events = sub(raw, at), raw = raw, was = state, told = sequence,
+  }
 end
+
+local NO_TASK = {
+  last = 0, ended = 0, n = 0, at = 0, weight = 0, told = 0, kept = 0, follow = 0, by = '', run = 0, charged = 0, losses = 0,
+  spoilt = 0, waits = 0, definition = '',
+}
+
 
 local function keep_job(job, id, key)
   job.id, job.key = id, key
@@ -365,124 +219,16 @@ local function load_job(id)
   if job then return job end
   local key = job_key(id)
   local raw = read(key)
-  return raw and keep_job(read_job(raw), id, key) or nil
+  return raw and keep_job(read_job(raw, id), id, key) or nil
 end
 
-local function job_exists(id) return JOBS[id] or read(job_key(id)) and true end
 
-local function set_gauge(job, weight, done, percent)
-  job.weight, job.done, job.percent, job.changed = weight, done, percent, true
-end
 
-local function add_event(job, kind, index, attempt, reason, message)
-  job.sequence = job.sequence + 1
-  local text = reason and reason .. ' ' .. message or ''
-  job.events = job.events .. pack(EVENT, EVENT_TYPES[kind], NOW, index and index + 1 or 0, attempt or 0, #text, text)
-end
 
--- new_job returns a job that isn't written yet, in a state that no other leads to.
-local function new_job(id, project, priority, state, uploaded)
-  local job = keep_job({
-    state = state, run = 1, sequence = 0, base = 0, open = 0, lease_ms = 0, left = 0, count = 0, first = 0,
-    priority = priority, uploaded = uploaded, project = project, weight = 0, done = 0, percent = 0, created = NOW,
-    queued = 0, started = 0, planned = 0, playable = 0, finished = 0, progress = '', first_task = '', events = '', told = 0, tasks = {},
-    changed = true,
-  }, id, job_key(id))
-  add_event(job, 'CREATED')
-  return job
-end
 
-local INDEXES = {} -- keys by state, by project
 
-local function index_of(project, state)
-  local keys = list_of(INDEXES, project)
-  local key = keys[state] or index_key(project, state)
-  keys[state] = key
-  return key
-end
 
--- put_by keeps the oldest events of a job apart.
-local function put_by(job)
-  local key = events_key(job.id)
-  redis.call('RPUSH', key, pack('>I6', job.base) .. job.events)
-  redis.call('LTRIM', key, -EVENT_CHUNKS, -1)
-  job.base, job.events = job.sequence, ''
-end
 
-local function flush()
-  local notices
-  for _, job in ipairs(JOB_ORDER) do
-    local changed = job.sequence ~= job.told
-    if job.state ~= job.was then
-      if job.was then zrem(index_of(job.project, job.was), job.id) end
-      zadd(index_of(job.project, job.state), '0', job.id)
-      job.was = job.state
-    end
-    if changed or job.changed then
-      if job.sequence - job.base > EVENTS_BEHIND then put_by(job) end
-      job.raw, job.changed = pack_job(job), nil
-      set(job.key, job.raw)
-    end
-    if job.put then
-      in_chunks(job.put, 'HSET', more_key(job.id))
-      job.put = nil
-    end
-    if changed then
-      notices = notices or {}
-      append(notices, job, job.sequence)
-      job.told = job.sequence
-    end
-  end
-  settle_projects()
-  write_all()
-  for i = 1, notices and #notices or 0, 2 do
-    redis.call('PUBLISH', job_channel(notices[i].id), 'q ' .. notices[i + 1])
-  end
-  publish_wakes()
-end
-
--- move_job moves a job; false if the table forbids it.
-local function move_job(job, by)
-  local to = next_state('job', job.state, by)
-  if not to then return false end
-  job.state = to
-  return true
-end
-
--- drop_duties ends the duties that only hold for the state a job leaves.
-local function drop_duties(job)
-  append(list_of(ZREMS, DUTIES), 'PUBLISH|' .. job.id, 'CLEAN|' .. job.id)
-  zrem(DUTIES, 'STREAM|' .. job.id)
-end
-
--- clean_later leaves the duty to remove what no output names.
-local function clean_later(job)
-  local at = NOW + job.lease_ms + CLEAN_AFTER
-  zadd(DUTIES, score_text(at), 'CLEAN|' .. job.id)
-  due(at)
-end
-
--- make_playable notes, the first time, that a player can start.
-local function make_playable(job)
-  if job.playable > 0 then return end
-  job.playable = NOW
-  add_event(job, 'PLAYABLE')
-end
-
--- end_job notes how a job ended, once it has moved there.
-local function end_job(job, event, reason, message)
-  job.finished = NOW
-  zadd(ENDED, STAMP, job.id)
-  if reason then put(job, 'f', cjson.encode({ reason = reason, message = message })) end
-  add_event(job, event, nil, nil, reason, message)
-  drop_duties(job)
-  del(stream_key(job.id))
-  -- What was published before its time is to go at once.
-  if reason and job.playable > 0 then
-    zadd(DUTIES, STAMP, 'STREAM|' .. job.id)
-    due(NOW)
-  end
-end
 local job = load_job(ARGV[2])
 if not job then return { 'JOB_NOT_FOUND' } end
 local out = { '', job.raw }

@@ -12,24 +12,9 @@ local CLOCK, SWEEP, LEASES, DELAYED, DUTIES, UPLOADS, WORKERS = unpack(KEYS, 1, 
 local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
 local PREFIX = ARGV[1]
 
-local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a job, packed: see job.lua
-local function task_key(m) return PREFIX .. 't:' .. m end -- a task but the first, packed: see task.lua
-local function more_key(id) return PREFIX .. 'x:' .. id end -- hash: what few jobs have and few scripts need
-local function events_key(id) return PREFIX .. 'e:' .. id end -- list: older events, packed
-local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
-local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
-local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
-local function result_key(m) return PREFIX .. 'r:' .. m end -- JSON, of a task
-local function outputs_key(id) return PREFIX .. 'o:' .. id end -- JSON
-local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects
-local function stream_key(id) return PREFIX .. 'c:' .. id end -- hash: see stream.lua
-local function upload_key(id) return PREFIX .. 'u:' .. id end
 local function worker_key(id) return PREFIX .. 'w:' .. id end
-local function machine_workers_key(id) return PREFIX .. 'mw:' .. id end
-local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
-local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
-local function job_channel(id) return PREFIX .. 'n:' .. id end
-local WAKE_CHANNEL = PREFIX .. 'wake'
+local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
+local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
 
 -- held_by lists what a worker holds.
 local function held_by(worker)
@@ -61,59 +46,12 @@ local NOW = read_clock()
 local STAMP = string.format('%.0f', NOW)
 local DEADLINES = {} -- by ms from now
 
--- deadline_text is a time from now as a score.
-local function deadline_text(ms)
-  local text = DEADLINES[ms]
-  if not text then
-    text = string.format('%.0f', NOW + ms)
-    DEADLINES[ms] = text
-  end
-  return text
-end
 local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
 
-local function append(list, a, b)
-  local n = #list
-  list[n + 1], list[n + 2] = a, b
-end
 
-local function list_of(lists, key)
-  local list = lists[key]
-  if not list then
-    list = {}
-    lists[key] = list
-  end
-  return list
-end
 
-local function set(key, value) append(SETS, key, value) end
-local function del(key) append(DELS, key) end
-local function zadd(key, score, member) append(list_of(ZADDS, key), score, member) end
-local function zrem(key, member) append(list_of(ZREMS, key), member) end
 
--- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
-local function in_chunks(list, ...)
-  local a, b, c = ...
-  for from = 1, #list, 2000 do
-    local to = math.min(from + 1999, #list)
-    if c then
-      redis.call(a, b, c, unpack(list, from, to))
-    elseif b then
-      redis.call(a, b, unpack(list, from, to))
-    else
-      redis.call(a, unpack(list, from, to))
-    end
-  end
-end
 
--- write_all writes what was noted. What is removed from a sorted set and added to it stays.
-local function write_all()
-  in_chunks(DELS, 'DEL')
-  in_chunks(SETS, 'MSET')
-  for key, list in pairs(ZREMS) do in_chunks(list, 'ZREM', key) end
-  for key, list in pairs(ZADDS) do in_chunks(list, 'ZADD', key) end
-  SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
-end
 local SEEN_WITHIN = 60000 -- a worker that is silent for longer isn't listed
 
 -- parse_worker returns session, draining and attached.
@@ -121,12 +59,6 @@ local function parse_worker(state) return string.match(state, '^(%S+) (%S+) (%S+
 
 local function worker_state(session, draining, attached) return session .. ' ' .. draining .. ' ' .. attached end
 
--- forget_worker removes a worker that holds nothing.
-local function forget_worker(id, machine)
-  del(worker_key(id))
-  zrem(WORKERS, id)
-  if machine and machine ~= '' then redis.call('SREM', machine_workers_key(machine), id) end
-end
 local session, draining, attached = parse_worker(redis.call('HGET', KEYS[14], 'v') or '')
 if not session then return { '', 1 } end
 if session ~= ARGV[3] or #held_by(ARGV[2]) > 0 then return { '', 0 } end
