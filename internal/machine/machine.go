@@ -50,6 +50,10 @@ type CreateRequest struct {
 	Size string
 	// Env is added to the environment that the provider was configured with.
 	Env map[string]string
+	// PassedOver is called before Create returns, for each region that was
+	// preferred to the one where the machine is, with why it isn't there: a
+	// RegionFull or Quota. May be nil.
+	PassedOver func(region string, err error)
 }
 
 // Instance is a machine that the provider has.
@@ -76,6 +80,10 @@ type Instance struct {
 type Provider interface {
 	// Name names the provider in the API: process, fly.
 	Name() string
+	// CheckRegion and CheckSize say what is wrong with a name in a CreateRequest,
+	// for the operator. Nil doesn't promise that there is room.
+	CheckRegion(region string) error
+	CheckSize(size string) error
 	// Create makes a machine and starts it. Called again with the same ID, it
 	// returns the machine that is there, whatever its state; so after an
 	// Unclear outcome repeat it, or look for the ID in the list.

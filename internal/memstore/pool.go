@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 )
@@ -129,4 +130,23 @@ func (s *Store) ReportPool(_ context.Context, r pipeline.PoolReport, term int64)
 	s.report = r
 
 	return nil
+}
+
+// TakeTurn implements [pipeline.PoolStore].
+func (s *Store) TakeTurn(_ context.Context, name string, p pipeline.Pace, most time.Duration) (time.Duration, bool, error) {
+	defer s.begin()()
+
+	busy := s.taken[name]
+	if busy.Before(s.now) {
+		busy = s.now
+	}
+
+	wait := max(0, busy.Sub(s.now)-time.Duration(p.Burst-1)*p.Every)
+	if wait > most {
+		return 0, false, nil
+	}
+
+	s.taken[name] = busy.Add(p.Every)
+
+	return wait, true, nil
 }

@@ -44,6 +44,7 @@ type Store struct {
 	change  pipeline.PoolChange
 	version int64 // of change
 	report  pipeline.PoolReport
+	taken   map[string]time.Time // when the turns that were taken are over, by name
 
 	jobWatchers  map[string]map[*jobWatcher]struct{}
 	wakeWatchers map[*wakeWatcher]struct{}
@@ -65,6 +66,7 @@ func New(cfg Config) *Store {
 		jobs: map[string]*job{}, uploads: map[string]*upload{}, workers: map[string]*worker{},
 		machines: map[string]*pipeline.Machine{}, keys: map[idempotencyKey]idempotent{},
 		duties: map[dutyName]time.Time{}, purges: map[string]purge{},
+		taken:  map[string]time.Time{},
 		leased: map[*task]struct{}{}, delayed: map[*task]struct{}{}, turns: newTurns(),
 		jobWatchers: map[string]map[*jobWatcher]struct{}{}, wakeWatchers: map[*wakeWatcher]struct{}{},
 		changed: map[*job]struct{}{}, touched: map[string]struct{}{}, wakes: map[pipeline.Wake]struct{}{},

@@ -124,3 +124,10 @@ type PoolReport struct {
 	Speed       float64       `json:"speed,omitempty"`      // weight that a slot does in a second, as last measured
 	JobWeight   float64       `json:"job_weight,omitempty"` // of a job, as last seen
 }
+
+// Pace is how often something may be done: Burst times at once, and once for
+// each Every in the long run.
+type Pace struct {
+	Every time.Duration
+	Burst int
+}

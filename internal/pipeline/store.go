@@ -250,6 +250,10 @@ type PoolStore interface {
 	ReportPool(ctx context.Context, r PoolReport, term int64) error
 	// PoolStats counts tasks.
 	PoolStats(ctx context.Context) (PoolStats, error)
+	// TakeTurn takes the next turn at something that all replicas together may
+	// do at a pace, and returns how long it is until the turn comes. False if that
+	// would be longer than most: no turn is taken then. A replay takes another.
+	TakeTurn(ctx context.Context, name string, p Pace, most time.Duration) (time.Duration, bool, error)
 }
 
 // DutyKind is work outside the store that a state change left to do.

@@ -44,6 +44,7 @@ func (k keys) stream(id string) string         { return k.prefix + "c:" + id }
 func (k keys) upload(id string) string         { return k.prefix + "u:" + id }
 func (k keys) worker(id string) string         { return k.prefix + "w:" + id }
 func (k keys) machineWorkers(id string) string { return k.prefix + "mw:" + id }
+func (k keys) turn(name string) string         { return k.prefix + "pace:" + name }
 func (k keys) jobChannel(id string) string     { return k.prefix + "n:" + id }
 
 func (k keys) index(project string, state pipeline.JobState) string {

@@ -105,3 +105,13 @@ func (s *Store) ReportPool(ctx context.Context, r pipeline.PoolReport, term int6
 
 	return err
 }
+
+// TakeTurn implements [pipeline.PoolStore].
+func (s *Store) TakeTurn(ctx context.Context, name string, p pipeline.Pace, most time.Duration) (time.Duration, bool, error) {
+	reply, err := s.call(ctx, "take_turn", []string{s.keys.turn(name)}, p.Every.Milliseconds(), p.Burst, most.Milliseconds())
+	if err != nil || len(reply) == 0 {
+		return 0, false, err
+	}
+
+	return time.Duration(asInt(reply[0])) * time.Millisecond, true, nil
+}

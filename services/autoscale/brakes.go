@@ -137,6 +137,13 @@ func (b *brakes) failed(call, id, region string, err error, now time.Time) pipel
 	return kind
 }
 
+// passed takes in that a region was passed over. Nothing waits because of it.
+func (b *brakes) passed(region, id string, err error, now time.Time) {
+	if kind := problemOf(machine.ClassOf(err)); kind != "" {
+		b.tell(kind, machine.MessageOf(err), region, id, time.Time{}, now)
+	}
+}
+
 // broke takes in that a machine failed by itself.
 func (b *brakes) broke(kind pipeline.ProblemKind, id, message string, now time.Time) {
 	b.tell(kind, message, "", id, b.slow(now, 0), now)

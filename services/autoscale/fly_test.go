@@ -1,6 +1,7 @@
 package autoscale_test
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -43,11 +44,6 @@ func TestFlyFromZeroToTheLimitAndBack(t *testing.T) {
 	t.Cleanup(cloud.Close)
 	server := httptest.NewServer(cloud)
 	t.Cleanup(server.Close)
-	provider, err := fly.New(fly.Config{
-		App: "acme", Token: "fm2_x", APIURL: server.URL, Image: "worker:1",
-		Size: fly.Size{CPUKind: "performance", CPUs: 1, MemoryMB: 2048}, Transport: &http.Transport{DisableKeepAlives: true},
-	})
-	require.NoError(t, err)
 	for _, fault := range []flytest.Fault{
 		{Op: flytest.Create, Answer: flytest.Refusal(502, "bad gateway"), Effect: true},
 		{Op: flytest.Create, Answer: flytest.RegionFull()},
@@ -60,6 +56,11 @@ func TestFlyFromZeroToTheLimitAndBack(t *testing.T) {
 	term := c.lead(t)
 	look := make(chan struct{}, 2) // nobody tells them of an exit on Fly
 	for range 2 {                  // both believe to lead
+		provider, err := fly.New(fly.Config{
+			App: "acme", Token: "fm2_x", APIURL: server.URL, Image: "worker:1", Pace: fly.SharedPace(c.turns),
+			Size: fly.Size{CPUKind: "performance", CPUs: 1, MemoryMB: 2048}, Transport: &http.Transport{DisableKeepAlives: true},
+		})
+		require.NoError(t, err)
 		r := autoscale.New(autoscale.Config{
 			Settings: pipeline.PoolSettings{Limit: limit}, Env: func(id string) map[string]string { return map[string]string{"ID": id} },
 		}, autoscale.Deps{
@@ -99,6 +100,18 @@ func TestFlyFromZeroToTheLimitAndBack(t *testing.T) {
 	require.LessOrEqual(t, counts.MostExisting, limit)
 	require.Zero(t, counts.Processes)
 	require.Zero(t, cloud.Pending())
+	limited := 0
+	for _, call := range cloud.Calls() {
+		if call.Status == http.StatusTooManyRequests {
+			limited++
+		}
+	}
+	require.Equal(t, 1, limited, "more than was injected: they don't share Fly's limits")
+}
+
+// turns are taken by all who use the cell's store.
+func (c *cell) turns(ctx context.Context, name string, every time.Duration, burst int, most time.Duration) (time.Duration, bool, error) {
+	return c.store.TakeTurn(ctx, name, pipeline.Pace{Every: every, Burst: burst}, most)
 }
 
 // nextMachine waits for a machine that starts and wasn't served yet.

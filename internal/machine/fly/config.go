@@ -24,6 +24,7 @@ const (
 	maxKillTimeout        = 5 * time.Minute // Fly's, and it doesn't promise that
 	defaultRequestTimeout = 30 * time.Second
 	defaultDestroyTimeout = 30 * time.Second
+	defaultRegionMemory   = 5 * time.Minute
 )
 
 // Config says what a machine is made of.
@@ -58,6 +59,9 @@ type Config struct {
 	// Destroy waits for a machine to be gone (0: 30 s, 1 to 60 s).
 	RequestTimeout time.Duration
 	DestroyTimeout time.Duration
+	// RegionMemory is for how long a region without room is asked last, and one
+	// whose quota is spent not at all (0: 5 min).
+	RegionMemory time.Duration
 	// Pace keeps calls within Fly's rate limits; nil is LocalPace.
 	Pace Pace
 	// Transport sends requests; nil is one of our own with Go's defaults.
@@ -119,6 +123,7 @@ func (c *Config) complete() (base *url.URL, err error) {
 	setDefault(&c.KillTimeout, defaultKillTimeout)
 	setDefault(&c.RequestTimeout, defaultRequestTimeout)
 	setDefault(&c.DestroyTimeout, defaultDestroyTimeout)
+	setDefault(&c.RegionMemory, defaultRegionMemory)
 	base, err = url.Parse(c.APIURL)
 	switch {
 	case !regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`).MatchString(c.App):

@@ -88,16 +88,17 @@ func holder(err error) string {
 
 // fullQuota finds the region whose quota is spent in the answer to creating a
 // machine.
-func fullQuota(err error) string {
+func fullQuota(err error) (string, *machine.Error) {
+	var classed *machine.Error
 	var a *answerError
-	if machine.ClassOf(err) != machine.Quota || !errors.As(err, &a) {
-		return ""
+	if !errors.As(err, &classed) || classed.Class != machine.Quota || !errors.As(err, &a) {
+		return "", nil
 	}
 	found := regexp.MustCompile(`memory in (\w+) which`).FindStringSubmatch(a.message)
 	if found == nil {
-		return ""
+		return "", nil
 	}
-	return found[1]
+	return found[1], classed
 }
 
 // redact removes the token from what others wrote.

@@ -46,6 +46,7 @@ type Provider struct {
 	cfg      Config
 	client   *flaps.Client
 	revision string
+	regions  *regions
 }
 
 var _ machine.Provider = (*Provider)(nil)
@@ -77,7 +78,10 @@ func New(cfg Config) (*Provider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fly: %w", err)
 	}
-	return &Provider{cfg: cfg, client: client, revision: revision}, nil
+	return &Provider{
+		cfg: cfg, client: client, revision: revision,
+		regions: &regions{memory: cfg.RegionMemory, full: map[string]fullRegion{}},
+	}, nil
 }
 
 // Name implements [machine.Provider].
@@ -96,6 +100,20 @@ func (p *Provider) call(ctx context.Context, action Action, id string, do func(c
 	return p.classify(action, do(ctx))
 }
 
+// CheckRegion implements [machine.Provider].
+func (p *Provider) CheckRegion(region string) error {
+	if !validRegion(region) {
+		return fmt.Errorf("%q can't be a region of Fly: write fra, or eu for any of a continent", shorten(region))
+	}
+	return nil
+}
+
+// CheckSize implements [machine.Provider].
+func (p *Provider) CheckSize(size string) error {
+	_, err := p.sizeOf(size)
+	return err
+}
+
 // Create implements [machine.Provider].
 func (p *Provider) Create(ctx context.Context, req machine.CreateRequest) (string, error) {
 	id, err := p.create(ctx, req)
@@ -110,24 +128,32 @@ func (p *Provider) create(ctx context.Context, req machine.CreateRequest) (strin
 	if err != nil {
 		return "", err
 	}
-	regions := req.Regions
-	if len(regions) == 0 {
-		regions = p.cfg.Regions
+	wanted := req.Regions
+	if len(wanted) == 0 {
+		wanted = p.cfg.Regions
 	}
+	asked := p.regions.order(wanted)
 	for {
-		input.Region = strings.Join(regions, ",")
+		input.Region = strings.Join(asked, ",")
 		made, err := p.post(ctx, input)
 		if err == nil {
+			for region, why := range p.regions.made(made.Region, wanted, asked) {
+				if req.PassedOver != nil {
+					req.PassedOver(region, why)
+				}
+			}
 			return made.ID, nil
 		}
-		switch spent := fullQuota(err); {
+		spent, quota := fullQuota(err)
+		switch {
 		case machine.ClassOf(err) == machine.NameTaken:
 			return p.adopt(ctx, req.ID, holder(err), err)
 		case machine.ClassOf(err) == machine.Unclear:
 			return p.resolve(ctx, req.ID, err)
-		case len(regions) > 1 && slices.Contains(regions, spent):
+		case len(asked) > 1 && slices.Contains(asked, spent):
 			// A quota may be of one region: the others are asked.
-			regions = slices.DeleteFunc(slices.Clone(regions), func(region string) bool { return region == spent })
+			p.regions.spent(spent, quota)
+			asked = slices.DeleteFunc(asked, func(region string) bool { return region == spent })
 		default:
 			return "", err
 		}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -261,6 +263,42 @@ func TestRegions(t *testing.T) {
 	require.Contains(t, machine.MessageOf(err), "over the allowed quota")
 }
 
+// TestRegionMemory: a region without room, or whose quota is spent, is passed
+// over for a while, and the caller is told each time why the machine isn't there.
+func TestRegionMemory(t *testing.T) {
+	t.Parallel()
+	const memory = time.Second
+	p, s := open(t, func(c *flytest.Config) { c.Regions = []string{"iad", "fra", "cdg"} }, func(c *fly.Config) { c.RegionMemory = memory })
+	made := 0
+	create := func(want string, why map[string]machine.Class) {
+		t.Helper()
+		made++
+		passed := map[string]machine.Class{}
+		_, err := p.Create(t.Context(), machine.CreateRequest{
+			ID: "M" + strconv.Itoa(made), Regions: []string{"iad", "fra", "cdg"},
+			PassedOver: func(region string, err error) { passed[region] = machine.ClassOf(err) },
+		})
+		require.NoError(t, err)
+		require.Equal(t, why, passed)
+		calls := s.Calls(flytest.Create)
+		require.Contains(t, calls[len(calls)-1].Body, `"region":"`+want+`"`)
+	}
+	create("iad,fra,cdg", map[string]machine.Class{})
+	s.SetRoom("iad", 0)
+	create("iad,fra,cdg", map[string]machine.Class{"iad": machine.RegionFull})
+	s.Inject(flytest.Fault{Op: flytest.Create, Answer: flytest.OverQuota("fra")})
+	create("cdg,iad", map[string]machine.Class{"iad": machine.RegionFull, "fra": machine.Quota})
+	create("cdg,iad", map[string]machine.Class{"iad": machine.RegionFull, "fra": machine.Quota})
+	require.Len(t, s.Calls(flytest.Create), 5)
+	s.SetRoom("iad", -1)
+	require.Eventually(t, func() bool {
+		made++
+		_, err := p.Create(t.Context(), machine.CreateRequest{ID: "M" + strconv.Itoa(made), Regions: []string{"iad", "fra", "cdg"}})
+		calls := s.Calls(flytest.Create)
+		return err == nil && strings.Contains(calls[len(calls)-1].Body, `"region":"iad,fra,cdg"`)
+	}, patience, memory/10, "it is remembered for ever")
+}
+
 // TestHosts: a stopped machine whose host is full says so; one whose host
 // can't be seen is still listed, as such.
 func TestHosts(t *testing.T) {
@@ -320,35 +358,6 @@ func TestDestroyWaits(t *testing.T) {
 	list, err := p.List(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, machine.Stopping, list[0].State)
-}
-
-// TestPace: our own limiter keeps within the limits of Fly, for each machine by
-// itself, and a call that can't wait so long is never sent.
-func TestPace(t *testing.T) {
-	t.Parallel()
-	p, s := open(t, func(c *flytest.Config) { c.Limits = flytest.Limits{} }, func(c *fly.Config) { c.Pace = fly.LocalPace() })
-	for _, id := range []string{"M1", "M2", "M3"} {
-		_, err := p.Create(t.Context(), machine.CreateRequest{ID: id})
-		require.NoError(t, err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	_, err := p.Create(ctx, machine.CreateRequest{ID: "M4"})
-	require.Equal(t, machine.RateLimited, machine.ClassOf(err))
-	_, err = p.Create(t.Context(), machine.CreateRequest{ID: "M4"})
-	require.NoError(t, err)
-	require.Len(t, s.Calls(flytest.Create), 4)
-	for _, call := range s.Calls() {
-		require.NotEqual(t, http.StatusTooManyRequests, call.Status)
-	}
-
-	hasty := fly.Pace(noPace)
-	p, s = open(t, nil, func(c *fly.Config) { c.Pace = hasty })
-	s.Inject(flytest.Fault{Op: flytest.List, Answer: flytest.Answer{Status: 429, RetryAfter: "7", Body: map[string]any{"error": "slow down"}}})
-	_, err = p.List(t.Context())
-	var limited *machine.Error
-	require.ErrorAs(t, err, &limited)
-	require.Equal(t, 7*time.Second, limited.RetryAfter)
 }
 
 // TestNoTokenInErrors, even if it is in what Fly wrote.

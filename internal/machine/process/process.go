@@ -79,6 +79,16 @@ func New(cfg Config) (*Provider, error) {
 	}, nil
 }
 
+// CheckRegion implements [machine.Provider].
+func (p *Provider) CheckRegion(string) error {
+	return errors.New("the machines of this pool are processes of one computer, without regions")
+}
+
+// CheckSize implements [machine.Provider].
+func (p *Provider) CheckSize(string) error {
+	return errors.New("the machines of this pool are processes of one computer, without sizes")
+}
+
 // Run makes the provider work until ctx ends, then stops every child: SIGTERM,
 // and SIGKILL after the stop timeout. It returns nil when all are gone. Call
 // it once.

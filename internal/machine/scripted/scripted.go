@@ -148,6 +148,12 @@ func (p *Provider) call(ctx context.Context, op Op, id string, effect func(now t
 	return fault.Err
 }
 
+// CheckRegion implements [machine.Provider]: any will do.
+func (p *Provider) CheckRegion(string) error { return nil }
+
+// CheckSize implements [machine.Provider]: any will do.
+func (p *Provider) CheckSize(string) error { return nil }
+
 // Create implements [machine.Provider].
 func (p *Provider) Create(ctx context.Context, req machine.CreateRequest) (string, error) {
 	err := p.call(ctx, Create, "", func(now time.Time) error {
@@ -157,6 +163,11 @@ func (p *Provider) Create(ctx context.Context, req machine.CreateRequest) (strin
 		region, found := p.place(req.Regions)
 		if !found {
 			return &machine.Error{Class: machine.RegionFull, Message: "The provider has no room in the pool's regions."}
+		}
+		if at := slices.Index(req.Regions, region); at > 0 && req.PassedOver != nil {
+			for _, full := range req.Regions[:at] {
+				req.PassedOver(full, &machine.Error{Class: machine.RegionFull, Message: "The provider has no room in " + full + "."})
+			}
 		}
 		i := &instance{id: req.ID, region: region, created: now}
 		p.instances = append(p.instances, i)

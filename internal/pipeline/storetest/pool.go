@@ -17,6 +17,7 @@ func poolTests() map[string]func(*env) {
 		"SettingsHaveVersions":    poolSettings,
 		"AChangeWakes":            poolChangeWakes,
 		"TheReportIsTheLeadersTo": poolReport,
+		"TurnsComeAtTheirPace":    poolTurns,
 	}
 }
 
@@ -206,4 +207,39 @@ func poolReport(e *env) {
 	}
 	require.NoError(e, e.store.ReportPool(e.ctx(), report, 0))
 	require.Equal(e, report, e.pool().Report)
+}
+
+// Turns come as many at once as may, then one at a time; one that would come
+// too late isn't taken.
+func poolTurns(e *env) {
+	pace := pipeline.Pace{Every: time.Hour, Burst: 2}
+	turn := func(name string, most time.Duration) (time.Duration, bool) {
+		wait, taken, err := e.store.TakeTurn(e.ctx(), name, pace, most)
+		require.NoError(e, err)
+
+		return wait, taken
+	}
+	comes := func(name string, in time.Duration) {
+		e.Helper()
+
+		wait, taken := turn(name, 24*time.Hour)
+		require.True(e, taken)
+		require.InDelta(e, in.Minutes(), wait.Minutes(), 1)
+	}
+
+	comes("a", 0)
+	comes("a", 0)
+
+	_, taken := turn("a", time.Minute)
+	require.False(e, taken)
+	comes("a", time.Hour)
+	comes("a", 2*time.Hour)
+	comes("b", 0)
+
+	e.advance(e.T, 2*time.Hour+time.Minute)
+	comes("a", 59*time.Minute)
+	e.advance(e.T, 24*time.Hour)
+	comes("a", 0)
+	comes("a", 0)
+	comes("a", time.Hour)
 }

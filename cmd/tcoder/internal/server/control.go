@@ -190,7 +190,7 @@ func newControl(s *controlSettings, p *poolSettings, st *stores, listener net.Li
 		if c.machines, err = newMachines(p, c.serverURL, s.workerToken, st.redis, sweeper, log); err != nil {
 			return nil, err
 		}
-		config.Settings = c.machines.settings
+		config.Settings, config.CheckSettings = c.machines.settings, c.machines.checkSettings
 		collectors = append(collectors, c.machines.scaler.Collector())
 	}
 	workers = pool.New(config, deps)

@@ -71,8 +71,8 @@ func (f *flySettings) read(program *cli.Program) error {
 }
 
 // provider makes the provider, whose workers get env besides what is needed to
-// attach.
-func (f *flySettings) provider(env map[string]string) (*fly.Provider, error) {
+// attach. It makes its calls when their turns come.
+func (f *flySettings) provider(env map[string]string, turns fly.Turns) (*fly.Provider, error) {
 	size, err := fly.ParseSize(f.size)
 	if err != nil {
 		return nil, &cli.UsageError{Err: fmt.Errorf("fly-size: %w", err)}
@@ -85,6 +85,7 @@ func (f *flySettings) provider(env map[string]string) (*fly.Provider, error) {
 	provider, err := fly.New(fly.Config{
 		App: f.app, Token: f.token, APIURL: f.apiURL, Pool: f.pool, Regions: f.regions, Image: f.image, Size: size,
 		Command: []string{"tcoder", "worker"}, Env: all, KillTimeout: f.killTimeout, UserAgent: "tcoder",
+		Pace: fly.SharedPace(turns),
 	})
 	if err != nil {
 		return nil, &cli.UsageError{Err: err}

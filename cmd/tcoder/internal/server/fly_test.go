@@ -1,10 +1,12 @@
 package server
 
 import (
+	"context"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/require"
@@ -12,6 +14,8 @@ import (
 	"github.com/tcoder-dev/tcoder/cmd/tcoder/internal/cli"
 	"github.com/tcoder-dev/tcoder/internal/flytest"
 	"github.com/tcoder-dev/tcoder/internal/machine"
+	"github.com/tcoder-dev/tcoder/internal/machine/process"
+	"github.com/tcoder-dev/tcoder/internal/pipeline"
 )
 
 // flyPool is the settings of a pool on Fly after reading flags and token.
@@ -33,6 +37,11 @@ func flyPool(t *testing.T, env map[string]string, args ...string) (*poolSettings
 	return p, p.check()
 }
 
+// atOnce is turns that come at once.
+func atOnce(context.Context, string, time.Duration, int, time.Duration) (time.Duration, bool, error) {
+	return 0, true, nil
+}
+
 // TestFlyPool: the machines of --pool fly run a worker that knows the way to
 // the server and its credential, and not Fly's token.
 func TestFlyPool(t *testing.T) {
@@ -46,7 +55,7 @@ func TestFlyPool(t *testing.T) {
 	p, err := flyPool(t, nil, "--fly-token-file", file, "--fly-api-url", server.URL, "--fly-server-url", "http://plane:8080")
 	require.NoError(t, err)
 	require.Equal(t, defaultFlyLimit, p.limit)
-	provider, err := p.fly.provider(p.workerEnv())
+	provider, err := p.fly.provider(p.workerEnv(), atOnce)
 	require.NoError(t, err)
 	_, err = provider.Create(t.Context(), machine.CreateRequest{ID: "M1", Env: map[string]string{"TCODER_MACHINE_ID": "M1"}})
 	require.NoError(t, err)
@@ -76,7 +85,7 @@ func TestFlySettings(t *testing.T) {
 	} {
 		p, err := flyPool(t, test.env, test.args...)
 		if err == nil {
-			_, err = p.fly.provider(nil)
+			_, err = p.fly.provider(nil, atOnce)
 		}
 		var usage *cli.UsageError
 		require.ErrorAs(t, err, &usage, name)
@@ -84,4 +93,43 @@ func TestFlySettings(t *testing.T) {
 	}
 	up := &poolSettings{provider: poolFly}
 	require.ErrorContains(t, up.check(), "tcoder serve")
+}
+
+// TestCheckSettings: regions and sizes that the provider can't do with are
+// refused, each by the name of its field.
+func TestCheckSettings(t *testing.T) {
+	t.Parallel()
+	p, err := flyPool(t, map[string]string{flyTokenEnv: "fm2_secret"}, "--fly-server-url", "http://plane")
+	require.NoError(t, err)
+	provider, err := p.fly.provider(nil, atOnce)
+	require.NoError(t, err)
+	children, err := process.New(process.Config{Command: []string{"x"}})
+	require.NoError(t, err)
+	bad := pipeline.PoolSettings{Regions: []string{"fra", "frankfurt"}, EncodeSize: "huge", LightSize: "performance-3x"}
+	for _, test := range []struct {
+		provider machine.Provider
+		settings pipeline.PoolSettings
+		fields   []string
+	}{
+		{provider, bad, []string{"regions.names[1]", "encode_size", "light_size"}},
+		{provider, pipeline.PoolSettings{Regions: []string{"fra", "iad"}, EncodeSize: "performance-4x:16384"}, nil},
+		{children, bad, []string{"regions.names[0]", "regions.names[1]", "encode_size", "light_size"}},
+		{children, pipeline.PoolSettings{Limit: 3}, nil},
+	} {
+		err := (&machines{provider: test.provider}).checkSettings(test.settings)
+		if test.fields == nil {
+			require.NoError(t, err)
+
+			continue
+		}
+		var refused *pipeline.Error
+		require.ErrorAs(t, err, &refused)
+		require.Equal(t, pipeline.ReasonRequestInvalid, refused.Reason)
+		var fields []string
+		for _, f := range refused.Fields {
+			fields = append(fields, f.Field)
+			require.NotEmpty(t, f.Description)
+		}
+		require.Equal(t, test.fields, fields)
+	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tcoder-dev/tcoder/cmd/tcoder/internal/cli"
 	"github.com/tcoder-dev/tcoder/internal/machine"
+	"github.com/tcoder-dev/tcoder/internal/machine/fly"
 	"github.com/tcoder-dev/tcoder/internal/machine/process"
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 	"github.com/tcoder-dev/tcoder/services/autoscale"
@@ -31,8 +32,9 @@ const (
 const (
 	// Workers hand back what they hold within their drain grace; this is for
 	// those that don't.
-	workerStopTimeout = 20 * time.Second
-	killTimeout       = 2 * time.Second
+	workerStopTimeout   = 20 * time.Second
+	killTimeout         = 2 * time.Second
+	defaultStartTimeout = 2 * time.Minute
 )
 
 var errNoFFmpeg = errors.New("ffmpeg or ffprobe is not installed: " +
@@ -44,6 +46,7 @@ type poolSettings struct {
 	limit    int
 	warm     int
 	idle     time.Duration
+	start    time.Duration
 	fly      *flySettings // nil where there is no choice of it
 
 	// What the workers of the pool are started with.
@@ -65,6 +68,7 @@ func (p *poolSettings) register(cmd *cobra.Command, provider string, idle time.D
 	flags.IntVar(&p.limit, "pool-limit", 0, "most workers of the pool (0: "+limit+")")
 	flags.IntVar(&p.warm, "pool-min-warm", 0, "workers of the pool that are kept running without work")
 	flags.DurationVar(&p.idle, "pool-idle", idle, "how long a worker of the pool waits for work before it leaves")
+	flags.DurationVar(&p.start, "pool-start-timeout", defaultStartTimeout, "how long a worker of the pool may take to attach, or be silent, before its machine is replaced")
 	p.sandbox.Register(cmd)
 }
 
@@ -82,6 +86,8 @@ func (p *poolSettings) check() error {
 		return cli.Usagef("pool-min-warm: %d is negative", p.warm)
 	case p.idle < 0:
 		return cli.Usagef("pool-idle: %s is negative", p.idle)
+	case p.start < time.Second:
+		return cli.Usagef("pool-start-timeout: %s is less than 1s", p.start)
 	case p.provider == poolFly:
 		if p.limit == 0 {
 			p.limit = defaultFlyLimit
@@ -124,11 +130,18 @@ type machines struct {
 	scaler   *autoscale.Reconciler
 }
 
-func newMachines(p *poolSettings, serverURL, token string, store autoscale.Store, leader *sweep.Sweeper,
+// poolStore is what a pool needs of the store.
+type poolStore interface {
+	autoscale.Store
+	TakeTurn(ctx context.Context, name string, p pipeline.Pace, most time.Duration) (time.Duration, bool, error)
+}
+
+func newMachines(p *poolSettings, serverURL, token string, store poolStore, leader *sweep.Sweeper,
 	log *slog.Logger,
 ) (*machines, error) {
 	cfg := autoscale.Config{
-		Settings: pipeline.PoolSettings{Limit: p.limit, Idle: p.idle, MinWarm: p.warm},
+		Settings:     pipeline.PoolSettings{Limit: p.limit, Idle: p.idle, MinWarm: p.warm},
+		StartTimeout: p.start,
 		Env: func(machineID string) map[string]string {
 			env := map[string]string{cli.EnvName("machine-id"): machineID}
 			if token != "" { // which itself gets onto no machine
@@ -142,7 +155,7 @@ func newMachines(p *poolSettings, serverURL, token string, store autoscale.Store
 	var err error
 	if p.provider == poolFly {
 		p.fly.adjust(&cfg)
-		m.provider, err = p.fly.provider(p.workerEnv())
+		m.provider, err = p.fly.provider(p.workerEnv(), turnsOf(store))
 	} else {
 		m.children, err = p.newChildren(serverURL, log)
 		m.provider = m.children
@@ -156,6 +169,36 @@ func newMachines(p *poolSettings, serverURL, token string, store autoscale.Store
 	})
 
 	return m, nil
+}
+
+// checkSettings says which settings the provider can't do with.
+func (m *machines) checkSettings(settings pipeline.PoolSettings) error {
+	var fields []pipeline.FieldViolation
+	check := func(field, name string, check func(string) error) {
+		if name == "" {
+			return
+		}
+		if err := check(name); err != nil {
+			fields = append(fields, pipeline.FieldViolation{Field: field, Description: err.Error()})
+		}
+	}
+	for i, region := range settings.Regions {
+		check(fmt.Sprintf("regions.names[%d]", i), region, m.provider.CheckRegion)
+	}
+	check("encode_size", settings.EncodeSize, m.provider.CheckSize)
+	check("light_size", settings.LightSize, m.provider.CheckSize)
+	if len(fields) == 0 {
+		return nil
+	}
+
+	return &pipeline.Error{Reason: pipeline.ReasonRequestInvalid, Message: "The pool can't have these settings.", Fields: fields}
+}
+
+// turnsOf are turns that all control planes of a store take together.
+func turnsOf(store poolStore) fly.Turns {
+	return func(ctx context.Context, name string, every time.Duration, burst int, most time.Duration) (time.Duration, bool, error) {
+		return store.TakeTurn(ctx, "fly "+name, pipeline.Pace{Every: every, Burst: burst}, most)
+	}
 }
 
 // workerEnv is what any worker of the pool is told.
