@@ -40,8 +40,9 @@ type step struct {
 	settings pipeline.PoolSettings
 	workers  []pipeline.Worker
 
-	mu    sync.Mutex
-	begun map[string]time.Time // when machines were created or started
+	mu     sync.Mutex
+	begun  map[string]time.Time // when machines were created or started
+	passed []*callError         // regions that were passed over
 }
 
 // apply carries out actions at once and waits for all. What fails rests.
@@ -79,6 +80,11 @@ func (r *Reconciler) apply(ctx context.Context, actions []Action, s Snapshot, vi
 			continue
 		}
 		r.settle(ctx, a, errs[i], log)
+	}
+	for _, p := range st.passed {
+		r.metrics.failed(p.call, machine.ClassOf(p.err))
+		r.deps.Log.WarnContext(ctx, "region is passed over", "region", p.region, "machine_id", p.id, "error", p.err)
+		r.brakes.passed(p.region, p.id, p.err, now)
 	}
 	for _, m := range s.Machines {
 		if m.State == pipeline.MachineRunning && m.Silent == 0 && m.InState > steadyAfter {
@@ -211,7 +217,10 @@ func (st *step) create(ctx context.Context, a Action) error {
 	if !reserved {
 		return errLimit
 	}
-	req := machine.CreateRequest{ID: a.MachineID, Regions: st.settings.Regions, Size: a.Size}
+	req := machine.CreateRequest{
+		ID: a.MachineID, Regions: st.settings.Regions, Size: a.Size,
+		PassedOver: func(region string, err error) { st.pass(a, region, err) },
+	}
 	if !fresh {
 		req.Size = st.settings.EncodeSize
 	}
@@ -221,7 +230,11 @@ func (st *step) create(ctx context.Context, a Action) error {
 	st.ask(a.MachineID)
 	providerID, err := st.deps.Provider.Create(ctx, req)
 	if err != nil {
-		return st.refused(ctx, a, about(callCreate, a, strings.Join(st.settings.Regions, ","), err))
+		err = about(callCreate, a, strings.Join(st.settings.Regions, ","), err)
+		if !fresh {
+			return err // the try before may have made it: it counts until the list says otherwise
+		}
+		return st.refused(ctx, a, err)
 	}
 	a.ProviderID = providerID
 	st.deps.Log.InfoContext(ctx, "machine created", "machine_id", a.MachineID, "provider_id", providerID)
@@ -233,6 +246,13 @@ func (st *step) ask(id string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.begun[id] = st.deps.Now()
+}
+
+// pass notes that a machine isn't where it was to be.
+func (st *step) pass(a Action, region string, err error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.passed = append(st.passed, &callError{call: callCreate, id: a.MachineID, region: region, err: err})
 }
 
 func (st *step) start(ctx context.Context, a Action) error {

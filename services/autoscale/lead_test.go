@@ -4,11 +4,13 @@ import (
 	"context"
 	"log/slog"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tcoder-dev/tcoder/internal/machine"
@@ -229,6 +231,7 @@ func TestProblemsAreTold(t *testing.T) {
 			require.Equal(t, want.kind, problem.Kind)
 			require.Equal(t, "No.", problem.Message)
 			require.WithinDuration(t, g.now.Add(want.rest), problem.NextTry, time.Millisecond)
+			require.InDelta(t, 1, failures(t, r, "create", class), 0)
 			g.settle(t, r)
 			require.Zero(t, g.provider.Totals().Made)
 
@@ -241,6 +244,105 @@ func TestProblemsAreTold(t *testing.T) {
 			require.Empty(t, view.Report.Problems)
 		})
 	}
+}
+
+// TestLostThenRefused: a machine whose creation wasn't answered counts as long
+// as the list may not show it yet, also if the next try is refused.
+func TestLostThenRefused(t *testing.T) {
+	t.Parallel()
+	const limit = 2
+	g := newRig()
+	r := g.reconciler(g.lead(t, "a"), limit)
+	g.settle(t, r)
+	lost := &machine.Error{Class: machine.Unclear, Message: "No answer."}
+	full := &machine.Error{Class: machine.RegionFull, Message: "No."}
+	g.provider.Inject(scripted.Fault{Op: scripted.Create, Err: lost, Effect: true})
+	g.provider.Inject(scripted.Fault{Op: scripted.Create, Err: lost}) // the other one isn't made
+	g.provider.Inject(scripted.Fault{Op: scripted.List, Err: lost, Times: 10})
+	g.provider.Inject(scripted.Fault{Op: scripted.Create, Err: full, Times: 4})
+	g.submit(t, 20)
+	machines := func() int {
+		view, err := g.store.Store.ReadPool(t.Context())
+		require.NoError(t, err)
+		return len(view.Machines)
+	}
+	for end := g.now.Add(90 * time.Second); g.now.Before(end); { // before it is given up for want of a worker
+		g.now = g.now.Add(g.settle(t, r))
+		require.LessOrEqual(t, g.provider.Totals().Most, limit)
+		require.GreaterOrEqual(t, machines(), g.provider.Totals().Most)
+	}
+	require.Equal(t, limit, machines())
+}
+
+// TestNeverMade: a machine whose creation was lost and that can't be made any
+// more is forgotten once the list had the time to show it.
+func TestNeverMade(t *testing.T) {
+	t.Parallel()
+	g := newRig()
+	r := g.reconciler(g.lead(t, "a"), 1)
+	g.settle(t, r)
+	g.provider.Inject(scripted.Fault{Op: scripted.Create, Err: &machine.Error{Class: machine.Unclear, Message: "No answer."}})
+	g.provider.Inject(scripted.Fault{Op: scripted.Create, Err: &machine.Error{Class: machine.Refused, Message: "No."}, Times: 1000})
+	g.submit(t, 1)
+	g.settle(t, r)
+	view, err := g.store.Store.ReadPool(t.Context())
+	require.NoError(t, err)
+	require.Len(t, view.Machines, 1)
+	first := view.Machines[0].ID
+	for end := g.now.Add(5 * time.Minute); g.now.Before(end); {
+		g.now = g.now.Add(g.settle(t, r))
+	}
+	view, err = g.store.Store.ReadPool(t.Context())
+	require.NoError(t, err)
+	for _, m := range view.Machines {
+		require.NotEqual(t, first, m.ID)
+	}
+}
+
+// failures is how often a call failed so, by the metrics.
+func failures(t *testing.T, r *autoscale.Reconciler, call string, class machine.Class) float64 {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(r.Collector())
+	families, err := registry.Gather()
+	require.NoError(t, err)
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			labels := map[string]string{}
+			for _, l := range m.GetLabel() {
+				labels[l.GetName()] = l.GetValue()
+			}
+			if f.GetName() == "tcoder_provider_errors_total" && labels["call"] == call && labels["class"] == strings.ToLower(string(class)) {
+				return m.GetCounter().GetValue()
+			}
+		}
+	}
+	return 0
+}
+
+// TestPassedOver: a region without room costs no time if the next one has
+// some, and is told as long as machines come elsewhere.
+func TestPassedOver(t *testing.T) {
+	t.Parallel()
+	g := newRig()
+	g.provider = scripted.New(scripted.Config{Now: func() time.Time { return g.now }, Room: map[string]int{"iad": 1}})
+	r := g.reconciler(g.lead(t, "a"), 3)
+	regions := []string{"iad", "fra"}
+	_, err := g.store.ChangePool(t.Context(), pipeline.PoolChange{Regions: &regions}, 0)
+	require.NoError(t, err)
+	g.submit(t, 20)
+	g.settle(t, r)
+	require.Equal(t, 3, g.provider.Totals().Made)
+	view, err := g.store.Store.ReadPool(t.Context())
+	require.NoError(t, err)
+	require.Len(t, view.Report.Problems, 1)
+	problem := view.Report.Problems[0]
+	require.Equal(t, pipeline.ProblemNoCapacity, problem.Kind)
+	require.Equal(t, "iad", problem.Region)
+	require.Equal(t, 2, problem.Times)
+	require.Contains(t, problem.Message, "iad")
+	require.Zero(t, problem.NextTry)
+	require.InDelta(t, 2, failures(t, r, "create", machine.RegionFull), 0)
 }
 
 // TestFullHost: a stopped machine whose host has no room is replaced at once

@@ -18,6 +18,8 @@ func upkeep(s Snapshot, m Machine) (Action, bool) {
 		switch {
 		case m.Instance != "" && !m.Unseen:
 			return Action{Kind: NoteCreated}, true
+		case !m.Unseen && m.InState > s.StartTimeout:
+			return Action{Kind: NoteBreak, Reason: "it was never made"}, false
 		case s.Hold:
 			return Action{}, true
 		}
