@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"time"
 
@@ -50,29 +51,48 @@ func (c *coalescer) do(ctx context.Context, keys []string, args ...any) ([]any, 
 
 	c.mu.Lock()
 
-	switch {
-	case c.closed:
+	if c.closed {
 		c.mu.Unlock()
 
 		return nil, failed(c.verb, redis.ErrClosed)
-	case c.busy:
-		r.done = make(chan struct{})
-		c.waiting = append(c.waiting, r)
-		c.mu.Unlock()
-
-		select {
-		case <-r.done:
-		case <-ctx.Done():
-			return nil, failed(c.verb, context.Cause(ctx))
-		}
-	default:
-		c.busy = true
-		c.mu.Unlock()
-		c.send(ctx, []*request{r})
-		c.pass(ctx)
 	}
 
-	return r.answer()
+	if !c.busy {
+		c.busy = true
+		c.mu.Unlock()
+		// Those who were woken by the same answer come now: they go along,
+		// instead of waiting for a call of one. Who is alone goes on at once.
+		runtime.Gosched()
+
+		if c.alone() {
+			c.send(ctx, []*request{r})
+			c.pass(ctx)
+
+			return r.answer()
+		}
+
+		c.mu.Lock()
+		c.flusher.Go(func() { c.flush(context.WithoutCancel(ctx)) })
+	}
+
+	r.done = make(chan struct{})
+	c.waiting = append(c.waiting, r)
+	c.mu.Unlock()
+
+	select {
+	case <-r.done:
+		return r.answer()
+	case <-ctx.Done():
+		return nil, failed(c.verb, context.Cause(ctx))
+	}
+}
+
+// alone reports whether nobody waits.
+func (c *coalescer) alone() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+
+	return len(c.waiting) == 0
 }
 
 // pass hands what came meanwhile to a goroutine, so that the caller need not stay for it.
@@ -89,6 +109,8 @@ func (c *coalescer) pass(ctx context.Context) {
 // flush sends batches until nobody waits.
 func (c *coalescer) flush(ctx context.Context) {
 	for {
+		runtime.Gosched() // see do
+
 		batch := c.next()
 		if len(batch) == 0 {
 			return
