@@ -58,14 +58,14 @@ func (r *regions) spent(region string, why *machine.Error) {
 // made remembers what the place of a machine tells: those asked before had no
 // room. It returns why each region that was preferred to it was passed over.
 func (r *regions) made(place string, wanted, asked []string) map[string]*machine.Error {
-	at := slices.Index(wanted, place)
-	if at < 0 {
+	at, turn := slices.Index(wanted, place), slices.Index(asked, place)
+	if at < 0 || turn < 0 {
 		return nil // Fly chose, or the request named a continent
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.full, place)
-	for _, region := range asked[:slices.Index(asked, place)] {
+	for _, region := range asked[:turn] {
 		why := &machine.Error{Class: machine.RegionFull, Message: "Fly has no room for a machine in " + region + ": it was made in " + place + "."}
 		r.full[region] = fullRegion{time.Now().Add(r.memory), why}
 	}
