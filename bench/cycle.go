@@ -208,7 +208,7 @@ func cycle(ctx context.Context, s setting, q *quiet) ([]Result, error) {
 	const enqueueProcess = "asynq 0.26 enqueue + process, without progress"
 	for _, t := range []*trial{few, many} {
 		results = append(results, atLeast(3, plain(t.name+"/asynq", t.over(peer), "ratio", enqueueProcess)),
-			atLeast(0.5, plain(t.name+"/ceiling", t.over(ceiling), "ratio", "the same scripts in full batches, pipelined by a client that does nothing else")))
+			atLeast(0.5, plain(t.name+"/ceiling", t.over(ceiling), "ratio", "as many as Redis had processor time for, of the same scripts in full batches, pipelined")))
 	}
 	for _, t := range []*trial{fewAlways, manyAlways} {
 		results = append(results, atLeast(1, plain(t.name+"/asynq", t.over(peer), "ratio", enqueueProcess+", everysec")))

@@ -36,7 +36,7 @@
 //	delayed        zset  tasks by the end of their backoff
 //	uploads        zset  open uploads by deadline
 //	duties, purges zset, hash  work outside the store, and what deleted jobs were
-//	w:<worker>, workers, sessions  workers, by when they were last seen
+//	w:, v:<worker>, workers, sessions  workers, what claims ask of them, and by when they were last seen
 //	k:..., expiring  idempotency keys, and in a list which of them expire when
 //	machines, mw:<machine>  machines as JSON, and their workers
 //	sweep          hash  leader, its deadline, the last sweep, the next

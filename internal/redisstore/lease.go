@@ -12,7 +12,7 @@ import (
 
 // ClaimTasks implements [pipeline.LeaseStore].
 func (s *Store) ClaimTasks(ctx context.Context, c pipeline.Claim) (pipeline.Claimed, error) {
-	rows, err := s.callRows(ctx, 2, "claim_tasks", []string{s.keys.worker(c.WorkerID)},
+	rows, err := s.callRows(ctx, 2, "claim_tasks", nil,
 		c.WorkerID, c.Session, c.Max, millis(c.Lease), c.RequestID, c.RunningLimit)
 	if err != nil {
 		return pipeline.Claimed{}, err

@@ -106,18 +106,18 @@ func encodeNew(j pipeline.Job, first pipeline.NewTask) (string, error) {
 	b = appendFields(b,
 		1, 0, // progress
 		1, slices.Index(jobStates(), pipeline.JobPending), 2, 1, // state, run
-		4, 2, 4, 0, 4, 1, // sequence (two events follow), base, open
-		6, 0, 1, 0, 1, 0, 1, uploaded, // lease, left, stream, uploaded
+		4, 2, 4, 0, 3, 1, // sequence (two events follow), base, open
+		5, 0, 1, 0, 1, 0, 1, uploaded, // lease, left, stream, uploaded
 		6, 0, 6, 0, 6, 0, // started, playable, finished
 		8, share, 8, 0, 8, 0, // weight, done, percent
-		1, slices.Index(taskStates(), pipeline.TaskReady), 1, 0, 6, 0, 3, 0, 6, 0, // state, last, ended, attempt, began
+		1, slices.Index(taskStates(), pipeline.TaskReady), 1, 0, 3, 0, 6, 0, // state, last, attempt, began
 		8, share, 8, 0, 6, 0, // share, told, kept
 		1, 0, 1, 0, // follow, worker
-		2, 1, 2, 0, 2, 0, 2, 0, 3, 0, // run, charged, losses, spoilt, waits
+		2, 1, 2, 0, 2, 0, 1, 0, 3, 0, // run, charged, losses, spoilt, waits
 		2, len(definition))
 	b = append(b, definition...)
 
-	return string(appendFields(b, 4, 1, 4, 0, 2, j.Priority)), nil // tasks, first of the run
+	return string(appendFields(b, 3, 1, 3, 0, 2, j.Priority)), nil // tasks, first of the run
 }
 
 // fields splits a line into n fields; those that are missing are empty.
@@ -170,9 +170,10 @@ func numbered[T any](names []T, number int) T {
 // packedTask is what is read of a task as it is packed; see lua/include/record.lua.
 type packedTask struct {
 	state      pipeline.TaskState
-	ended, at  time.Time
 	number     int // of the newest attempt
+	at         time.Time
 	weight     float64
+	kept       time.Time
 	by         string
 	run        int
 	definition string
@@ -183,13 +184,17 @@ func readTask(r *reader) packedTask {
 
 	r.skip(1)
 
-	t.ended, t.number, t.at, t.weight = r.time(), r.int(3), r.time(), r.float()
+	t.number, t.at, t.weight = r.int(3), r.time(), r.float()
 
-	r.skip(8 + 6 + 1)
+	r.skip(8)
+
+	t.kept = r.time()
+
+	r.skip(1)
 
 	t.by, t.run = r.text(1), r.int(2)
 
-	r.skip(2 + 2 + 2 + 3)
+	r.skip(2 + 2 + 1 + 3)
 
 	t.definition = r.text(2)
 
@@ -230,7 +235,7 @@ func decodeTask(j *packedJob, index int, packed, rawEnded, rawResult string) (pi
 		newest.Started = p.at
 		t.Attempts = append(t.Attempts, newest)
 	case pipeline.TaskDone:
-		newest.Started, newest.Outcome, newest.Ended = p.at, pipeline.OutcomeDone, p.ended
+		newest.Started, newest.Outcome, newest.Ended = p.at, pipeline.OutcomeDone, p.kept
 		t.Attempts = append(t.Attempts, newest)
 	case pipeline.TaskDelayed:
 		t.NotBefore = p.at
@@ -270,7 +275,7 @@ func decodePacked(id, packed string) (packedJob, error) {
 	j := packedJob{Job: pipeline.Job{ID: id, Project: r.text(1), Progress: decodeProgress(r.text(1))}}
 	j.State, j.Run, j.Sequence, j.base = numbered(jobStates(), r.int(1)), r.int(2), r.uint(4), r.uint(4)
 
-	r.skip(4 + 6 + 1 + 1 + 1)
+	r.skip(3 + 5 + 1 + 1 + 1)
 
 	j.Times.Started, j.Times.Playable, j.Times.Finished = r.time(), r.time(), r.time()
 
@@ -279,7 +284,7 @@ func decodePacked(id, packed string) (packedJob, error) {
 	j.Progress.Percent = r.float()
 	j.first = readTask(&r)
 
-	r.skip(4 + 4)
+	r.skip(3 + 3)
 
 	j.Priority = r.signed16()
 	j.Times.Created, j.Times.Queued, j.Times.Planned = r.time(), r.time(), r.time()

@@ -51,7 +51,7 @@ func (s *Store) DetachWorker(ctx context.Context, id string, session int64, gone
 
 // DrainWorker implements [pipeline.PoolStore].
 func (s *Store) DrainWorker(ctx context.Context, id string) (pipeline.Worker, error) {
-	if _, err := s.call(ctx, "drain_worker", []string{s.keys.worker(id)}, id); err != nil {
+	if _, err := s.call(ctx, "drain_worker", nil, id); err != nil {
 		return pipeline.Worker{}, err
 	}
 
@@ -69,7 +69,7 @@ func (s *Store) DrainWorker(ctx context.Context, id string) (pipeline.Worker, er
 
 // LeaveWorker implements [pipeline.PoolStore].
 func (s *Store) LeaveWorker(ctx context.Context, id string, session int64, minWarm int) (bool, error) {
-	reply, err := s.callRows(ctx, 1, "leave_worker", []string{s.keys.worker(id)}, id, session, minWarm)
+	reply, err := s.callRows(ctx, 1, "leave_worker", nil, id, session, minWarm)
 	if err != nil {
 		return false, err
 	}

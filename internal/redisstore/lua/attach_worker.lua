@@ -11,9 +11,10 @@
 -- $include(machine.lua)
 local worker, machine = ARGV[2], ARGV[3]
 local session = redis.call('INCR', KEYS[15])
-local state, first_seen, was_on = unpack(redis.call('HMGET', KEYS[14], 'v', 'fs', 'mid'))
-local draining = ARGV[8] == '1' or state and select(2, parse_worker(state)) == '1'
-redis.call('HSET', KEYS[14], 'v', worker_state(session, draining and 1 or 0, 1), 'mid', machine, 'ver', ARGV[4], 'sl', ARGV[5], 'cpu', ARGV[6], 'enc', ARGV[7],
+local first_seen, was_on = unpack(redis.call('HMGET', KEYS[14], 'fs', 'mid'))
+local known, drains, _, answers = standing_of(worker)
+set_standing(worker, session, (ARGV[8] == '1' or drains == '1') and 1 or 0, 1, known and answers or '\n')
+redis.call('HSET', KEYS[14], 'mid', machine, 'ver', ARGV[4], 'sl', ARGV[5], 'cpu', ARGV[6], 'enc', ARGV[7],
   'fs', first_seen or STAMP)
 zadd(WORKERS, STAMP, worker)
 -- What becomes of the machine that it was on before doesn't concern it.

@@ -1,6 +1,6 @@
 -- Leases ready tasks to workers, whose turn it is (see turn.lua). The first lease of a job moves it to RUNNING.
--- KEYS  common; of each request: worker. Derived: the queues of the projects in turn, and the jobs of the tasks
---       that were taken, with what a lease needs of them.
+-- KEYS  common. Derived: the workers, the queues of the projects in turn, and the jobs of the tasks that were taken,
+--       with what a lease needs of them.
 -- ARGV  prefix; requests (see request.lua) of: worker id, session, max, lease ms, request id, running limit.
 --       Of different limits in one call the last holds.
 -- Returns  {answer, ...}: {'', 1 if tasks that a claim could get are still ready else 0, 1 if the worker is refused
@@ -10,21 +10,27 @@
 -- $include(attempt.lua)
 -- $include(serve.lua)
 -- $include(request.lua)
-local requests = read_requests(1)
+local requests = read_requests(0)
 local STARTS = pack(EVENT, EVENT_TYPES.STARTED, NOW)
 local workers, answers, first = {}, {}, {}
 
+local standings = {}
+for i, r in ipairs(requests) do
+  r.key = standing_key(r[1])
+  standings[i] = r.key
+end
+read_all(standings)
+
 -- worker_of returns a worker's state, and its answers to the newest two claims that gave it tasks.
 local function worker_of(key)
-  local v = redis.call('HMGET', key, 'v', 'rq')
-  local newest, older = string.match(v[2] or '', '^([^\n]*)\n(.*)$')
-  return { key = key, state = v[1], newest = newest or '', older = older or '' }
+  local state, newest, older = string.match(READ[key] or '', '^([^\n]*)\n([^\n]*)\n(.*)$')
+  return { key = key, state = state, newest = newest or '', older = older or '' }
 end
 
 local wanted, limit = 0
 for _, r in ipairs(requests) do
   local id = r[1]
-  local w = workers[id] or worker_of(KEYS[r.k])
+  local w = workers[id] or worker_of(r.key)
   workers[id] = w
   r.worker = w
   local start = r[5] .. ' '
@@ -62,7 +68,7 @@ local function take(worker, lease, deadline)
         percent, behind = unpack_struct(HEAD, raw)
       local task, at = task_in(raw, behind, index, m)
       if task then
-        local s, last, ended, n, _, share, told, kept, follow, _, task_behind = unpack_struct(HOT, task, at)
+        local s, last, n, _, share, told, kept, follow, _, task_behind = unpack_struct(HOT, task, at)
         if s == READY then
           if sequence - base >= EVENTS_BEHIND then
             raw = put_by(id, raw, behind, base)
@@ -79,7 +85,7 @@ local function take(worker, lease, deadline)
           keep_attempt(key,
             pack(HEAD, #project, project, #progress, progress, state, run, sequence, base, open, math.max(lease_ms, lease), left,
               stream, uploaded, started, playable, finished, weight, done, percent), raw, behind, index, m,
-            pack(HOT, LEASED, last, ended, n, NOW, share, told, kept, follow, #worker, worker), task, task_behind, events)
+            pack(HOT, LEASED, last, n, NOW, share, told, kept, follow, #worker, worker), task, task_behind, events)
           note(id, sequence)
           zadd(LEASES, deadline, m)
           zadd(HELD, '0', worker .. ' ' .. m)
@@ -104,7 +110,7 @@ local function still_held(r, answer)
     local task, at
     if raw then task, at = task_in(raw, behind, index, m) end
     if task then
-      local s, _, _, n, _, _, _, _, _, by = unpack_struct(HOT, task, at)
+      local s, _, n, _, _, _, _, _, by = unpack_struct(HOT, task, at)
       if s == LEASED and by == r[1] and n == attempt + 0 then
         answer[#answer + 1] = lease_row(m, redis.call('ZSCORE', LEASES, m), id, index, false)
       end
@@ -147,7 +153,7 @@ for i, r in ipairs(requests) do
   answers[i] = r.answer
 end
 for _, w in pairs(workers) do
-  if w.changed then redis.call('HSET', w.key, 'rq', w.newest .. '\n' .. w.older) end
+  if w.changed then set(w.key, w.state .. '\n' .. w.newest .. '\n' .. w.older) end
 end
 settle_served(touched)
 write_out()

@@ -5,13 +5,12 @@
 -- Replay   the same.
 -- $include(held.lua)
 -- $include(worker.lua)
-local state, machine = unpack(redis.call('HMGET', KEYS[14], 'v', 'mid'))
-local session, draining = parse_worker(state or '')
+local session, draining, _, answers = standing_of(ARGV[2])
 if session ~= ARGV[3] then return { '' } end
 if ARGV[4] == '1' and #held_by(ARGV[2]) == 0 then
-  forget_worker(ARGV[2], machine)
+  forget_worker(ARGV[2], redis.call('HGET', KEYS[14], 'mid'))
   write_all()
 else
-  redis.call('HSET', KEYS[14], 'v', worker_state(session, draining, 0))
+  set_standing(ARGV[2], session, draining, 0, answers)
 end
 return { '' }

@@ -1,14 +1,14 @@
 -- Marks a worker: it is given nothing more.
--- KEYS  common; 14 worker
+-- KEYS  common. Derived: the worker
 -- ARGV  prefix, worker id
 -- Returns  {''} | {'WORKER_NOT_FOUND'}
 -- Replay   the same, without a wake-up.
 -- $include(wake.lua)
 -- $include(worker.lua)
-local session, draining, attached = parse_worker(redis.call('HGET', KEYS[14], 'v') or '')
+local session, draining, attached, answers = standing_of(ARGV[2])
 if not session then return { 'WORKER_NOT_FOUND' } end
 if draining ~= '1' then
-  redis.call('HSET', KEYS[14], 'v', worker_state(session, 1, attached))
+  set_standing(ARGV[2], session, 1, attached, answers)
   WAKES.WORKER = true
   publish_wakes()
 end

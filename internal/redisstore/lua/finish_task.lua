@@ -28,7 +28,7 @@ local function finish(r)
     percent, behind = unpack_struct(HEAD, raw)
   local task, at = task_in(raw, behind, index, m)
   if not task then return STALE end
-  local s, last, _, n, began, share, told, _, follow, by, task_behind = unpack_struct(HOT, task, at)
+  local s, last, n, began, share, told, _, follow, by, task_behind = unpack_struct(HOT, task, at)
   if n ~= r[4] or by ~= worker then return STALE end
   if s == DONE then return last == 1 and LAST or ACCEPTED end
   if s ~= LEASED then return STALE end
@@ -46,7 +46,7 @@ local function finish(r)
   keep_attempt(r.key,
     pack(HEAD, #project, project, #progress, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable,
       finished, weight, done, percent), raw, behind, index, m,
-    pack(HOT, DONE, last, NOW, n, began, share, 0, 0, follow, #by, by), task, task_behind, task_event('TASK_DONE', index, n))
+    pack(HOT, DONE, last, n, began, share, 0, NOW, follow, #by, by), task, task_behind, task_event('TASK_DONE', index, n))
   note(id, sequence)
   return last == 1 and LAST or ACCEPTED
 end
@@ -99,7 +99,7 @@ local function finish_any(r)
 
   local last = job.open == 0 and 1 or 0
   if last == 1 then publish_soon(id) end
-  t.s, t.last, t.ended, t.told, t.kept = to, last, NOW, 0, 0
+  t.s, t.last, t.told, t.kept = to, last, 0, NOW
   save_task(job, index, t)
   return last == 1 and LAST or ACCEPTED
 end

@@ -50,7 +50,7 @@ local function renew(key, worker, deadline, id, index, m, attempt, fraction, say
     percent, behind = unpack_struct(HEAD, raw)
   local task, at = task_in(raw, behind, index, m)
   if not task then return nil end
-  local s, last, ended, n, began, share, fraction_told, kept, follow, by, task_behind = unpack_struct(HOT, task, at)
+  local s, last, n, began, share, fraction_told, kept, follow, by, task_behind = unpack_struct(HOT, task, at)
   if s ~= LEASED or n ~= attempt or by ~= worker then return nil end
   zadd(LEASES, deadline, m)
   local is_watched = anybody and watched[job_channel(id)] or false
@@ -61,7 +61,7 @@ local function renew(key, worker, deadline, id, index, m, attempt, fraction, say
     keep_attempt(key,
       pack(HEAD, #project, project, #saying, saying, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable,
         finished, weight, done, percent), raw, behind, index, m,
-      pack(HOT, s, last, ended, n, began, share, fraction, NOW, follow, #by, by), task, task_behind, '')
+      pack(HOT, s, last, n, began, share, fraction, NOW, follow, #by, by), task, task_behind, '')
     told[#told + 1] = id .. ' ' .. percent .. ' ' .. saying
   end
   return is_watched

@@ -36,7 +36,7 @@ end
 
 -- put_by takes the events out of a job that has many behind, and returns it without them.
 local function put_by(id, raw, behind, base)
-  local at = select(23, unpack_struct('>' .. sub(HOT, 2) .. COLD .. REST, raw, behind))
+  local at = select(22, unpack_struct('>' .. sub(HOT, 2) .. COLD .. REST, raw, behind))
   append(APART, events_key(id), pack('>I6', base) .. sub(raw, at))
   return sub(raw, 1, at - 1)
 end

@@ -20,21 +20,21 @@ local function put(job, field, value)
   append(job.put, field, value)
 end
 
-local function task_record(s, last, ended, n, at, weight, told, kept, follow, by, run, charged, losses, spoilt, waits, definition)
+local function task_record(s, last, n, at, weight, told, kept, follow, by, run, charged, losses, spoilt, waits, definition)
   return {
-    s = TASK_STATES[s], last = last, ended = ended, n = n, at = at, weight = weight, told = told, kept = kept, follow = follow,
+    s = TASK_STATES[s], last = last, n = n, at = at, weight = weight, told = told, kept = kept, follow = follow,
     by = by, run = run, charged = charged, losses = losses, spoilt = spoilt, waits = waits, definition = definition,
   }
 end
 
 local function read_job(raw, id)
   local project, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable, finished, weight,
-    done, percent, s, last, ended, n, t_at, t_weight, told, kept, follow, by, t_run, charged, losses, spoilt, waits, definition,
+    done, percent, s, last, n, t_at, t_weight, told, kept, follow, by, t_run, charged, losses, spoilt, waits, definition,
     count, first, priority, created, queued, planned, at = unpack_struct(JOB, raw)
   state = JOB_STATES[state]
   local tasks = {}
   if s > 0 then
-    tasks[0] = task_record(s, last, ended, n, t_at, t_weight, told, kept, follow, by, t_run, charged, losses, spoilt, waits,
+    tasks[0] = task_record(s, last, n, t_at, t_weight, told, kept, follow, by, t_run, charged, losses, spoilt, waits,
       definition)
     tasks[0].m = id .. '-00000'
   end
@@ -48,7 +48,7 @@ local function read_job(raw, id)
 end
 
 local NO_TASK = {
-  last = 0, ended = 0, n = 0, at = 0, weight = 0, told = 0, kept = 0, follow = 0, by = '', run = 0, charged = 0, losses = 0,
+  last = 0, n = 0, at = 0, weight = 0, told = 0, kept = 0, follow = 0, by = '', run = 0, charged = 0, losses = 0,
   spoilt = 0, waits = 0, definition = '',
 }
 
@@ -56,7 +56,7 @@ local function pack_job(j)
   local t = j.tasks[0] or NO_TASK
   return pack(JOB, #j.project, j.project, #j.progress, j.progress, JOB_CODES[j.state], j.run, j.sequence, j.base, j.open,
     j.lease_ms, j.left, j.stream, j.uploaded, j.started, j.playable, j.finished, j.weight, j.done, j.percent,
-    TASK_CODES[t.s] or 0, t.last, t.ended, t.n, t.at, t.weight, t.told, t.kept, t.follow, #t.by, t.by,
+    TASK_CODES[t.s] or 0, t.last, t.n, t.at, t.weight, t.told, t.kept, t.follow, #t.by, t.by,
     t.run, t.charged, t.losses, t.spoilt, t.waits, #t.definition, t.definition,
     j.count, j.first, j.priority, j.created, j.queued, j.planned) .. j.events
 end

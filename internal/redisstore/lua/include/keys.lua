@@ -18,7 +18,8 @@ local function outputs_key(id) return PREFIX .. 'o:' .. id end -- JSON
 local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects
 local function stream_key(id) return PREFIX .. 'c:' .. id end -- hash: see stream.lua
 local function upload_key(id) return PREFIX .. 'u:' .. id end
-local function worker_key(id) return PREFIX .. 'w:' .. id end
+local function worker_key(id) return PREFIX .. 'w:' .. id end -- hash: what it said of itself
+local function standing_key(id) return PREFIX .. 'v:' .. id end -- see worker.lua
 local function machine_workers_key(id) return PREFIX .. 'mw:' .. id end
 local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end

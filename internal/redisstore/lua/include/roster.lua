@@ -4,8 +4,10 @@
 
 -- roster_row is a worker as lists show it, nil if nobody knows it.
 local function roster_row(id, last_seen)
-  local record = redis.call('HMGET', worker_key(id), 'mid', 'ver', 'sl', 'cpu', 'enc', 'fs', 'v')
-  if not record[7] then return nil end
+  local session, draining, attached = standing_of(id)
+  if not session then return nil end
+  local record = redis.call('HMGET', worker_key(id), 'mid', 'ver', 'sl', 'cpu', 'enc', 'fs')
+  record[7] = session .. ' ' .. draining .. ' ' .. attached
   local held = {}
   for _, m in ipairs(held_by(id)) do
     local job, _, t = leased_task(m)

@@ -29,7 +29,7 @@ local function save_task(job, index, t)
     job.changed = true
     return
   end
-  local raw = pack(TASK, TASK_CODES[t.s], t.last, t.ended, t.n, t.at, t.weight, t.told, t.kept, t.follow, #t.by, t.by,
+  local raw = pack(TASK, TASK_CODES[t.s], t.last, t.n, t.at, t.weight, t.told, t.kept, t.follow, #t.by, t.by,
     t.run, t.charged, t.losses, t.spoilt, t.waits, #t.definition, t.definition)
   set(task_key(t.m), raw)
   READ[task_key(t.m)] = raw
@@ -57,7 +57,7 @@ local function add_tasks(job, list)
     local weight, waits, followers = list[i + 1], list[i + 2], list[i + 3]
     added = added + weight
     local t = {
-      s = waits == 0 and 'READY' or 'BLOCKED', m = member(job.id, index), last = 0, ended = 0, run = job.run, n = 0,
+      s = waits == 0 and 'READY' or 'BLOCKED', m = member(job.id, index), last = 0, run = job.run, n = 0,
       at = 0, charged = 0, losses = 0, spoilt = 0, waits = waits, weight = weight, told = 0, kept = 0,
       follow = followers == '' and 0 or 1, by = '', definition = list[i],
     }

@@ -36,6 +36,7 @@ local function events_key(id) return PREFIX .. 'e:' .. id end -- list: older eve
 local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
 local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
 local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
+local function standing_key(id) return PREFIX .. 'v:' .. id end -- see worker.lua
 local function machine_workers_key(id) return PREFIX .. 'mw:' .. id end
 local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
@@ -294,15 +295,15 @@ end
 -- aren't done), longest lease that was given, left (1: an attempt that wasn't accepted may have left objects), stream (1:
 -- segments were committed), uploaded (1: up names its upload), started, playable, finished (ms, 0: not yet), weight of all tasks of the run, what of that is
 -- done, percent.
-local HEAD = '>Bc0Bc0BI2I4I4I4I6BBBI6I6I6ddd'
--- Of a task: state, last (1: it was the last of its run), when it was done, newest attempt, when that began (of a DELAYED
--- task, when it wakes), its share of the job's progress, fraction of the attempt, when that was stored, follow (1: f<i> is
+local HEAD = '>Bc0Bc0BI2I4I4I3I5BBBI6I6I6ddd'
+-- Of a task: state, last (1: it was the last of its run), newest attempt, when that began (of a DELAYED
+-- task, when it wakes), its share of the job's progress, fraction of the attempt, when that was stored (of a DONE task, when it was done), follow (1: f<i> is
 -- there), worker of the attempt. A state of 0 is a first task that isn't there yet.
-local HOT = '>BBI6I3I6ddI6BBc0'
+local HOT = '>BBI3I6ddI6BBc0'
 -- Of a task: run, charged, losses, attempts in a row that a machine spoilt, tasks that it waits for, JSON: what it is.
-local COLD = 'I2I2I2I2I3I2c0'
+local COLD = 'I2I2I2BI3I2c0'
 -- Of a job: tasks over all runs, index of the run's first task, priority, created, queued, planned.
-local REST = 'I4I4i2I6I6I6'
+local REST = 'I3I3i2I6I6I6'
 -- Events: type, plus 64 with index + 1 and attempt of a task, plus 192 with these (0: none), reason and message.
 local EVENT, TASK_EVENT, TEXT_EVENT = '>BI6', '>BI6I3I3', '>BI6I3I3I3c0'
 local EVENT_TYPES = {
@@ -366,21 +367,21 @@ local function put(job, field, value)
   append(job.put, field, value)
 end
 
-local function task_record(s, last, ended, n, at, weight, told, kept, follow, by, run, charged, losses, spoilt, waits, definition)
+local function task_record(s, last, n, at, weight, told, kept, follow, by, run, charged, losses, spoilt, waits, definition)
   return {
-    s = TASK_STATES[s], last = last, ended = ended, n = n, at = at, weight = weight, told = told, kept = kept, follow = follow,
+    s = TASK_STATES[s], last = last, n = n, at = at, weight = weight, told = told, kept = kept, follow = follow,
     by = by, run = run, charged = charged, losses = losses, spoilt = spoilt, waits = waits, definition = definition,
   }
 end
 
 local function read_job(raw, id)
   local project, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable, finished, weight,
-    done, percent, s, last, ended, n, t_at, t_weight, told, kept, follow, by, t_run, charged, losses, spoilt, waits, definition,
+    done, percent, s, last, n, t_at, t_weight, told, kept, follow, by, t_run, charged, losses, spoilt, waits, definition,
     count, first, priority, created, queued, planned, at = unpack_struct(JOB, raw)
   state = JOB_STATES[state]
   local tasks = {}
   if s > 0 then
-    tasks[0] = task_record(s, last, ended, n, t_at, t_weight, told, kept, follow, by, t_run, charged, losses, spoilt, waits,
+    tasks[0] = task_record(s, last, n, t_at, t_weight, told, kept, follow, by, t_run, charged, losses, spoilt, waits,
       definition)
     tasks[0].m = id .. '-00000'
   end
@@ -394,7 +395,7 @@ local function read_job(raw, id)
 end
 
 local NO_TASK = {
-  last = 0, ended = 0, n = 0, at = 0, weight = 0, told = 0, kept = 0, follow = 0, by = '', run = 0, charged = 0, losses = 0,
+  last = 0, n = 0, at = 0, weight = 0, told = 0, kept = 0, follow = 0, by = '', run = 0, charged = 0, losses = 0,
   spoilt = 0, waits = 0, definition = '',
 }
 
@@ -402,7 +403,7 @@ local function pack_job(j)
   local t = j.tasks[0] or NO_TASK
   return pack(JOB, #j.project, j.project, #j.progress, j.progress, JOB_CODES[j.state], j.run, j.sequence, j.base, j.open,
     j.lease_ms, j.left, j.stream, j.uploaded, j.started, j.playable, j.finished, j.weight, j.done, j.percent,
-    TASK_CODES[t.s] or 0, t.last, t.ended, t.n, t.at, t.weight, t.told, t.kept, t.follow, #t.by, t.by,
+    TASK_CODES[t.s] or 0, t.last, t.n, t.at, t.weight, t.told, t.kept, t.follow, #t.by, t.by,
     t.run, t.charged, t.losses, t.spoilt, t.waits, #t.definition, t.definition,
     j.count, j.first, j.priority, j.created, j.queued, j.planned) .. j.events
 end
@@ -546,7 +547,7 @@ local function save_task(job, index, t)
     job.changed = true
     return
   end
-  local raw = pack(TASK, TASK_CODES[t.s], t.last, t.ended, t.n, t.at, t.weight, t.told, t.kept, t.follow, #t.by, t.by,
+  local raw = pack(TASK, TASK_CODES[t.s], t.last, t.n, t.at, t.weight, t.told, t.kept, t.follow, #t.by, t.by,
     t.run, t.charged, t.losses, t.spoilt, t.waits, #t.definition, t.definition)
   set(task_key(t.m), raw)
   READ[task_key(t.m)] = raw
@@ -623,14 +624,18 @@ local function lease_rows(list)
   return rows
 end
 -- Workers: one hash each, and their place in WORKERS by when they were last
--- seen. v is what claims ask for: session, draining, attached; rq the answers
--- to the two newest claims that gave it tasks, a line each.
+-- seen. v:<worker> is what claims ask for: a line of session, draining and attached,
+-- and the answers to the two newest claims that gave it tasks, a line each.
 local SEEN_WITHIN = 60000 -- a worker that is silent for longer isn't listed
 
--- parse_worker returns session, draining and attached.
-local function parse_worker(state) return string.match(state, '^(%S+) (%S+) (%S+)$') end
+-- standing_of returns session, draining, attached and the answers; nothing of a worker that nobody knows.
+local function standing_of(id)
+  return string.match(redis.call('GET', standing_key(id)) or '', '^(%S+) (%S+) (%S+)\n(.*)$')
+end
 
-local function worker_state(session, draining, attached) return session .. ' ' .. draining .. ' ' .. attached end
+local function set_standing(id, session, draining, attached, answers)
+  redis.call('SET', standing_key(id), session .. ' ' .. draining .. ' ' .. attached .. '\n' .. answers)
+end
 
 -- Machines: JSON by id in one hash; there are few, and their limit is over all.
 
@@ -652,9 +657,10 @@ local function save_machine(key, m)
 end
 local worker, machine = ARGV[2], ARGV[3]
 local session = redis.call('INCR', KEYS[15])
-local state, first_seen, was_on = unpack(redis.call('HMGET', KEYS[14], 'v', 'fs', 'mid'))
-local draining = ARGV[8] == '1' or state and select(2, parse_worker(state)) == '1'
-redis.call('HSET', KEYS[14], 'v', worker_state(session, draining and 1 or 0, 1), 'mid', machine, 'ver', ARGV[4], 'sl', ARGV[5], 'cpu', ARGV[6], 'enc', ARGV[7],
+local first_seen, was_on = unpack(redis.call('HMGET', KEYS[14], 'fs', 'mid'))
+local known, drains, _, answers = standing_of(worker)
+set_standing(worker, session, (ARGV[8] == '1' or drains == '1') and 1 or 0, 1, known and answers or '\n')
+redis.call('HSET', KEYS[14], 'mid', machine, 'ver', ARGV[4], 'sl', ARGV[5], 'cpu', ARGV[6], 'enc', ARGV[7],
   'fs', first_seen or STAMP)
 zadd(WORKERS, STAMP, worker)
 -- What becomes of the machine that it was on before doesn't concern it.

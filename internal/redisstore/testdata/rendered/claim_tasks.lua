@@ -1,6 +1,6 @@
 -- Leases ready tasks to workers, whose turn it is (see turn.lua). The first lease of a job moves it to RUNNING.
--- KEYS  common; of each request: worker. Derived: the queues of the projects in turn, and the jobs of the tasks
---       that were taken, with what a lease needs of them.
+-- KEYS  common. Derived: the workers, the queues of the projects in turn, and the jobs of the tasks that were taken,
+--       with what a lease needs of them.
 -- ARGV  prefix; requests (see request.lua) of: worker id, session, max, lease ms, request id, running limit.
 --       Of different limits in one call the last holds.
 -- Returns  {answer, ...}: {'', 1 if tasks that a claim could get are still ready else 0, 1 if the worker is refused
@@ -42,6 +42,7 @@ local function events_key(id) return PREFIX .. 'e:' .. id end -- list: older eve
 local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
 local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
 local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
+local function standing_key(id) return PREFIX .. 'v:' .. id end -- see worker.lua
 local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
 local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
@@ -304,15 +305,15 @@ end
 -- aren't done), longest lease that was given, left (1: an attempt that wasn't accepted may have left objects), stream (1:
 -- segments were committed), uploaded (1: up names its upload), started, playable, finished (ms, 0: not yet), weight of all tasks of the run, what of that is
 -- done, percent.
-local HEAD = '>Bc0Bc0BI2I4I4I4I6BBBI6I6I6ddd'
--- Of a task: state, last (1: it was the last of its run), when it was done, newest attempt, when that began (of a DELAYED
--- task, when it wakes), its share of the job's progress, fraction of the attempt, when that was stored, follow (1: f<i> is
+local HEAD = '>Bc0Bc0BI2I4I4I3I5BBBI6I6I6ddd'
+-- Of a task: state, last (1: it was the last of its run), newest attempt, when that began (of a DELAYED
+-- task, when it wakes), its share of the job's progress, fraction of the attempt, when that was stored (of a DONE task, when it was done), follow (1: f<i> is
 -- there), worker of the attempt. A state of 0 is a first task that isn't there yet.
-local HOT = '>BBI6I3I6ddI6BBc0'
+local HOT = '>BBI3I6ddI6BBc0'
 -- Of a task: run, charged, losses, attempts in a row that a machine spoilt, tasks that it waits for, JSON: what it is.
-local COLD = 'I2I2I2I2I3I2c0'
+local COLD = 'I2I2I2BI3I2c0'
 -- Of a job: tasks over all runs, index of the run's first task, priority, created, queued, planned.
-local REST = 'I4I4i2I6I6I6'
+local REST = 'I3I3i2I6I6I6'
 -- Events: type, plus 64 with index + 1 and attempt of a task, plus 192 with these (0: none), reason and message.
 local EVENT, TASK_EVENT, TEXT_EVENT = '>BI6', '>BI6I3I3', '>BI6I3I3I3c0'
 local EVENT_TYPES = {
@@ -372,7 +373,7 @@ end
 
 -- put_by takes the events out of a job that has many behind, and returns it without them.
 local function put_by(id, raw, behind, base)
-  local at = select(23, unpack_struct('>' .. sub(HOT, 2) .. COLD .. REST, raw, behind))
+  local at = select(22, unpack_struct('>' .. sub(HOT, 2) .. COLD .. REST, raw, behind))
   append(APART, events_key(id), pack('>I6', base) .. sub(raw, at))
   return sub(raw, 1, at - 1)
 end
@@ -507,21 +508,27 @@ local function read_requests(keys)
   end
   return requests
 end
-local requests = read_requests(1)
+local requests = read_requests(0)
 local STARTS = pack(EVENT, EVENT_TYPES.STARTED, NOW)
 local workers, answers, first = {}, {}, {}
 
+local standings = {}
+for i, r in ipairs(requests) do
+  r.key = standing_key(r[1])
+  standings[i] = r.key
+end
+read_all(standings)
+
 -- worker_of returns a worker's state, and its answers to the newest two claims that gave it tasks.
 local function worker_of(key)
-  local v = redis.call('HMGET', key, 'v', 'rq')
-  local newest, older = string.match(v[2] or '', '^([^\n]*)\n(.*)$')
-  return { key = key, state = v[1], newest = newest or '', older = older or '' }
+  local state, newest, older = string.match(READ[key] or '', '^([^\n]*)\n([^\n]*)\n(.*)$')
+  return { key = key, state = state, newest = newest or '', older = older or '' }
 end
 
 local wanted, limit = 0
 for _, r in ipairs(requests) do
   local id = r[1]
-  local w = workers[id] or worker_of(KEYS[r.k])
+  local w = workers[id] or worker_of(r.key)
   workers[id] = w
   r.worker = w
   local start = r[5] .. ' '
@@ -559,7 +566,7 @@ local function take(worker, lease, deadline)
         percent, behind = unpack_struct(HEAD, raw)
       local task, at = task_in(raw, behind, index, m)
       if task then
-        local s, last, ended, n, _, share, told, kept, follow, _, task_behind = unpack_struct(HOT, task, at)
+        local s, last, n, _, share, told, kept, follow, _, task_behind = unpack_struct(HOT, task, at)
         if s == READY then
           if sequence - base >= EVENTS_BEHIND then
             raw = put_by(id, raw, behind, base)
@@ -576,7 +583,7 @@ local function take(worker, lease, deadline)
           keep_attempt(key,
             pack(HEAD, #project, project, #progress, progress, state, run, sequence, base, open, math.max(lease_ms, lease), left,
               stream, uploaded, started, playable, finished, weight, done, percent), raw, behind, index, m,
-            pack(HOT, LEASED, last, ended, n, NOW, share, told, kept, follow, #worker, worker), task, task_behind, events)
+            pack(HOT, LEASED, last, n, NOW, share, told, kept, follow, #worker, worker), task, task_behind, events)
           note(id, sequence)
           zadd(LEASES, deadline, m)
           zadd(HELD, '0', worker .. ' ' .. m)
@@ -601,7 +608,7 @@ local function still_held(r, answer)
     local task, at
     if raw then task, at = task_in(raw, behind, index, m) end
     if task then
-      local s, _, _, n, _, _, _, _, _, by = unpack_struct(HOT, task, at)
+      local s, _, n, _, _, _, _, _, by = unpack_struct(HOT, task, at)
       if s == LEASED and by == r[1] and n == attempt + 0 then
         answer[#answer + 1] = lease_row(m, redis.call('ZSCORE', LEASES, m), id, index, false)
       end
@@ -644,7 +651,7 @@ for i, r in ipairs(requests) do
   answers[i] = r.answer
 end
 for _, w in pairs(workers) do
-  if w.changed then redis.call('HSET', w.key, 'rq', w.newest .. '\n' .. w.older) end
+  if w.changed then set(w.key, w.state .. '\n' .. w.newest .. '\n' .. w.older) end
 end
 settle_served(touched)
 write_out()

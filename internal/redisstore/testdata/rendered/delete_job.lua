@@ -271,15 +271,15 @@ end
 -- aren't done), longest lease that was given, left (1: an attempt that wasn't accepted may have left objects), stream (1:
 -- segments were committed), uploaded (1: up names its upload), started, playable, finished (ms, 0: not yet), weight of all tasks of the run, what of that is
 -- done, percent.
-local HEAD = '>Bc0Bc0BI2I4I4I4I6BBBI6I6I6ddd'
--- Of a task: state, last (1: it was the last of its run), when it was done, newest attempt, when that began (of a DELAYED
--- task, when it wakes), its share of the job's progress, fraction of the attempt, when that was stored, follow (1: f<i> is
+local HEAD = '>Bc0Bc0BI2I4I4I3I5BBBI6I6I6ddd'
+-- Of a task: state, last (1: it was the last of its run), newest attempt, when that began (of a DELAYED
+-- task, when it wakes), its share of the job's progress, fraction of the attempt, when that was stored (of a DONE task, when it was done), follow (1: f<i> is
 -- there), worker of the attempt. A state of 0 is a first task that isn't there yet.
-local HOT = '>BBI6I3I6ddI6BBc0'
+local HOT = '>BBI3I6ddI6BBc0'
 -- Of a task: run, charged, losses, attempts in a row that a machine spoilt, tasks that it waits for, JSON: what it is.
-local COLD = 'I2I2I2I2I3I2c0'
+local COLD = 'I2I2I2BI3I2c0'
 -- Of a job: tasks over all runs, index of the run's first task, priority, created, queued, planned.
-local REST = 'I4I4i2I6I6I6'
+local REST = 'I3I3i2I6I6I6'
 -- Events: type, plus 64 with index + 1 and attempt of a task, plus 192 with these (0: none), reason and message.
 local EVENT, TASK_EVENT, TEXT_EVENT = '>BI6', '>BI6I3I3', '>BI6I3I3I3c0'
 local EVENT_TYPES = {
@@ -341,21 +341,21 @@ local function put(job, field, value)
   append(job.put, field, value)
 end
 
-local function task_record(s, last, ended, n, at, weight, told, kept, follow, by, run, charged, losses, spoilt, waits, definition)
+local function task_record(s, last, n, at, weight, told, kept, follow, by, run, charged, losses, spoilt, waits, definition)
   return {
-    s = TASK_STATES[s], last = last, ended = ended, n = n, at = at, weight = weight, told = told, kept = kept, follow = follow,
+    s = TASK_STATES[s], last = last, n = n, at = at, weight = weight, told = told, kept = kept, follow = follow,
     by = by, run = run, charged = charged, losses = losses, spoilt = spoilt, waits = waits, definition = definition,
   }
 end
 
 local function read_job(raw, id)
   local project, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable, finished, weight,
-    done, percent, s, last, ended, n, t_at, t_weight, told, kept, follow, by, t_run, charged, losses, spoilt, waits, definition,
+    done, percent, s, last, n, t_at, t_weight, told, kept, follow, by, t_run, charged, losses, spoilt, waits, definition,
     count, first, priority, created, queued, planned, at = unpack_struct(JOB, raw)
   state = JOB_STATES[state]
   local tasks = {}
   if s > 0 then
-    tasks[0] = task_record(s, last, ended, n, t_at, t_weight, told, kept, follow, by, t_run, charged, losses, spoilt, waits,
+    tasks[0] = task_record(s, last, n, t_at, t_weight, told, kept, follow, by, t_run, charged, losses, spoilt, waits,
       definition)
     tasks[0].m = id .. '-00000'
   end
@@ -369,7 +369,7 @@ local function read_job(raw, id)
 end
 
 local NO_TASK = {
-  last = 0, ended = 0, n = 0, at = 0, weight = 0, told = 0, kept = 0, follow = 0, by = '', run = 0, charged = 0, losses = 0,
+  last = 0, n = 0, at = 0, weight = 0, told = 0, kept = 0, follow = 0, by = '', run = 0, charged = 0, losses = 0,
   spoilt = 0, waits = 0, definition = '',
 }
 
@@ -377,7 +377,7 @@ local function pack_job(j)
   local t = j.tasks[0] or NO_TASK
   return pack(JOB, #j.project, j.project, #j.progress, j.progress, JOB_CODES[j.state], j.run, j.sequence, j.base, j.open,
     j.lease_ms, j.left, j.stream, j.uploaded, j.started, j.playable, j.finished, j.weight, j.done, j.percent,
-    TASK_CODES[t.s] or 0, t.last, t.ended, t.n, t.at, t.weight, t.told, t.kept, t.follow, #t.by, t.by,
+    TASK_CODES[t.s] or 0, t.last, t.n, t.at, t.weight, t.told, t.kept, t.follow, #t.by, t.by,
     t.run, t.charged, t.losses, t.spoilt, t.waits, #t.definition, t.definition,
     j.count, j.first, j.priority, j.created, j.queued, j.planned) .. j.events
 end

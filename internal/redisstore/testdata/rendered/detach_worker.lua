@@ -12,7 +12,8 @@ local CLOCK, SWEEP, LEASES, DELAYED, DUTIES, UPLOADS, WORKERS = unpack(KEYS, 1, 
 local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
 local PREFIX = ARGV[1]
 
-local function worker_key(id) return PREFIX .. 'w:' .. id end
+local function worker_key(id) return PREFIX .. 'w:' .. id end -- hash: what it said of itself
+local function standing_key(id) return PREFIX .. 'v:' .. id end -- see worker.lua
 local function machine_workers_key(id) return PREFIX .. 'mw:' .. id end
 local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
 local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
@@ -29,8 +30,8 @@ local function held_by(worker)
   return list
 end
 -- Workers: one hash each, and their place in WORKERS by when they were last
--- seen. v is what claims ask for: session, draining, attached; rq the answers
--- to the two newest claims that gave it tasks, a line each.
+-- seen. v:<worker> is what claims ask for: a line of session, draining and attached,
+-- and the answers to the two newest claims that gave it tasks, a line each.
 -- A script reads and decides first and writes last, each sorted set in one
 -- command, however many requests the call has; and a script that fails in
 -- between changed nothing.
@@ -91,24 +92,28 @@ local function write_all()
 end
 local SEEN_WITHIN = 60000 -- a worker that is silent for longer isn't listed
 
--- parse_worker returns session, draining and attached.
-local function parse_worker(state) return string.match(state, '^(%S+) (%S+) (%S+)$') end
+-- standing_of returns session, draining, attached and the answers; nothing of a worker that nobody knows.
+local function standing_of(id)
+  return string.match(redis.call('GET', standing_key(id)) or '', '^(%S+) (%S+) (%S+)\n(.*)$')
+end
 
-local function worker_state(session, draining, attached) return session .. ' ' .. draining .. ' ' .. attached end
+local function set_standing(id, session, draining, attached, answers)
+  redis.call('SET', standing_key(id), session .. ' ' .. draining .. ' ' .. attached .. '\n' .. answers)
+end
 
 -- forget_worker removes a worker that holds nothing.
 local function forget_worker(id, machine)
   del(worker_key(id))
+  del(standing_key(id))
   zrem(WORKERS, id)
   if machine and machine ~= '' then redis.call('SREM', machine_workers_key(machine), id) end
 end
-local state, machine = unpack(redis.call('HMGET', KEYS[14], 'v', 'mid'))
-local session, draining = parse_worker(state or '')
+local session, draining, _, answers = standing_of(ARGV[2])
 if session ~= ARGV[3] then return { '' } end
 if ARGV[4] == '1' and #held_by(ARGV[2]) == 0 then
-  forget_worker(ARGV[2], machine)
+  forget_worker(ARGV[2], redis.call('HGET', KEYS[14], 'mid'))
   write_all()
 else
-  redis.call('HSET', KEYS[14], 'v', worker_state(session, draining, 0))
+  set_standing(ARGV[2], session, draining, 0, answers)
 end
 return { '' }

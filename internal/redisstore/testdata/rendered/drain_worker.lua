@@ -1,5 +1,5 @@
 -- Marks a worker: it is given nothing more.
--- KEYS  common; 14 worker
+-- KEYS  common. Derived: the worker
 -- ARGV  prefix, worker id
 -- Returns  {''} | {'WORKER_NOT_FOUND'}
 -- Replay   the same, without a wake-up.
@@ -14,6 +14,7 @@ local CLOCK, SWEEP, LEASES, DELAYED, DUTIES, UPLOADS, WORKERS = unpack(KEYS, 1, 
 local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
 local PREFIX = ARGV[1]
 
+local function standing_key(id) return PREFIX .. 'v:' .. id end -- see worker.lua
 local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
 local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
 local function read_clock()
@@ -43,8 +44,8 @@ local function publish_wakes()
   WAKES, EARLIEST = {}, nil
 end
 -- Workers: one hash each, and their place in WORKERS by when they were last
--- seen. v is what claims ask for: session, draining, attached; rq the answers
--- to the two newest claims that gave it tasks, a line each.
+-- seen. v:<worker> is what claims ask for: a line of session, draining and attached,
+-- and the answers to the two newest claims that gave it tasks, a line each.
 -- A script reads and decides first and writes last, each sorted set in one
 -- command, however many requests the call has; and a script that fails in
 -- between changed nothing.
@@ -56,15 +57,19 @@ local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
 
 local SEEN_WITHIN = 60000 -- a worker that is silent for longer isn't listed
 
--- parse_worker returns session, draining and attached.
-local function parse_worker(state) return string.match(state, '^(%S+) (%S+) (%S+)$') end
+-- standing_of returns session, draining, attached and the answers; nothing of a worker that nobody knows.
+local function standing_of(id)
+  return string.match(redis.call('GET', standing_key(id)) or '', '^(%S+) (%S+) (%S+)\n(.*)$')
+end
 
-local function worker_state(session, draining, attached) return session .. ' ' .. draining .. ' ' .. attached end
+local function set_standing(id, session, draining, attached, answers)
+  redis.call('SET', standing_key(id), session .. ' ' .. draining .. ' ' .. attached .. '\n' .. answers)
+end
 
-local session, draining, attached = parse_worker(redis.call('HGET', KEYS[14], 'v') or '')
+local session, draining, attached, answers = standing_of(ARGV[2])
 if not session then return { 'WORKER_NOT_FOUND' } end
 if draining ~= '1' then
-  redis.call('HSET', KEYS[14], 'v', worker_state(session, 1, attached))
+  set_standing(ARGV[2], session, 1, attached, answers)
   WAKES.WORKER = true
   publish_wakes()
 end

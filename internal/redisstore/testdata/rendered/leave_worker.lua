@@ -1,5 +1,5 @@
 -- Marks a worker as draining if it holds no lease.
--- KEYS  common; 14 worker. Derived: the other workers, if some are kept.
+-- KEYS  common. Derived: the worker, and the others if some are kept.
 -- ARGV  prefix, worker id, session, workers of machines that are kept
 -- Returns  {'', 1 if it may exit, else 0 (it holds a lease, is attached in a newer session, or is one of those kept)}
 -- Replay   the same. A worker that nobody knows may exit.
@@ -12,7 +12,8 @@ local CLOCK, SWEEP, LEASES, DELAYED, DUTIES, UPLOADS, WORKERS = unpack(KEYS, 1, 
 local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
 local PREFIX = ARGV[1]
 
-local function worker_key(id) return PREFIX .. 'w:' .. id end
+local function worker_key(id) return PREFIX .. 'w:' .. id end -- hash: what it said of itself
+local function standing_key(id) return PREFIX .. 'v:' .. id end -- see worker.lua
 local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
 local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
 
@@ -28,8 +29,8 @@ local function held_by(worker)
   return list
 end
 -- Workers: one hash each, and their place in WORKERS by when they were last
--- seen. v is what claims ask for: session, draining, attached; rq the answers
--- to the two newest claims that gave it tasks, a line each.
+-- seen. v:<worker> is what claims ask for: a line of session, draining and attached,
+-- and the answers to the two newest claims that gave it tasks, a line each.
 -- A script reads and decides first and writes last, each sorted set in one
 -- command, however many requests the call has; and a script that fails in
 -- between changed nothing.
@@ -54,23 +55,27 @@ local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
 
 local SEEN_WITHIN = 60000 -- a worker that is silent for longer isn't listed
 
--- parse_worker returns session, draining and attached.
-local function parse_worker(state) return string.match(state, '^(%S+) (%S+) (%S+)$') end
+-- standing_of returns session, draining, attached and the answers; nothing of a worker that nobody knows.
+local function standing_of(id)
+  return string.match(redis.call('GET', standing_key(id)) or '', '^(%S+) (%S+) (%S+)\n(.*)$')
+end
 
-local function worker_state(session, draining, attached) return session .. ' ' .. draining .. ' ' .. attached end
+local function set_standing(id, session, draining, attached, answers)
+  redis.call('SET', standing_key(id), session .. ' ' .. draining .. ' ' .. attached .. '\n' .. answers)
+end
 
-local session, draining, attached = parse_worker(redis.call('HGET', KEYS[14], 'v') or '')
+local session, draining, attached, answers = standing_of(ARGV[2])
 if not session then return { '', 1 } end
 if session ~= ARGV[3] or #held_by(ARGV[2]) > 0 then return { '', 0 } end
 local keep = tonumber(ARGV[4])
 if draining ~= '1' and keep > 0 then
   local taking = 0
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', WORKERS, NOW - SEEN_WITHIN, '+inf')) do
-    local w = redis.call('HMGET', worker_key(id), 'v', 'mid')
-    local _, drains = parse_worker(w[1] or '')
-    if drains == '0' and w[2] and w[2] ~= '' then taking = taking + 1 end
+    local _, drains = standing_of(id)
+    local machine = redis.call('HGET', worker_key(id), 'mid')
+    if drains == '0' and machine and machine ~= '' then taking = taking + 1 end
   end
   if taking <= keep then return { '', 0 } end
 end
-redis.call('HSET', KEYS[14], 'v', worker_state(session, 1, attached))
+set_standing(ARGV[2], session, 1, attached, answers)
 return { '', 1 }
