@@ -150,6 +150,10 @@ bench: deps build $(BULLMQ) ## Run all benchmarks: ratios to named peers, as a t
 bench-scheduler: deps build $(BULLMQ) ## Run the benchmarks of the scheduler beside asynq and BullMQ
 	go run ./bench scheduler
 
+.PHONY: bench-pool
+bench-pool: ## Simulate the pool in fake time, and hold it to what no policy can do better than
+	go run ./bench pool
+
 bench-%: deps build ## Run one group of benchmarks, like bench-pipeline
 	go run ./bench -media "$$(scripts/fetch-bench-media)" $*
 

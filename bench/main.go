@@ -58,6 +58,7 @@ func main() {
 func run(ctx context.Context) error {
 	groups := map[string]func(context.Context, setting) ([]Result, error){
 		"pipeline":  transcoding,
+		"pool":      pool,
 		"scheduler": scheduler,
 	}
 	var s setting

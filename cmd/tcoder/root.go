@@ -11,6 +11,7 @@ import (
 	"github.com/tcoder-dev/tcoder/cmd/tcoder/internal/client"
 	"github.com/tcoder-dev/tcoder/cmd/tcoder/internal/doctor"
 	"github.com/tcoder-dev/tcoder/cmd/tcoder/internal/server"
+	"github.com/tcoder-dev/tcoder/cmd/tcoder/internal/simulate"
 )
 
 // run runs a command line and returns its exit code.
@@ -64,7 +65,7 @@ func newRoot(program *cli.Program, started *bool) *cobra.Command {
 	)
 	addGroup(root, "server", server.Commands(program, buildVersion().String())...)
 	addGroup(root, "client", client.Commands(program)...)
-	root.AddCommand(doctor.Command(program), versionCommand(program))
+	root.AddCommand(doctor.Command(program), simulate.Command(program), versionCommand(program))
 
 	return root
 }

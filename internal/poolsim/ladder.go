@@ -3,6 +3,7 @@ package poolsim
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/tcoder-dev/tcoder/internal/media"
@@ -27,6 +28,15 @@ func Ladder(length time.Duration, seed uint64) Trace {
 		Name: "ladder-" + length.String(), About: fmt.Sprintf("%s of 1080p, in chunks", length),
 		Jobs: []Job{ladder(dice, length, 0)},
 	}
+}
+
+// WithoutAudio leaves out the tasks that make sound alone.
+func (t Trace) WithoutAudio() Trace {
+	t.Jobs = slices.Clone(t.Jobs)
+	for i := range t.Jobs {
+		t.Jobs[i].Tasks = slices.DeleteFunc(slices.Clone(t.Jobs[i].Tasks), func(task Task) bool { return task.Audio })
+	}
+	return t
 }
 
 func ladder(dice *rand.Rand, length, at time.Duration) Job {

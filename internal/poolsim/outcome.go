@@ -12,38 +12,38 @@ import (
 
 // Spread is how something is spread over jobs.
 type Spread struct {
-	P50 time.Duration `json:"p50"`
-	P95 time.Duration `json:"p95"`
-	Max time.Duration `json:"max"`
+	P50 time.Duration
+	P95 time.Duration
+	Max time.Duration
 }
 
 // Outcome is what came of a trace.
 type Outcome struct {
-	Trace string        `json:"trace"`
-	About string        `json:"about"`
-	Seed  uint64        `json:"seed"`
-	Limit int           `json:"limit"`
-	Jobs  int           `json:"jobs"`
-	Wall  time.Duration `json:"wall"` // from the first job's coming to the last one's end
+	Trace string
+	About string
+	Seed  uint64
+	Limit int
+	Jobs  int
+	Wall  time.Duration // from the first job's coming to the last one's end
 	// Wait is from a job's coming until its first task after the probe, Took until its end.
-	Wait Spread `json:"wait"`
-	Took Spread `json:"took"`
+	Wait Spread
+	Took Spread
 	// Needed is the machine time of the trace's tasks, Used that of all
 	// machines, of which Tail are the idle times that ended with a machine's stop.
-	Needed time.Duration `json:"needed"`
-	Used   time.Duration `json:"used"`
-	Tail   time.Duration `json:"tail"`
+	Needed time.Duration
+	Used   time.Duration
+	Tail   time.Duration
 	// Kept is the time of stopped machines.
-	Kept time.Duration `json:"kept"`
+	Kept time.Duration
 	// Made and Starts count machines and their starts, Most those at once.
-	Made    int     `json:"made"`
-	Starts  int     `json:"starts"`
-	Most    int     `json:"most"`
-	Running int     `json:"running"` // machines, at the end
-	Lost    int     `json:"lost"`    // attempts that ended without a result
-	Cost    float64 `json:"cost"`    // US dollars
-	Price   string  `json:"price"`   // as of when
-	Points  []Point `json:"points"`
+	Made    int
+	Starts  int
+	Most    int
+	Running int     // machines, at the end
+	Lost    int     // attempts that ended without a result
+	Cost    float64 // US dollars
+	Price   string  // as of when
+	Points  []Point
 }
 
 // Overhead is the machine time used, the tails apart, over that needed.
@@ -56,12 +56,12 @@ func (o Outcome) Overhead() float64 {
 
 // Point is the pool from an instant on.
 type Point struct {
-	At      time.Duration `json:"at"`
-	Waiting int           `json:"waiting"` // tasks that are ready
-	Coming  int           `json:"coming"`  // machines that were asked for and take no tasks yet
-	Busy    int           `json:"busy"`
-	Idle    int           `json:"idle"`
-	Stopped int           `json:"stopped"`
+	At      time.Duration
+	Waiting int // tasks that are ready
+	Coming  int // machines that were asked for and take no tasks yet
+	Busy    int
+	Idle    int
+	Stopped int
 }
 
 // tally gathers what comes to pass.

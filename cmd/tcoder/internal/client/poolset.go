@@ -29,7 +29,7 @@ func setCommand(program *cli.Program) *cobra.Command {
 
   max=20            most machines there may be
   warm=2            machines that are kept running without work
-  idle=5m           how long a worker waits for work before it leaves (0: for ever)
+  idle=30s          how long a worker waits for work before it leaves (0: for ever)
   stopped=3         stopped machines that are kept
   regions=fra,iad   where machines are made, the preferred first (empty: the provider chooses)
   size=performance-4x        size of machines for encodes (empty: the provider's default)

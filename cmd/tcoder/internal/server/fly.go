@@ -50,7 +50,7 @@ func (f *flySettings) register(cmd *cobra.Command) {
 	flags.StringVar(&f.size, "fly-size", "performance-4x", "size of the machines, or size:memory in MB (performance-4x:16384)")
 	flags.StringVar(&f.serverURL, "fly-server-url", "", "address by which the machines reach this server, such as http://app.internal:8080")
 	flags.DurationVar(&f.killTimeout, "fly-kill-timeout", 2*time.Minute, "time that a machine has to hand back its tasks before it is killed, at most 5m")
-	flags.IntVar(&f.keepStopped, "fly-keep-stopped", 3, "stopped machines that are kept: they start faster than new ones are made")
+	flags.IntVar(&f.keepStopped, "fly-keep-stopped", defaultFlyLimit, "stopped machines that are kept: they start faster than new ones are made")
 	flags.StringVar(&f.tokenFile, "fly-token-file", "", "file with the token, instead of "+flyTokenEnv)
 	cli.AddSecrets(cmd, cli.Secret{Env: flyTokenEnv, Usage: "token that may create and destroy machines of --fly-app"})
 }

@@ -47,7 +47,7 @@ order; a second one stops at once.`,
 	s.control.register(cmd)
 	s.storage.Register(cmd)
 	s.pool.fly = &flySettings{}
-	s.pool.register(cmd, poolNone, 5*time.Minute)
+	s.pool.register(cmd, poolNone, 30*time.Second)
 	s.logs.register(cmd)
 
 	return cmd
