@@ -78,7 +78,7 @@ func (s *script) duration() *durationpb.Duration {
 // message makes the next message. Most are as they should be but for what they
 // name and say; some are any bytes that are a message.
 func (s *script) message() *tcoderv1.AttachRequest {
-	switch s.byte() % 10 {
+	switch s.byte() % 11 {
 	case 0:
 		h := &tcoderv1.Heartbeat{}
 		for range s.byte() % 8 {
@@ -117,6 +117,8 @@ func (s *script) message() *tcoderv1.AttachRequest {
 		return &tcoderv1.AttachRequest{Message: &tcoderv1.AttachRequest_Draining{Draining: &tcoderv1.Draining{}}}
 	case 8:
 		return &tcoderv1.AttachRequest{Message: &tcoderv1.AttachRequest_Hello{Hello: s.hello()}}
+	case 9:
+		return &tcoderv1.AttachRequest{Message: &tcoderv1.AttachRequest_Segments{Segments: s.segments()}}
 	default:
 		m := &tcoderv1.AttachRequest{}
 		_ = proto.Unmarshal(s.bytes(int(s.byte())), m) // what it read before an error counts, too
@@ -145,6 +147,27 @@ func (s *script) object() *tcoderv1.EncodedObject {
 	}
 
 	return o
+}
+
+// segments are some that were uploaded, or so it says, with holes and repeats.
+func (s *script) segments() *tcoderv1.SegmentReport {
+	said := &tcoderv1.SegmentReport{Lease: s.ref(), Sequence: 1 + uint64(s.byte())}
+
+	for range s.byte() % 4 {
+		uploaded := &tcoderv1.UploadedSegments{
+			Rendition: &tcoderv1.RenditionResult{
+				Name: "360p", Codecs: "avc1.64001f", Width: 640, Height: 360, FrameRate: &tcoderv1.Rational{Num: 25, Den: int64(s.byte())},
+			},
+			InitSegment: s.object(), First: uint32(s.byte()) << (s.byte() % 25),
+		}
+		for range s.byte() % 8 {
+			uploaded.Segments = append(uploaded.Segments, s.object())
+		}
+
+		said.Renditions = append(said.Renditions, uploaded)
+	}
+
+	return said
 }
 
 // result is one that fits the plan, with something changed.
@@ -314,6 +337,10 @@ func (p *prey) require(t *testing.T, m *tcoderv1.AttachResponse) {
 		}
 	}
 
+	if ack := m.GetSegments(); ack != nil {
+		require.True(t, p.own[ack.GetLease().GetTaskId()] || ack.GetVerdict() != tcoderv1.ReportVerdict_REPORT_VERDICT_ACCEPTED)
+	}
+
 	if sign := m.GetSign(); sign != nil {
 		require.Equal(t, sign.GetRefused() == nil, len(sign.GetRequests()) > 0)
 
@@ -355,7 +382,7 @@ func FuzzAttach(f *testing.F) {
 
 	pool := c.API("a")
 
-	for kind := range byte(10) {
+	for kind := range byte(11) {
 		for ref := range byte(5) {
 			f.Add(kind%2 == 0, []byte{1, 0, 0, 2, 2, 3, kind, ref, 1, ref, 1, ref, 0, 0, 0, 0, 0, 0, 0, 0, kind + 1, ref})
 		}

@@ -2,14 +2,21 @@ package ffmpeg
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"buf.build/go/protovalidate"
 	"github.com/Eyevinn/mp4ff/mp4"
 	"github.com/stretchr/testify/require"
+
+	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 )
 
 // FuzzHeader guarantees that whatever ffprobe says of a source is told in words
@@ -98,4 +105,95 @@ func FuzzTracks(f *testing.F) {
 			}
 		}
 	})
+}
+
+// FuzzIndex guarantees that no index of a source makes reading it fail, and
+// that what is told of it is a table as planning takes it: keyframes in order,
+// each among the pictures and shown after the one before.
+func FuzzIndex(f *testing.F) {
+	box := func(name string, content ...[]byte) []byte {
+		all := bytes.Join(content, nil)
+
+		return append(binary.BigEndian.AppendUint32(nil, uint32(8+len(all))), append([]byte(name), all...)...)
+	}
+	words := func(numbers ...uint32) []byte {
+		var raw []byte
+		for _, n := range numbers {
+			raw = binary.BigEndian.AppendUint32(raw, n)
+		}
+
+		return raw
+	}
+	track := func(handler string, edits []byte, samples ...[]byte) []byte {
+		return box("trak", edits, box("mdia",
+			box("mdhd", words(0, 0, 0, 25, 4)), box("hdlr", words(0, 0), []byte(handler), words(0, 0, 0)),
+			box("minf", box("stbl", append([][]byte{box("stsd", words(0, 1))}, samples...)...))))
+	}
+	index := box("moov", box("mvhd", words(0, 0, 0, 1000, 160)),
+		track("vide", box("edts", box("elst", words(0, 1, 160, 1, 1<<16))),
+			box("stts", words(0, 1, 4, 1)), box("ctts", words(0, 2, 2, 1, 2, 1)), box("stss", words(0, 2, 1, 3)), box("stsz", words(0, 1, 4))),
+		track("soun", nil, box("stts", words(0, 1, 4, 1)), box("stsz", words(0, 1, 4))))
+	f.Add(append(box("ftyp", []byte("isom")), index...))
+	f.Add(append(box("mdat", make([]byte, 40)), index...))
+	f.Add(append(append(words(1), "mdat\x00\x00\x00\x00\x00\x00\x00\x10"...), index...))
+
+	var file atomic.Pointer[[]byte]
+
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(*file.Load()))
+	}))
+	f.Cleanup(server.Close)
+
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		file.Store(&raw)
+
+		result := &tcoderv1.ProbeResult{Format: "mov,mp4,m4a,3gp,3g2,mj2"}
+		if found, err := readMovieBox(t.Context(), Source{URL: server.URL, SizeBytes: int64(len(raw))}); err == nil {
+			result.Streams = streamsOf(found)
+		}
+
+		readTables(t.Context(), Source{URL: server.URL, SizeBytes: int64(len(raw))}, result)
+
+		for _, stream := range result.GetStreams() {
+			table := stream.GetKeyframes()
+			if table == nil {
+				continue
+			}
+
+			require.NoError(t, protovalidate.Validate(table))
+			require.Len(t, table.GetTicks(), len(table.GetFrames()))
+			require.Zero(t, table.GetFrames()[0])
+			require.Zero(t, table.GetTicks()[0])
+			require.Positive(t, table.GetFrameRate().GetNum())
+			require.Positive(t, table.GetFrameRate().GetDen())
+			require.Less(t, table.GetFrames()[len(table.GetFrames())-1], table.GetFrameCount())
+			require.Positive(t, result.GetMaxGop().AsDuration())
+
+			for i := 1; i < len(table.GetFrames()); i++ {
+				require.Greater(t, table.GetFrames()[i], table.GetFrames()[i-1])
+				require.Greater(t, table.GetTicks()[i], table.GetTicks()[i-1])
+			}
+		}
+	})
+}
+
+// streamsOf is what ffprobe would say of the tracks of an index.
+func streamsOf(index []byte) []*tcoderv1.StreamInfo {
+	found, err := parseMovie(index)
+	if err != nil {
+		return nil
+	}
+
+	var streams []*tcoderv1.StreamInfo
+
+	for i, track := range found.tracks {
+		kind := tcoderv1.StreamKind_STREAM_KIND_VIDEO
+		if track.handler == "soun" {
+			kind = tcoderv1.StreamKind_STREAM_KIND_AUDIO
+		}
+
+		streams = append(streams, &tcoderv1.StreamInfo{Index: uint32(i), Kind: kind, FrameCount: track.frames})
+	}
+
+	return streams
 }
