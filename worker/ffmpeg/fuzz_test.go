@@ -4,13 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	"buf.build/go/protovalidate"
 	"github.com/Eyevinn/mp4ff/mp4"
@@ -129,30 +125,32 @@ func FuzzIndex(f *testing.F) {
 			box("mdhd", words(0, 0, 0, 25, 4)), box("hdlr", words(0, 0), []byte(handler), words(0, 0, 0)),
 			box("minf", box("stbl", append([][]byte{box("stsd", words(0, 1))}, samples...)...))))
 	}
-	index := box("moov", box("mvhd", words(0, 0, 0, 1000, 160)),
-		track("vide", box("edts", box("elst", words(0, 1, 160, 1, 1<<16))),
-			box("stts", words(0, 1, 4, 1)), box("ctts", words(0, 2, 2, 1, 2, 1)), box("stss", words(0, 2, 1, 3)), box("stsz", words(0, 1, 4))),
-		track("soun", nil, box("stts", words(0, 1, 4, 1)), box("stsz", words(0, 1, 4))))
-	f.Add(append(box("ftyp", []byte("isom")), index...))
-	f.Add(append(box("mdat", make([]byte, 40)), index...))
-	f.Add(append(append(words(1), "mdat\x00\x00\x00\x00\x00\x00\x00\x10"...), index...))
-
-	var file atomic.Pointer[[]byte]
-
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(*file.Load()))
-	}))
-	f.Cleanup(server.Close)
+	video := track("vide", box("edts", box("elst", words(0, 1, 160, 1, 1<<16))),
+		box("stts", words(0, 1, 4, 1)), box("ctts", words(0, 2, 2, 1, 2, 1)), box("stss", words(0, 2, 1, 3)), box("stsz", words(0, 1, 4)))
+	sound := track("soun", nil, box("stts", words(0, 1, 4, 1)), box("stsz", words(0, 1, 4)))
+	head := box("mvhd", words(0, 0, 0, 1000, 160))
+	f.Add(bytes.Join([][]byte{head, video, sound}, nil))
+	f.Add(append(append(words(1), "free\x00\x00\x00\x00\x00\x00\x00\x10"...), head...))
 
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		file.Store(&raw)
-
-		result := &tcoderv1.ProbeResult{Format: "mov,mp4,m4a,3gp,3g2,mj2"}
-		if found, err := readMovieBox(t.Context(), Source{URL: server.URL, SizeBytes: int64(len(raw))}); err == nil {
-			result.Streams = streamsOf(found)
+		movie, err := parseMovie(raw)
+		if err != nil {
+			return
 		}
 
-		readTables(t.Context(), Source{URL: server.URL, SizeBytes: int64(len(raw))}, result)
+		// What ffprobe would say of the tracks.
+		result := &tcoderv1.ProbeResult{}
+
+		for i, track := range movie.tracks {
+			kind := tcoderv1.StreamKind_STREAM_KIND_VIDEO
+			if track.handler == "soun" {
+				kind = tcoderv1.StreamKind_STREAM_KIND_AUDIO
+			}
+
+			result.Streams = append(result.Streams, &tcoderv1.StreamInfo{Index: uint32(i), Kind: kind, FrameCount: track.frames})
+		}
+
+		movie.tell(result)
 
 		for _, stream := range result.GetStreams() {
 			table := stream.GetKeyframes()
@@ -175,25 +173,4 @@ func FuzzIndex(f *testing.F) {
 			}
 		}
 	})
-}
-
-// streamsOf is what ffprobe would say of the tracks of an index.
-func streamsOf(index []byte) []*tcoderv1.StreamInfo {
-	found, err := parseMovie(index)
-	if err != nil {
-		return nil
-	}
-
-	var streams []*tcoderv1.StreamInfo
-
-	for i, track := range found.tracks {
-		kind := tcoderv1.StreamKind_STREAM_KIND_VIDEO
-		if track.handler == "soun" {
-			kind = tcoderv1.StreamKind_STREAM_KIND_AUDIO
-		}
-
-		streams = append(streams, &tcoderv1.StreamInfo{Index: uint32(i), Kind: kind, FrameCount: track.frames})
-	}
-
-	return streams
 }

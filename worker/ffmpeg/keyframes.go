@@ -48,20 +48,25 @@ func readTables(ctx context.Context, source Source, result *tcoderv1.ProbeResult
 		return
 	}
 
+	movie.tell(result)
+}
+
+// tell tells of the tracks what the index says, where it agrees with ffprobe.
+func (m movie) tell(result *tcoderv1.ProbeResult) {
 	for _, stream := range result.GetStreams() {
-		if int(stream.GetIndex()) >= len(movie.tracks) {
+		if int(stream.GetIndex()) >= len(m.tracks) {
 			continue // a picture that the file carries beside its tracks
 		}
 
-		track := movie.tracks[stream.GetIndex()]
+		track := m.tracks[stream.GetIndex()]
 
 		switch {
 		case track.frames == 0 || stream.GetFrameCount() != track.frames:
 		case track.handler == "vide" && stream.GetKind() == tcoderv1.StreamKind_STREAM_KIND_VIDEO:
-			stream.Keyframes = track.keyframes(movie.timescale)
+			stream.Keyframes = track.keyframes(m.timescale)
 			result.MaxGop = longest(result.GetMaxGop(), stream.GetKeyframes())
 		case track.handler == "soun" && stream.GetKind() == tcoderv1.StreamKind_STREAM_KIND_AUDIO:
-			stream.Untrimmed = track.untrimmed(movie.timescale)
+			stream.Untrimmed = track.untrimmed(m.timescale)
 		}
 	}
 }
