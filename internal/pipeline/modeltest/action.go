@@ -32,6 +32,7 @@ func (w *world) actions() map[string]func(*rapid.T) {
 		{"CompleteUpload", 2, w.completeUpload},
 		{"CommitSegments", 3, w.commitSegments},
 		{"StreamPublished", 2, w.streamPublished},
+		{"Together", 4, w.together},
 		{"Release", 2, w.release},
 		{"RetryJob", 2, w.retryJob},
 		{"MoveMachine", 2, w.moveMachine},
@@ -45,6 +46,8 @@ func (w *world) actions() map[string]func(*rapid.T) {
 		{"Drain", 1, w.drain},
 		{"Resign", 1, w.resign},
 		{"ReadStream", 1, w.readStream},
+		{"ChangePool", 1, w.changePool},
+		{"ReportPool", 1, w.reportPool},
 	} {
 		for n := range a.often {
 			all[fmt.Sprintf("%02d %s %d", i, a.name, n)] = a.step
