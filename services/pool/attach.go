@@ -66,8 +66,11 @@ func (s *Service) Attach(ctx context.Context, stream *stream) error {
 	if first.GetHello() == nil {
 		return errIncompatible
 	}
-	sess, err := s.open(ctx, first.GetHello(), nil)
-	if err != nil {
+	var sess *session
+	if err := aside(func() (err error) {
+		sess, err = s.open(ctx, first.GetHello(), nil)
+		return err
+	}); err != nil {
 		return err
 	}
 	err = s.serve(ctx, sess, stream, control, reading)
@@ -217,7 +220,7 @@ func (s *Service) write(ctx context.Context, sess *session, stream *stream, cont
 		select {
 		case m := <-sess.out:
 			writing.start(writeTimeout)
-			err := stream.Send(m)
+			err := aside(func() error { return stream.Send(m) })
 			writing.stop()
 			if err != nil {
 				return false, err
@@ -232,6 +235,15 @@ func (s *Service) write(ctx context.Context, sess *session, stream *stream, cont
 			return false, context.Cause(ctx)
 		}
 	}
+}
+
+// aside runs f on a stack of its own and waits for its end. The goroutine of a
+// stream has a deep stack of handlers below it, and what that grows to once it
+// keeps while it waits: 8 KB more for each attached worker.
+func aside(f func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	return <-done
 }
 
 // read handles what the worker says until it ends the stream (nil) or the
