@@ -51,6 +51,7 @@ const (
 // cell is one deployment, with a fault proxy wherever a network may fail.
 type cell struct {
 	seed     uint64
+	reliable bool // no attempt fails by itself
 	logs     string
 	redis    *redistest.Server
 	redisURL string
@@ -81,9 +82,9 @@ type process struct {
 
 func (p *process) id() string { return fmt.Sprintf("w%d-%d", p.index, p.lives.Load()) }
 
-func newCell(t *testing.T, seed uint64) *cell {
+func newCell(t *testing.T, seed uint64, reliable bool) *cell {
 	t.Helper()
-	c := &cell{seed: seed, logs: t.TempDir(), redis: redistest.Start(t, redistest.Options{FsyncAlways: true}), bucket: s3test.New(t)}
+	c := &cell{seed: seed, reliable: reliable, logs: t.TempDir(), redis: redistest.Start(t, redistest.Options{FsyncAlways: true}), bucket: s3test.New(t)}
 	c.redisURL = c.redis.URL()
 	var err error
 	c.store, err = redisstore.New(redisstore.Config{URL: c.redisURL, Tag: tag})
@@ -149,7 +150,7 @@ func (c *cell) work(t *testing.T, p *process) {
 	t.Helper()
 	p.lives.Add(1)
 	config := fakeWorker{
-		ID: p.id(), Slots: slots, Scratch: filepath.Join(c.logs, "scratch"), Seed: c.seed,
+		ID: p.id(), Slots: slots, Scratch: filepath.Join(c.logs, "scratch"), Seed: c.seed, Reliable: c.reliable,
 		Transport: []worker.Transport{worker.TransportStream, worker.TransportAuto, worker.TransportSync}[p.index%3],
 	}
 	for _, link := range p.links {

@@ -53,7 +53,7 @@ func TestCrash(t *testing.T) {
 	form, seed := chosen(t)
 	began := time.Now()
 	p := newPlan(seed, form.rounds, form.least)
-	c := newCell(t, seed)
+	c := newCell(t, seed, false)
 	o := &orders{cell: c, ids: map[string]string{}, retries: map[string]bool{}}
 	t.Cleanup(func() {
 		t.Logf("seed %d (again: TCODER_CRASH_SEED=%d), %d jobs, %d of them more than once, %s\n%s",

@@ -36,6 +36,8 @@ type fakeWorker struct {
 	Scratch   string           `json:"scratch"`
 	// Seed makes work last as long and fail as often in each run.
 	Seed uint64 `json:"seed"`
+	// Reliable lets no attempt fail.
+	Reliable bool `json:"reliable"`
 }
 
 // How the fake works. An attempt's length and end depend on the seed and the
@@ -98,7 +100,7 @@ func (f fakeWorker) execute(ctx context.Context, a worker.Attempt) (*tcoderv1.Ta
 		}
 		a.Progress(&tcoderv1.TaskProgress{Lease: lease, Fraction: float64(step+1) / fakeSteps, Speed: 1})
 	}
-	if lease.GetAttempt() <= fakeFailing {
+	if !f.Reliable && lease.GetAttempt() <= fakeFailing {
 		switch {
 		case fate < fakeUnknown:
 			return nil, errors.New("a fake failure")
