@@ -70,7 +70,6 @@ type tally struct {
 	waits     []time.Duration
 	took      []time.Duration
 	tail      time.Duration
-	busy      time.Duration
 	kept      time.Duration
 	keptUntil time.Duration
 	lost      int

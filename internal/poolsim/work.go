@@ -163,20 +163,13 @@ func (s *simulation) leave(ctx context.Context, w *worker) {
 		return
 	}
 	w.left = true
-	s.tally.tail += s.now.Sub(max2(w.idleFrom, s.now.Add(-s.cfg.Policy.Settings.Idle)))
+	s.tally.tail += min(s.now.Sub(w.idleFrom), s.cfg.Policy.Settings.Idle)
 	s.fail("detach", s.store.DetachWorker(ctx, w.id, w.session, true))
 	s.at(s.now.Add(s.cfg.Cloud.Stop), func() {
 		if s.workers[w.machine] == w {
 			s.cloud.end(w.machine)
 		}
 	})
-}
-
-func max2(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }
 
 // look finds the workers that were told to drain, or have lost a task.
@@ -303,7 +296,6 @@ func (s *simulation) finish(ctx context.Context, w *worker, r *running) {
 	}
 	verdict, last, err := s.store.FinishTask(ctx, result)
 	s.fail("finish", err)
-	s.tally.busy += r.takes
 	if verdict == pipeline.VerdictAccepted && last {
 		s.at(s.now.Add(publishTakes), func() { s.publish(ctx, r) })
 	}

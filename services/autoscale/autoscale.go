@@ -61,7 +61,8 @@ type Config struct {
 	// StartLatency is how long machines take to come, until that was measured (0: 5 s).
 	StartLatency time.Duration
 	// Patience is for how long waiting work may wait for the slots that are there
-	// before more are made. It is never shorter than machines take to come.
+	// before more are made. It is never shorter than twice what machines take to
+	// come: one is worth its start only if it then works for as long.
 	Patience time.Duration
 	// ActionsAtOnce bounds the provider's calls at a time (0: 8), CreationsAtOnce
 	// those that make machines, between two looks (0: 3, what Fly takes at once).
