@@ -34,7 +34,7 @@ func chosen(t *testing.T) (form, uint64) {
 	t.Helper()
 	f, seed := form{rounds: 2, least: 1, jobs: 100, lanes: 3, within: 90 * time.Second}, uint64(shortSeed)
 	if os.Getenv("TCODER_CRASH") == "long" {
-		f = form{rounds: 22, least: 20, jobs: 2000, lanes: 3, within: 200 * time.Second}
+		f = form{rounds: 22, least: 20, jobs: 2000, lanes: 4, within: 210 * time.Second}
 		seed = rand.Uint64N(1_000_000)
 	}
 	if text := os.Getenv("TCODER_CRASH_SEED"); text != "" {

@@ -97,6 +97,8 @@ func (p *plan) next() (fault, bool) {
 		lasts: p.rng.Float64(), broken: p.rng.IntN(2) == 0,
 	}
 	p.round = p.round[1:]
+	// The rarest moment is aimed at until it was hit often enough.
+	f.late = f.late || p.hits[f.kind][unpublished] < p.least
 
 	return f, true
 }

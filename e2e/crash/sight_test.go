@@ -161,8 +161,8 @@ func (c *cell) done(ctx context.Context, ref pipeline.LeaseRef) []sight {
 
 // last tells whether a lease is that of the last task of its job.
 func (c *cell) last(ctx context.Context, ref pipeline.LeaseRef) bool {
-	jobID, _, ok := media.SplitTaskID(ref.TaskID)
-	if !ok {
+	jobID, index, ok := media.SplitTaskID(ref.TaskID)
+	if !ok || index == 0 { // a probe never is
 		return false
 	}
 	job, err := c.store.GetJob(ctx, jobID)

@@ -16,7 +16,7 @@ const (
 	aimTries   = 6
 	aimWithin  = time.Second
 	holdWithin = 600 * time.Millisecond
-	aimEvery   = 3 * time.Millisecond
+	aimEvery   = 8 * time.Millisecond
 	// candidates are how many tasks of each state a fault is held against.
 	candidates = 4
 )
