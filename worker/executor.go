@@ -21,6 +21,8 @@ type Attempt struct {
 	Progress func(*tcoderv1.TaskProgress)
 	// Sign gets presigned PUTs for objects below the attempt's folder, in order.
 	Sign func(ctx context.Context, objects []*tcoderv1.EncodedObject) ([]*tcoderv1.SignedRequest, error)
+	// SignRead gets presigned GETs for pieces of an AssembleWork, in order.
+	SignRead func(ctx context.Context, pieces []*tcoderv1.EncodedObject) ([]*tcoderv1.SignedRequest, error)
 
 	source *grant
 	// dir is the attempt's own folder, removed after it. Set by scratch.
@@ -33,6 +35,9 @@ type Attempt struct {
 // a *ffmpeg.Fault, the cause of ctx, or something unexpected.
 type Executor func(ctx context.Context, a Attempt) (*tcoderv1.TaskReport, error)
 
+// sourceName is what a source is called on the loopback address.
+const sourceName = "source"
+
 // mediaWork is the innermost executor: FFmpeg between a source that is read
 // and results that are written by presigned URLs.
 type mediaWork struct {
@@ -43,16 +48,19 @@ type mediaWork struct {
 
 func (m mediaWork) execute(ctx context.Context, a Attempt) (*tcoderv1.TaskReport, error) {
 	work := a.Assignment
+	if assemble := work.GetAssemble(); assemble != nil {
+		return m.assemble(ctx, a, assemble)
+	}
 
-	served, err := openSource(ctx, newObject(
-		m.client, a.source, int64(work.GetSourceSizeBytes()), work.GetSourceEtag(), m.pacing), a.log)
+	served, err := openSource(ctx, map[string]content{sourceName: newObject(
+		m.client, a.source, int64(work.GetSourceSizeBytes()), work.GetSourceEtag(), m.pacing)}, a.log)
 	if err != nil {
 		return nil, machineFault("The worker could not open a port for FFmpeg.", err)
 	}
 	defer served.close()
 
 	source := ffmpeg.Source{
-		URL: served.url, SizeBytes: int64(work.GetSourceSizeBytes()), TransferError: served.transferError,
+		URL: served.url(sourceName), SizeBytes: int64(work.GetSourceSizeBytes()), TransferError: served.transferError,
 	}
 
 	switch kind := work.GetWork().(type) {

@@ -138,7 +138,10 @@ func (l *loop) work(ctx context.Context, task *heldTask, assignment *tcoderv1.As
 			}
 		},
 		Sign: func(ctx context.Context, objects []*tcoderv1.EncodedObject) ([]*tcoderv1.SignedRequest, error) {
-			return l.signUploads(ctx, task, objects)
+			return l.signObjects(ctx, &signCall{task: task, objects: objects})
+		},
+		SignRead: func(ctx context.Context, pieces []*tcoderv1.EncodedObject) ([]*tcoderv1.SignedRequest, error) {
+			return l.signObjects(ctx, &signCall{task: task, objects: pieces, read: true})
 		},
 		log: task.log,
 	})
@@ -152,11 +155,9 @@ func (l *loop) work(ctx context.Context, task *heldTask, assignment *tcoderv1.As
 	}
 }
 
-// signUploads has the loop ask for URLs, and waits for the answer.
-func (l *loop) signUploads(
-	ctx context.Context, task *heldTask, objects []*tcoderv1.EncodedObject,
-) ([]*tcoderv1.SignedRequest, error) {
-	call := &signCall{task: task, objects: objects, answer: make(chan *tcoderv1.SignResponse, 1)}
+// signObjects has the loop ask for URLs, and waits for the answer.
+func (l *loop) signObjects(ctx context.Context, call *signCall) ([]*tcoderv1.SignedRequest, error) {
+	call.answer = make(chan *tcoderv1.SignResponse, 1)
 
 	select {
 	case l.asked <- call:

@@ -1,6 +1,10 @@
 package worker
 
 import (
+	"context"
+	"errors"
+	"time"
+
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 	"github.com/tcoder-dev/tcoder/worker/ffmpeg"
 )
@@ -10,6 +14,7 @@ import (
 type signCall struct {
 	task    *heldTask
 	objects []*tcoderv1.EncodedObject
+	read    bool                        // to read them; else to write
 	answer  chan *tcoderv1.SignResponse // takes one
 }
 
@@ -41,5 +46,37 @@ func (r *signRefusedError) fault() *ffmpeg.Fault {
 		Class:   tcoderv1.FaultClass_FAULT_CLASS_UNKNOWN,
 		Reason:  r.failure.GetReason(),
 		Message: r.failure.GetMessage(),
+	}
+}
+
+// signer gets presigned requests for objects, in order.
+type signer func(ctx context.Context, objects []*tcoderv1.EncodedObject) ([]*tcoderv1.SignedRequest, error)
+
+// patiently asks for requests, again where a refusal may pass.
+func (s signer) patiently(
+	ctx context.Context, pacing transferPacing, objects []*tcoderv1.EncodedObject,
+) ([]*tcoderv1.SignedRequest, error) {
+	pause, started := pacing.firstPause, time.Now()
+
+	for {
+		requests, err := s(ctx, objects)
+		if err == nil && len(requests) != len(objects) {
+			return nil, transferFailed("The control plane signed another number of requests than asked for.", nil)
+		}
+
+		var refusal *signRefusedError
+		if err == nil || !errors.As(err, &refusal) {
+			return requests, err
+		}
+
+		if !refusal.passing() || time.Since(started) > pacing.patience {
+			return nil, refusal.fault()
+		}
+
+		if !waitFor(ctx, nil, jitter(pause)) {
+			return nil, context.Cause(ctx)
+		}
+
+		pause = min(2*pause, pacing.maxPause)
 	}
 }

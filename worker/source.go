@@ -14,31 +14,44 @@ import (
 	"time"
 )
 
-// source serves one object of the store on a loopback address, for FFmpeg to
+// content is bytes of the store, of known length.
+type content interface {
+	size() int64
+	// read hands out bytes [from, to) in order.
+	read(ctx context.Context, from, to int64, emit func([]byte) error) error
+	// transferError returns why a reader did not get, or is not getting, its bytes.
+	transferError() error
+}
+
+// source serves contents of the store on a loopback address, for FFmpeg to
 // read: FFmpeg itself never sees a signed URL, and never talks to anything but
 // this process. The path is a secret of the task. Broken and expired transfers
 // are taken up again behind FFmpeg's back; what can't be mended is remembered
 // for transferError.
 type source struct {
-	object  *object
-	path    string
-	url     string
-	server  *http.Server
-	serving sync.WaitGroup // the accept loop and the handlers
+	contents map[string]content // by path
+	base     string             // of the URLs
+	server   *http.Server
+	serving  sync.WaitGroup // the accept loop and the handlers
 
 	mu     sync.Mutex
 	closed bool
 }
 
-// openSource starts serving. The caller closes it.
-func openSource(ctx context.Context, object *object, log *slog.Logger) (*source, error) {
+// openSource starts serving contents by their names. The caller closes it.
+func openSource(ctx context.Context, contents map[string]content, log *slog.Logger) (*source, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("listen for FFmpeg: %w", err)
 	}
 
-	s := &source{object: object, path: "/" + rand.Text() + "/source"}
-	s.url = "http://" + listener.Addr().String() + s.path
+	secret := "/" + rand.Text() + "/"
+
+	s := &source{contents: map[string]content{}, base: "http://" + listener.Addr().String() + secret}
+	for name, c := range contents {
+		s.contents[secret+name] = c
+	}
+
 	s.server = &http.Server{
 		Handler:           http.HandlerFunc(s.serve),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
@@ -55,8 +68,19 @@ func openSource(ctx context.Context, object *object, log *slog.Logger) (*source,
 	return s, nil
 }
 
+// url is where a content is.
+func (s *source) url(name string) string { return s.base + name }
+
 // transferError returns what kept FFmpeg from reading the true bytes.
-func (s *source) transferError() error { return s.object.transferError() }
+func (s *source) transferError() error {
+	for _, c := range s.contents {
+		if err := c.transferError(); err != nil {
+			return err
+		}
+	}
+
+	return nil
+}
 
 // close ends all transfers and returns when they have ended.
 func (s *source) close() {
@@ -88,7 +112,8 @@ func (s *source) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	defer s.serving.Done()
 
-	if r.URL.Path != s.path {
+	content, found := s.contents[r.URL.Path]
+	if !found {
 		http.NotFound(w, r)
 
 		return
@@ -101,7 +126,7 @@ func (s *source) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
-	size := s.object.sizeBytes
+	size := content.size()
 
 	from, to, status := parseRange(r.Header.Get("Range"), size)
 
@@ -128,15 +153,15 @@ func (s *source) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
-	s.stream(w, r, from, to, status)
+	stream(w, r, content, from, to, status)
 }
 
 // stream sends bytes [from, to). The status waits for the first of them, so
 // that a source that can't be read at all is an HTTP error to FFmpeg.
-func (s *source) stream(w http.ResponseWriter, r *http.Request, from, to int64, status int) {
+func stream(w http.ResponseWriter, r *http.Request, c content, from, to int64, status int) {
 	started := false
 
-	err := s.object.read(r.Context(), from, to, func(block []byte) error {
+	err := c.read(r.Context(), from, to, func(block []byte) error {
 		if !started {
 			w.WriteHeader(status)
 

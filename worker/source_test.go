@@ -5,6 +5,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -58,7 +59,7 @@ func (b *sourceBundle) open(t *testing.T, etag string) {
 	b.journal = journal
 
 	source, err := openSource(t.Context(),
-		newObject(b.store.client(t), b.grant, int64(len(b.content)), etag, b.pacing), log)
+		map[string]content{sourceName: newObject(b.store.client(t), b.grant, int64(len(b.content)), etag, b.pacing)}, log)
 	require.NoError(t, err)
 	t.Cleanup(source.close)
 
@@ -77,7 +78,7 @@ type answer struct {
 func (b *sourceBundle) read(t *testing.T, method, byteRange string) (answer, []byte, error) {
 	t.Helper()
 
-	request, err := http.NewRequestWithContext(t.Context(), method, b.source.url, nil)
+	request, err := http.NewRequestWithContext(t.Context(), method, b.source.url(sourceName), nil)
 	require.NoError(t, err)
 
 	if byteRange != "" {
@@ -153,14 +154,16 @@ func TestSourceSecret(t *testing.T) {
 	t.Parallel()
 
 	b := setupSource(t, 10)
-	url := b.source.url
+	base := b.source.base
+	address, err := url.Parse(base)
+	require.NoError(t, err)
 
-	b.source.url = strings.TrimSuffix(url, b.source.path) + "/source"
+	b.source.base = "http://" + address.Host + "/"
 	response, _, err := b.read(t, http.MethodGet, "")
 	require.NoError(t, err)
 	require.Equal(t, http.StatusNotFound, response.status)
 
-	b.source.url = url
+	b.source.base = base
 	response, _, err = b.read(t, http.MethodPut, "")
 	require.NoError(t, err)
 	require.Equal(t, http.StatusMethodNotAllowed, response.status)
@@ -397,7 +400,7 @@ func TestSourceAbandoned(t *testing.T) {
 
 	b := setupSource(t, 8<<20)
 	visit := func() {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, b.source.url, nil)
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, b.source.url(sourceName), nil)
 		require.NoError(t, err)
 
 		// The source answers with the first byte, so a store that fails must be left
@@ -433,7 +436,7 @@ func TestSourceSlowReader(t *testing.T) {
 
 	b := setupSource(t, 16<<20)
 
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, b.source.url, nil)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, b.source.url(sourceName), nil)
 	require.NoError(t, err)
 
 	response, err := b.client.Do(request)

@@ -28,9 +28,6 @@ const (
 	maxRefusals = 3
 )
 
-// signer gets presigned PUTs for objects below the attempt's folder, in order.
-type signer func(ctx context.Context, objects []*tcoderv1.EncodedObject) ([]*tcoderv1.SignedRequest, error)
-
 // uploader sends the finished files of one attempt to the store while others
 // are still being made. The first failure that can't be mended ends it, and is
 // told to onFailure.
@@ -193,29 +190,7 @@ func (u *uploader) next(ctx context.Context) (batch []*tcoderv1.EncodedObject, m
 func (u *uploader) signed(
 	ctx context.Context, objects []*tcoderv1.EncodedObject,
 ) ([]*tcoderv1.SignedRequest, error) {
-	pause, started := u.pacing.firstPause, time.Now()
-
-	for {
-		requests, err := u.sign(ctx, objects)
-		if err == nil && len(requests) != len(objects) {
-			return nil, transferFailed("The control plane signed another number of uploads than asked for.", nil)
-		}
-
-		var refusal *signRefusedError
-		if err == nil || !errors.As(err, &refusal) {
-			return requests, err
-		}
-
-		if !refusal.passing() || time.Since(started) > u.pacing.patience {
-			return nil, refusal.fault()
-		}
-
-		if !waitFor(ctx, nil, jitter(pause)) {
-			return nil, context.Cause(ctx)
-		}
-
-		pause = min(2*pause, u.pacing.maxPause)
-	}
+	return u.sign.patiently(ctx, u.pacing, objects)
 }
 
 // put uploads one object until the store has it.

@@ -90,8 +90,9 @@ func (b *workBundle) run(ctx context.Context, assignment *tcoderv1.Assignment) (
 
 			b.progress = append(b.progress, p)
 		},
-		Sign: b.sign,
-		log:  b.log,
+		Sign:     b.sign,
+		SignRead: b.signRead,
+		log:      b.log,
 	})
 }
 
@@ -112,6 +113,18 @@ func (b *workBundle) sign(
 	requests := make([]*tcoderv1.SignedRequest, 0, len(objects))
 	for _, object := range objects {
 		requests = append(requests, b.store.signPut(folder+object.GetName(), object))
+	}
+
+	return requests, nil
+}
+
+// signRead signs what an encode has left in the store.
+func (b *workBundle) signRead(
+	_ context.Context, pieces []*tcoderv1.EncodedObject,
+) ([]*tcoderv1.SignedRequest, error) {
+	requests := make([]*tcoderv1.SignedRequest, 0, len(pieces))
+	for _, piece := range pieces {
+		requests = append(requests, b.store.signGet(folder+piece.GetName()))
 	}
 
 	return requests, nil

@@ -35,7 +35,7 @@ func Assemble(o OutputPlan, parts []Part, prefix string, run int) (Output, []Man
 	if o.Kind == KindHLS {
 		manifests = assembleHLS(&out, o, parts, prefix, run)
 	} else {
-		assembleFiles(&out, parts, prefix)
+		assembleFiles(&out, o, parts, prefix)
 	}
 	for _, object := range out.Objects {
 		out.SizeBytes += object.SizeBytes
@@ -47,14 +47,22 @@ func Assemble(o OutputPlan, parts []Part, prefix string, run int) (Output, []Man
 	return out, manifests
 }
 
-func assembleFiles(out *Output, parts []Part, prefix string) {
+func assembleFiles(out *Output, o OutputPlan, parts []Part, prefix string) {
+	made := map[string]OutputObject{}
+	results := map[string]RenditionResult{}
 	for _, part := range parts {
 		for _, r := range part.Result.Renditions {
-			out.Renditions = append(out.Renditions, r.Result)
-			out.Objects = append(out.Objects, OutputObject{
+			results[r.Result.Name] = r.Result
+			made[r.Result.Name] = OutputObject{
 				Name: r.File.Name, Key: prefix + part.Dir + "/" + r.File.Name,
 				SizeBytes: r.File.SizeBytes, ContentType: r.File.ContentType,
-			})
+			}
+		}
+	}
+	for _, name := range renditionNames(o) {
+		if object, ok := made[name]; ok { // the sound is in the files of the picture
+			out.Renditions = append(out.Renditions, results[name])
+			out.Objects = append(out.Objects, object)
 		}
 	}
 	out.Entry = out.Objects[0].Name
@@ -112,7 +120,7 @@ func MasterKey(project, jobID, output string) string {
 
 // ManifestKeys are the keys of all manifests of an output.
 func ManifestKeys(project, jobID string, o OutputPlan) []string {
-	if o.Kind != KindHLS {
+	if o.Kind != KindHLS || o.Intermediate {
 		return nil
 	}
 	keys := []string{MasterKey(project, jobID, o.Name)}
@@ -123,8 +131,8 @@ func ManifestKeys(project, jobID string, o OutputPlan) []string {
 	return keys
 }
 
-// renditionNames are the renditions of an HLS output: the pictures, largest
-// first, then the sound.
+// renditionNames are the renditions of an output: the pictures, largest first,
+// then the sound.
 func renditionNames(o OutputPlan) []string {
 	var names []string
 	if o.Video != nil {
@@ -140,15 +148,39 @@ func renditionNames(o OutputPlan) []string {
 }
 
 // joinTrack lines up the segments of one rendition over all parts, and adds
-// its objects to out. Every part's init segment is the same; the first serves.
+// its objects to out.
 func joinTrack(out *Output, name string, parts []Part, prefix string) track {
-	var t track
+	joined := Join(name, parts)
+	t := track{result: joined.Result}
 	object := func(e Placed) string {
-		uri := e.uri()
+		uri := e.URI()
 		out.Objects = append(out.Objects, OutputObject{Name: uri, Key: prefix + uri, SizeBytes: e.SizeBytes, ContentType: e.ContentType})
 
 		return uri
 	}
+	if len(joined.Segments) == 0 {
+		return t
+	}
+	t.initURI = object(joined.Init)
+	for _, s := range joined.Segments {
+		t.segments = append(t.segments, segment{uri: object(s), duration: s.Duration})
+		t.encoded = append(t.encoded, s.EncodedObject)
+	}
+
+	return t
+}
+
+// Joined is one rendition of an HLS output over all parts.
+type Joined struct {
+	Result   RenditionResult // its size and its frames are those of all segments
+	Init     Placed
+	Segments []Placed // none if no part has the rendition
+}
+
+// Join lines up the segments of one rendition over all parts of its output.
+// Every part's init segment is the same; the first serves.
+func Join(name string, parts []Part) Joined {
+	var j Joined
 	for _, part := range parts {
 		at := slices.IndexFunc(part.Result.Renditions, func(r EncodedRendition) bool { return r.Result.Name == name })
 		if at < 0 {
@@ -156,23 +188,25 @@ func joinTrack(out *Output, name string, parts []Part, prefix string) track {
 		}
 		r := part.Result.Renditions[at]
 		initial, segments := part.placed(r)
-		if t.initURI == "" {
-			t.result = r.Result
-			t.result.Duration, t.result.SizeBytes, t.result.FrameCount = 0, 0, 0
-			t.initURI = object(initial)
+		if len(j.Segments) == 0 {
+			j.Init, j.Result = initial, r.Result
+			j.Result.Duration, j.Result.SizeBytes, j.Result.FrameCount = 0, 0, 0
 		}
-		t.result.FrameCount += r.Result.FrameCount
+		j.Result.FrameCount += r.Result.FrameCount
 		for _, s := range segments {
-			t.result.Duration += s.Duration
-			t.result.SizeBytes += s.SizeBytes
-			t.segments = append(t.segments, segment{uri: object(s), duration: s.Duration})
-			t.encoded = append(t.encoded, s.EncodedObject)
+			j.Result.Duration += s.Duration
+			j.Result.SizeBytes += s.SizeBytes
 		}
+		j.Segments = append(j.Segments, segments...)
 	}
-	t.result.AverageBitrateBPS = averageBitrate(t.result.SizeBytes, t.result.Duration.Round(time.Microsecond))
+	j.Result.AverageBitrateBPS = averageBitrate(j.Result.SizeBytes, j.Result.Duration.Round(time.Microsecond))
 
-	return t
+	return j
 }
+
+// Objects are the keys, below the output's folder, and sizes of what a file is
+// put together of, in order.
+func (j Joined) Objects() []Placed { return append([]Placed{j.Init}, j.Segments...) }
 
 // placed are the objects of a rendition of a part: what was committed first,
 // then what the accepted attempt made beyond it.

@@ -16,22 +16,27 @@ const (
 	minChunkedSeconds = 30
 )
 
-// chunks takes an output's picture apart for many workers. The first segment
-// comes first and alone, its smallest rendition before the others, so that a
-// player can start soon; the other chunks are about chunkSeconds. None if one
+// chunks takes an HLS output's picture apart for many workers. Where it is
+// published, the first segment comes first and alone, its smallest rendition
+// before the others, so that a player can start soon; the other chunks are
+// about chunkSeconds. None if one
 // task does as well: a short source, a single slot, nothing to encode. Nor where
 // seeking isn't exact, for want of an index.
 func chunks(p Probe, o OutputPlan, slots int) []Chunk {
 	v := o.Video
-	if slots < 2 || o.Kind != KindHLS || v == nil || v.ExpectedFrames == 0 || !indexed(p) || v.encoded() == nil ||
+	if slots < 2 || v == nil || v.ExpectedFrames == 0 || !indexed(p) || v.encoded() == nil ||
 		float64(v.ExpectedFrames) < minChunkedSeconds*v.FrameRate.Float() {
 		return nil
 	}
 	edges := append(o.segmentStarts(), v.ExpectedFrames)
 	length := int64(math.Round(chunkSeconds * v.FrameRate.Float()))
-	list := firstChunks(v.encoded(), edges[1])
+	var list []Chunk
+	at := 0
+	if !o.Intermediate {
+		list, at = firstChunks(v.encoded(), edges[1]), 1
+	}
 	start := len(list)
-	for at := 1; at+1 < len(edges); {
+	for at+1 < len(edges) {
 		first := edges[at]
 		off := func(edge int) int64 { return max(edges[edge]-first-length, first+length-edges[edge]) }
 		for at++; at+1 < len(edges) && off(at+1) <= off(at); at++ {
@@ -115,13 +120,16 @@ func indexed(p Probe) bool {
 	})
 }
 
-// Share is what one task makes of an output: all of it, or of a chunked one
-// the chunk of a part, from 1, or with part 0 what isn't cut into chunks: the
-// sound, and what is copied. False if the output has no such part.
+// Share is what one task makes of an output: all of it; or of a chunked one the
+// chunk of a part, from 1, or with part 0 what isn't cut into chunks: the sound,
+// and what is copied; or of one with assembled files one of these, or with part
+// 0 the others. False if the output has no such part.
 func (o OutputPlan) Share(part int) (OutputPlan, bool) {
 	switch {
-	case part < 0 || part > len(o.Chunks):
+	case part < 0 || part > max(len(o.Chunks), len(o.Assembled)):
 		return OutputPlan{}, false
+	case len(o.Assembled) > 0:
+		return o.file(part)
 	case len(o.Chunks) == 0:
 	case part == 0:
 		o.Video, o.Chunks = o.Video.copied(), nil

@@ -15,7 +15,8 @@ type Placed struct {
 	Dir string
 }
 
-func (p Placed) uri() string { return p.Dir + "/" + p.Name }
+// URI is its path below its output's folder.
+func (p Placed) URI() string { return p.Dir + "/" + p.Name }
 
 // Committed are the segments of one rendition that a task's attempts have
 // committed before the task is done. Whichever attempt was the first at a
@@ -106,7 +107,7 @@ type Grown struct {
 // committed from the start without a hole. prefix is OutputPrefix. It is pure.
 func (g *Growth) Grow(o OutputPlan, prefix string, run int) Grown {
 	var grown Grown
-	if o.Kind != KindHLS {
+	if o.Kind != KindHLS || o.Intermediate {
 		return grown
 	}
 	var videos []variant
@@ -169,12 +170,12 @@ func (g *Growth) track(o OutputPlan, name string) (track, bool) {
 			break
 		}
 		if len(t.segments) == 0 {
-			t.result, t.initURI = c.Rendition, c.Init.uri()
+			t.result, t.initURI = c.Rendition, c.Init.URI()
 			t.result.Duration, t.result.SizeBytes, t.result.FrameCount = 0, 0, 0
 			t.result.AverageBitrateBPS = 0 // not known yet
 		}
 		for _, s := range c.Segments {
-			t.segments = append(t.segments, segment{s.uri(), s.Duration})
+			t.segments = append(t.segments, segment{s.URI(), s.Duration})
 			t.encoded = append(t.encoded, s.EncodedObject)
 			t.result.Duration += s.Duration
 			t.result.SizeBytes += s.SizeBytes

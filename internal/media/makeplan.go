@@ -21,9 +21,11 @@ func (e *PlanError) Error() string { return e.Message }
 // TaskPlan is one task of a plan. OutputPlan.Share tells what it makes.
 type TaskPlan struct {
 	Output string
-	Part   int     // chunk of the output, from 1; 0 for all of it, or what isn't cut: its sound and copies
+	Part   int     // as in OutputPlan.Share
 	Audio  bool    // it makes the sound alone
+	Joins  bool    // it puts a file together of segments
 	Weight float64 // share of the job's progress: estimated seconds of one core
+	After  []int   // the tasks that it waits for, by their places in the plan
 }
 
 // MakePlan decides what a source and a resolved spec come to, for a pool that
@@ -59,21 +61,25 @@ func MakePlan(p Probe, s Spec, l Limits, slots int) (Plan, error) {
 		if spec.Kind == KindHLS && o.SegmentSeconds == 0 {
 			o.SegmentSeconds = segmentSeconds(o.Video, s)
 		}
-		o.Chunks = chunks(p, o, slots)
+		if spec.Kind == KindHLS {
+			o.Chunks = chunks(p, o, slots)
+		}
 		plan.Outputs = append(plan.Outputs, o)
 	}
+	planFiles(&plan, p, s, audio, slots)
 	slices.Sort(plan.Notes)
 	plan.Notes = slices.Compact(plan.Notes)
 
 	return plan, nil
 }
 
-// Tasks returns the tasks of a plan, in playback order.
+// Tasks returns the tasks of a plan, in playback order, then those that put
+// files together of what the others made.
 func Tasks(p Plan) []TaskPlan {
 	var tasks []TaskPlan
 	for _, o := range p.Outputs {
-		if len(o.Chunks) == 0 {
-			tasks = append(tasks, TaskPlan{Output: o.Name, Weight: weight(o, p.Duration)})
+		if share, ok := o.Share(0); ok && len(o.Chunks) == 0 {
+			tasks = append(tasks, TaskPlan{Output: o.Name, Weight: weight(share, p.Duration)})
 		}
 		for part := range o.Chunks {
 			share, _ := o.Share(part + 1)
@@ -85,7 +91,7 @@ func Tasks(p Plan) []TaskPlan {
 		}
 	}
 
-	return tasks
+	return append(tasks, joins(p, tasks)...)
 }
 
 // Measured on one core: x264 veryfast encodes about 48 Mpixel/s of camera
@@ -98,6 +104,9 @@ const (
 
 func weight(o OutputPlan, duration time.Duration) float64 {
 	perSecond := 1.0 / copySpeed
+	if len(o.Assembled) > 0 {
+		return perSecond * max(duration.Seconds(), 1)
+	}
 	if o.Video != nil {
 		for _, r := range o.Video.Renditions {
 			if !r.Copy {

@@ -61,11 +61,23 @@ type OutputPlan struct {
 	// Chunks are the picture's tasks in playback order; the sound is one task
 	// more. None: one task makes all of the output.
 	Chunks []Chunk `json:"chunks,omitempty"`
+	// Intermediate says that it only serves other outputs as material: nobody
+	// asked for it, and it isn't published.
+	Intermediate bool `json:"intermediate,omitempty"`
+	// Assembled are the files of an MP4 output that are put together of segments,
+	// each by a task. The others are made of the source, by one task.
+	Assembled []Assembly `json:"assembled,omitempty"`
+}
+
+// Assembly is a file that is put together of segments.
+type Assembly struct {
+	Rendition string `json:"rendition"`
+	From      string `json:"from"` // the HLS output that has a rendition of this name, and the sound
 }
 
 // Plan is what a source and a spec come to.
 type Plan struct {
-	Outputs  []OutputPlan  `json:"outputs"`
+	Outputs  []OutputPlan  `json:"outputs"` // in the spec's order, then the intermediate ones
 	Duration time.Duration `json:"duration"`
 	Notes    []string      `json:"notes,omitempty"` // what was left out, and why
 }

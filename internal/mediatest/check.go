@@ -2,6 +2,7 @@ package mediatest
 
 import (
 	"bytes"
+	"os"
 	"os/exec"
 	"regexp"
 	"slices"
@@ -249,4 +250,16 @@ func parseSeconds(t testing.TB, text string) time.Duration {
 	require.NoError(t, value.UnmarshalText([]byte(text)))
 
 	return time.Duration(value)
+}
+
+// RequireFaststart fails the test unless an MP4 file has its index before its media.
+func RequireFaststart(t testing.TB, path string) {
+	t.Helper()
+
+	content, err := os.ReadFile(path)
+	require.NoError(t, err)
+
+	index, media := bytes.Index(content, []byte("moov")), bytes.Index(content, []byte("mdat"))
+	require.Positive(t, index, "no index")
+	require.Less(t, index, media, "the index comes after the media")
 }

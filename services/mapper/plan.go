@@ -23,6 +23,10 @@ func OutputPlanToProto(o media.OutputPlan) *tcoderv1.OutputPlan {
 		Audio:          audioPlanToProto(o.Audio),
 		SegmentSeconds: o.SegmentSeconds,
 		Chunks:         mapSlice(o.Chunks, chunkToProto),
+		Intermediate:   o.Intermediate,
+		Assembled: mapSlice(o.Assembled, func(a media.Assembly) *tcoderv1.Assembly {
+			return &tcoderv1.Assembly{Rendition: a.Rendition, From: a.From}
+		}),
 	}
 }
 

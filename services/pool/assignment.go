@@ -89,7 +89,13 @@ func (s *Service) assignment(ctx context.Context, l *lease) (*tcoderv1.AttachRes
 			Duration: durationpb.New(l.job.Plan.Duration),
 			Limits:   mapper.LimitsToProto(s.cfg.Limits),
 		}}
-	case pipeline.KindFetch, pipeline.KindImages, pipeline.KindAssemble:
+	case pipeline.KindAssemble:
+		work, err := s.assembleWork(ctx, l)
+		if err != nil {
+			return nil, err
+		}
+		a.Work = &tcoderv1.Assignment_Assemble{Assemble: work}
+	case pipeline.KindFetch, pipeline.KindImages:
 		return nil, fmt.Errorf("task %s: workers don't know the kind %s", l.task.ID, l.task.Kind)
 	}
 	return &tcoderv1.AttachResponse{Message: &tcoderv1.AttachResponse_Assignment{Assignment: a}}, nil
@@ -98,7 +104,12 @@ func (s *Service) assignment(ctx context.Context, l *lease) (*tcoderv1.AttachRes
 // plannedOutput returns the output that a task works for; false for a task
 // that makes nothing of one.
 func plannedOutput(job pipeline.Job, task pipeline.Task) (media.OutputPlan, bool) {
-	if job.Plan == nil || task.Kind != pipeline.KindEncode && task.Kind != pipeline.KindAudio {
+	switch task.Kind {
+	case pipeline.KindEncode, pipeline.KindAudio, pipeline.KindAssemble:
+	case pipeline.KindProbe, pipeline.KindFetch, pipeline.KindImages:
+		return media.OutputPlan{}, false
+	}
+	if job.Plan == nil {
 		return media.OutputPlan{}, false
 	}
 	at := slices.IndexFunc(job.Plan.Outputs, func(o media.OutputPlan) bool { return o.Name == task.Output })

@@ -116,11 +116,16 @@ func (r *replica) api() tcoderv1connect.PoolServiceClient {
 // submit puts a job into the queue whose source is text in the input bucket.
 func (c *cell) submit(t *testing.T) pipeline.Job {
 	t.Helper()
+	return c.submitSpec(t, media.Spec{Preset: "hls"})
+}
+
+func (c *cell) submitSpec(t *testing.T, spec media.Spec) pipeline.Job {
+	t.Helper()
 	id := ulid.Make().String()
 	key := "in/" + pipeline.DefaultProject + "/" + id + "/source"
 	require.NoError(t, c.in.Put(t.Context(), key, strings.NewReader("source of "+id), objectstore.PutOptions{}))
 	job, err := c.store.CreateJob(t.Context(), pipeline.Job{
-		ID: id, Project: pipeline.DefaultProject, Spec: media.Spec{Preset: "hls"},
+		ID: id, Project: pipeline.DefaultProject, Spec: spec,
 		Source: pipeline.Source{ObjectKey: key, SizeBytes: int64(len("source of " + id)), ETag: "etag"},
 	}, pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Admission{})
 	require.NoError(t, err)

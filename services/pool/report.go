@@ -164,7 +164,7 @@ func (s *Service) settle(ctx context.Context, sess *session, l *lease, ref pipel
 	case *tcoderv1.TaskReport_Probe:
 		return s.settleProbe(ctx, sess, out, job, task, result, end.Probe)
 	case *tcoderv1.TaskReport_Encode:
-		return s.settleEncode(ctx, sess, out, job, task, result, end.Encode)
+		return s.settleEncode(ctx, sess, l, out, job, task, result, end.Encode)
 	default:
 		return s.reject(ctx, sess, out, ref, "The report says nothing.")
 	}
@@ -219,10 +219,13 @@ func (s *Service) settleProbe(ctx context.Context, sess *session, out settled, j
 	}
 	for _, t := range media.Tasks(plan) {
 		kind := pipeline.KindEncode
-		if t.Audio {
+		switch {
+		case t.Audio:
 			kind = pipeline.KindAudio
+		case t.Joins:
+			kind = pipeline.KindAssemble
 		}
-		result.Tasks = append(result.Tasks, pipeline.NewTask{Kind: kind, Output: t.Output, Part: t.Part, Weight: t.Weight})
+		result.Tasks = append(result.Tasks, pipeline.NewTask{Kind: kind, Output: t.Output, Part: t.Part, Weight: t.Weight, After: t.After})
 	}
 	for i := range probe.Streams {
 		probe.Streams[i].Keyframes = nil // the plan has what it needs of it
@@ -248,7 +251,7 @@ func (s *Service) capacity(ctx context.Context) (int, error) {
 }
 
 // settleEncode commits what an attempt made, if it is what was planned.
-func (s *Service) settleEncode(ctx context.Context, sess *session, out settled, job pipeline.Job, task pipeline.Task,
+func (s *Service) settleEncode(ctx context.Context, sess *session, l *lease, out settled, job pipeline.Job, task pipeline.Task,
 	result pipeline.TaskResult, m *tcoderv1.EncodeResult,
 ) (settled, error) {
 	output, ok := plannedOutput(job, task)
@@ -258,6 +261,15 @@ func (s *Service) settleEncode(ctx context.Context, sess *session, out settled, 
 	encoded := mapper.EncodeResultFromProto(m)
 	if err := media.VerifyResult(output, task.Part, job.Plan.Duration, encoded); err != nil {
 		return s.reject(ctx, sess, out, result.Ref, "The result doesn't match the plan: "+err.Error()+".")
+	}
+	if task.Kind == pipeline.KindAssemble {
+		tracks, err := s.pieces(ctx, l, job.ID, task)
+		if err != nil {
+			return out, err
+		}
+		if err := media.VerifyJoined(output, tracks.video, encoded); err != nil {
+			return s.reject(ctx, sess, out, result.Ref, "The result isn't its segments: "+err.Error()+".")
+		}
 	}
 	prefix, err := attemptPrefix(job, task, result.Ref)
 	if err != nil {

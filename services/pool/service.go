@@ -80,6 +80,7 @@ type Config struct {
 // Store is what the pool needs of the store.
 type Store interface {
 	pipeline.LeaseStore
+	ReadStream(ctx context.Context, id string, run int, after int64) (pipeline.Stream, error)
 	GetJob(ctx context.Context, id string) (pipeline.Job, error)
 	AttachWorker(ctx context.Context, w pipeline.Worker, lease time.Duration) (int64, []pipeline.Lease, error)
 	DetachWorker(ctx context.Context, id string, session int64, gone bool) error
@@ -100,9 +101,10 @@ type Sources interface {
 	PresignGet(ctx context.Context, key string, opts objectstore.GetOptions) (objectstore.SignedRequest, error)
 }
 
-// Outputs signs and checks what workers write: the output bucket.
+// Outputs signs and checks what workers write, and read again: the output bucket.
 type Outputs interface {
 	PresignPut(ctx context.Context, req objectstore.PutRequest) (objectstore.SignedRequest, error)
+	PresignGet(ctx context.Context, key string, opts objectstore.GetOptions) (objectstore.SignedRequest, error)
 	Head(ctx context.Context, key string) (objectstore.ObjectInfo, error)
 }
 

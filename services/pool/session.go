@@ -3,6 +3,7 @@ package pool
 import (
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
@@ -17,17 +18,18 @@ const (
 )
 
 // lease is what a session remembers of a lease. Guarded by session.mu but for
-// what never changes: ref, task and job.
+// what never changes (ref, task and job) and pieces.
 type lease struct {
 	ref       pipeline.LeaseRef
 	task      pipeline.Task
 	job       pipeline.Job
-	since     time.Time        // when the worker was given it, or said that it holds it
-	started   time.Time        // of the attempt
-	signedAt  time.Time        // of the source's URL
-	renewal   pipeline.Renewal // the last progress
-	signed    int64            // bytes that were signed for writing
-	reporting bool             // its report is worked on
+	since     time.Time              // when the worker was given it, or said that it holds it
+	started   time.Time              // of the attempt
+	signedAt  time.Time              // of the source's URL
+	renewal   pipeline.Renewal       // the last progress
+	signed    int64                  // bytes that were signed for writing
+	reporting bool                   // its report is worked on
+	pieces    atomic.Pointer[pieces] // of an assemble task, once they were asked for
 }
 
 // session is one stream of one worker, or its calls that stand for one.

@@ -30,8 +30,8 @@ func writable(o media.EncodedObject) bool {
 		o.SizeBytes > 0 && o.SizeBytes <= objectstore.MaxPutSizeBytes
 }
 
-// sign answers a worker's request for URLs to write objects: for a lease that
-// it holds, below its attempt's folder.
+// sign answers a worker's request for URLs: to write objects, for a lease that
+// it holds, below its attempt's folder; or to read what an assemble task reads.
 func (s *Service) sign(ctx context.Context, sess *session, req *tcoderv1.SignRequest) {
 	answer := &tcoderv1.SignResponse{RequestId: req.GetRequestId()}
 	requests, refused := s.signObjects(ctx, sess, req)
@@ -49,6 +49,9 @@ func (s *Service) signObjects(ctx context.Context, sess *session, req *tcoderv1.
 	l := sess.lease(mapper.LeaseRefFromProto(req.GetLease()))
 	if l == nil {
 		return nil, &pipeline.Failure{Reason: pipeline.ReasonLeaseLost, Message: "The worker doesn't hold this lease."}
+	}
+	if req.GetRead() {
+		return s.signPieces(ctx, sess, l, req)
 	}
 	output, planned := plannedOutput(l.job, l.task)
 	prefix, err := attemptPrefix(l.job, l.task, l.ref)

@@ -12,7 +12,6 @@
 package publish
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -104,23 +103,14 @@ func done(job pipeline.Job) bool {
 // may have been published. Where every task is done by its first attempt, the
 // results name all of it.
 func (p *Publisher) committed(ctx context.Context, job pipeline.Job) (*media.Growth, error) {
-	growth := &media.Growth{}
-	again := slices.ContainsFunc(job.Tasks, func(t pipeline.Task) bool {
-		return t.Run == job.Run && t.Result != nil && len(t.Attempts) > 1
-	})
-	if !again {
-		return growth, nil
+	if !pipeline.Repeated(job) {
+		return &media.Growth{}, nil
 	}
 	s, err := p.jobs.ReadStream(ctx, job.ID, 0, 0)
 	if err != nil {
 		return nil, err
 	}
-	if s.Run == job.Run {
-		for _, c := range s.Commits {
-			growth.Add(c.Output, c.Part, media.AttemptDir(c.Task, c.Attempt), c.Uploaded)
-		}
-	}
-	return growth, nil
+	return s.Growth(job.Run), nil
 }
 
 // assemble computes what a job publishes. An error says that its tasks don't
@@ -129,20 +119,13 @@ func assemble(job pipeline.Job, growth *media.Growth) ([]media.Output, []media.M
 	if job.Plan == nil || len(job.Plan.Outputs) == 0 {
 		return nil, nil, errors.New("its tasks are done and it has no plan")
 	}
-	tasks := slices.Clone(job.Tasks)
-	slices.SortFunc(tasks, func(a, b pipeline.Task) int { return cmp.Compare(indexOf(a), indexOf(b)) })
-	parts := map[string][]media.Part{}
-	for _, task := range tasks {
-		if part, ok := partOf(task); ok && task.Run == job.Run {
-			part.Committed = func(rendition string) *media.Committed {
-				return growth.Committed(task.Output, task.Part, rendition)
-			}
-			parts[task.Output] = append(parts[task.Output], part)
-		}
-	}
+	parts := pipeline.Parts(job, growth)
 	var outputs []media.Output
 	var manifests []media.Manifest
 	for _, plan := range job.Plan.Outputs {
+		if plan.Intermediate {
+			continue
+		}
 		if len(parts[plan.Name]) == 0 {
 			return nil, nil, fmt.Errorf("its tasks are done and made nothing of output %s", plan.Name)
 		}
@@ -151,25 +134,6 @@ func assemble(job pipeline.Job, growth *media.Growth) ([]media.Output, []media.M
 		manifests = append(manifests, files...)
 	}
 	return outputs, manifests, nil
-}
-
-// indexOf returns a task's index in its job: its place in playback order.
-func indexOf(task pipeline.Task) int {
-	_, index, _ := media.SplitTaskID(task.ID)
-	return index
-}
-
-// partOf returns what a done task made; false for one that makes nothing.
-func partOf(task pipeline.Task) (media.Part, bool) {
-	if task.Result == nil {
-		return media.Part{}, false
-	}
-	for _, attempt := range task.Attempts {
-		if attempt.Outcome == pipeline.OutcomeDone {
-			return media.Part{Dir: media.AttemptDir(indexOf(task), attempt.Number), Result: *task.Result}, true
-		}
-	}
-	return media.Part{}, false
 }
 
 // withdraw removes the manifests of a job's run that ended without success, or

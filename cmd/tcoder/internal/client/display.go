@@ -218,6 +218,9 @@ func eventText(job *tcoderv1.Job, event *tcoderv1.JobEvent) string {
 func planText(plan *tcoderv1.Plan) string {
 	var outputs []string
 	for _, output := range plan.GetOutputs() {
+		if output.GetIntermediate() {
+			continue
+		}
 		var names []string
 		for _, rendition := range output.GetVideo().GetRenditions() {
 			text := rendition.GetName()

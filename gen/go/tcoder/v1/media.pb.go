@@ -1734,7 +1734,13 @@ type OutputPlan struct {
 	// The chunks of its picture in playback order, each a task; the sound is one
 	// task more. The first segment may be two: its smallest rendition, so that a
 	// player can start soon, and the others. Empty: one task makes all of it.
-	Chunks        []*Chunk `protobuf:"bytes,6,rep,name=chunks,proto3" json:"chunks,omitempty"`
+	Chunks []*Chunk `protobuf:"bytes,6,rep,name=chunks,proto3" json:"chunks,omitempty"`
+	// True if it only serves other outputs as material: nobody asked for it, and
+	// its objects go when the job has ended.
+	Intermediate bool `protobuf:"varint,7,opt,name=intermediate,proto3" json:"intermediate,omitempty"`
+	// The files of an MP4 output that are put together of segments without
+	// encoding, each by a task. The others are made of the source, by one task.
+	Assembled     []*Assembly `protobuf:"bytes,8,rep,name=assembled,proto3" json:"assembled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1811,10 +1817,79 @@ func (x *OutputPlan) GetChunks() []*Chunk {
 	return nil
 }
 
+func (x *OutputPlan) GetIntermediate() bool {
+	if x != nil {
+		return x.Intermediate
+	}
+	return false
+}
+
+func (x *OutputPlan) GetAssembled() []*Assembly {
+	if x != nil {
+		return x.Assembled
+	}
+	return nil
+}
+
+// A file that is put together of segments.
+type Assembly struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The rendition.
+	Rendition string `protobuf:"bytes,1,opt,name=rendition,proto3" json:"rendition,omitempty"`
+	// Name of the HLS output whose rendition of the same name, and whose sound, it is made of.
+	From          string `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Assembly) Reset() {
+	*x = Assembly{}
+	mi := &file_tcoder_v1_media_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Assembly) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Assembly) ProtoMessage() {}
+
+func (x *Assembly) ProtoReflect() protoreflect.Message {
+	mi := &file_tcoder_v1_media_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Assembly.ProtoReflect.Descriptor instead.
+func (*Assembly) Descriptor() ([]byte, []int) {
+	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Assembly) GetRendition() string {
+	if x != nil {
+		return x.Rendition
+	}
+	return ""
+}
+
+func (x *Assembly) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
 // What a job's source and spec come to.
 type Plan struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The outputs, in the spec's order.
+	// The outputs, in the spec's order, then the intermediate ones.
 	Outputs []*OutputPlan `protobuf:"bytes,1,rep,name=outputs,proto3" json:"outputs,omitempty"`
 	// Duration the outputs shall have.
 	Duration *durationpb.Duration `protobuf:"bytes,2,opt,name=duration,proto3" json:"duration,omitempty"`
@@ -1826,7 +1901,7 @@ type Plan struct {
 
 func (x *Plan) Reset() {
 	*x = Plan{}
-	mi := &file_tcoder_v1_media_proto_msgTypes[15]
+	mi := &file_tcoder_v1_media_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1838,7 +1913,7 @@ func (x *Plan) String() string {
 func (*Plan) ProtoMessage() {}
 
 func (x *Plan) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_media_proto_msgTypes[15]
+	mi := &file_tcoder_v1_media_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1851,7 +1926,7 @@ func (x *Plan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Plan.ProtoReflect.Descriptor instead.
 func (*Plan) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{15}
+	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Plan) GetOutputs() []*OutputPlan {
@@ -1892,7 +1967,7 @@ type OutputObject struct {
 
 func (x *OutputObject) Reset() {
 	*x = OutputObject{}
-	mi := &file_tcoder_v1_media_proto_msgTypes[16]
+	mi := &file_tcoder_v1_media_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1904,7 +1979,7 @@ func (x *OutputObject) String() string {
 func (*OutputObject) ProtoMessage() {}
 
 func (x *OutputObject) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_media_proto_msgTypes[16]
+	mi := &file_tcoder_v1_media_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1917,7 +1992,7 @@ func (x *OutputObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputObject.ProtoReflect.Descriptor instead.
 func (*OutputObject) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{16}
+	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *OutputObject) GetName() string {
@@ -1985,7 +2060,7 @@ type RenditionResult struct {
 
 func (x *RenditionResult) Reset() {
 	*x = RenditionResult{}
-	mi := &file_tcoder_v1_media_proto_msgTypes[17]
+	mi := &file_tcoder_v1_media_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1997,7 +2072,7 @@ func (x *RenditionResult) String() string {
 func (*RenditionResult) ProtoMessage() {}
 
 func (x *RenditionResult) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_media_proto_msgTypes[17]
+	mi := &file_tcoder_v1_media_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2010,7 +2085,7 @@ func (x *RenditionResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenditionResult.ProtoReflect.Descriptor instead.
 func (*RenditionResult) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{17}
+	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RenditionResult) GetName() string {
@@ -2134,7 +2209,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_tcoder_v1_media_proto_msgTypes[18]
+	mi := &file_tcoder_v1_media_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2146,7 +2221,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_media_proto_msgTypes[18]
+	mi := &file_tcoder_v1_media_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2159,7 +2234,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{18}
+	return file_tcoder_v1_media_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Output) GetName() string {
@@ -2362,7 +2437,7 @@ const file_tcoder_v1_media_proto_rawDesc = "" +
 	"\tend_frame\x18\x02 \x01(\x04R\bendFrame\x12\x1e\n" +
 	"\n" +
 	"renditions\x18\x03 \x03(\tR\n" +
-	"renditions\"\xf6\x01\n" +
+	"renditions\"\xcd\x02\n" +
 	"\n" +
 	"OutputPlan\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
@@ -2370,7 +2445,12 @@ const file_tcoder_v1_media_proto_rawDesc = "" +
 	"\x05video\x18\x03 \x01(\v2\x14.tcoder.v1.VideoPlanR\x05video\x12*\n" +
 	"\x05audio\x18\x04 \x01(\v2\x14.tcoder.v1.AudioPlanR\x05audio\x12'\n" +
 	"\x0fsegment_seconds\x18\x05 \x01(\x01R\x0esegmentSeconds\x12(\n" +
-	"\x06chunks\x18\x06 \x03(\v2\x10.tcoder.v1.ChunkR\x06chunks\"\x84\x01\n" +
+	"\x06chunks\x18\x06 \x03(\v2\x10.tcoder.v1.ChunkR\x06chunks\x12\"\n" +
+	"\fintermediate\x18\a \x01(\bR\fintermediate\x121\n" +
+	"\tassembled\x18\b \x03(\v2\x13.tcoder.v1.AssemblyR\tassembled\"<\n" +
+	"\bAssembly\x12\x1c\n" +
+	"\trendition\x18\x01 \x01(\tR\trendition\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\"\x84\x01\n" +
 	"\x04Plan\x12/\n" +
 	"\aoutputs\x18\x01 \x03(\v2\x15.tcoder.v1.OutputPlanR\aoutputs\x125\n" +
 	"\bduration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x14\n" +
@@ -2455,7 +2535,7 @@ func file_tcoder_v1_media_proto_rawDescGZIP() []byte {
 }
 
 var file_tcoder_v1_media_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_tcoder_v1_media_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_tcoder_v1_media_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_tcoder_v1_media_proto_goTypes = []any{
 	(OutputKind)(0),             // 0: tcoder.v1.OutputKind
 	(VideoCodec)(0),             // 1: tcoder.v1.VideoCodec
@@ -2478,11 +2558,12 @@ var file_tcoder_v1_media_proto_goTypes = []any{
 	(*AudioPlan)(nil),           // 18: tcoder.v1.AudioPlan
 	(*Chunk)(nil),               // 19: tcoder.v1.Chunk
 	(*OutputPlan)(nil),          // 20: tcoder.v1.OutputPlan
-	(*Plan)(nil),                // 21: tcoder.v1.Plan
-	(*OutputObject)(nil),        // 22: tcoder.v1.OutputObject
-	(*RenditionResult)(nil),     // 23: tcoder.v1.RenditionResult
-	(*Output)(nil),              // 24: tcoder.v1.Output
-	(*durationpb.Duration)(nil), // 25: google.protobuf.Duration
+	(*Assembly)(nil),            // 21: tcoder.v1.Assembly
+	(*Plan)(nil),                // 22: tcoder.v1.Plan
+	(*OutputObject)(nil),        // 23: tcoder.v1.OutputObject
+	(*RenditionResult)(nil),     // 24: tcoder.v1.RenditionResult
+	(*Output)(nil),              // 25: tcoder.v1.Output
+	(*durationpb.Duration)(nil), // 26: google.protobuf.Duration
 }
 var file_tcoder_v1_media_proto_depIdxs = []int32{
 	1,  // 0: tcoder.v1.VideoSettings.codec:type_name -> tcoder.v1.VideoCodec
@@ -2501,13 +2582,13 @@ var file_tcoder_v1_media_proto_depIdxs = []int32{
 	12, // 13: tcoder.v1.StreamInfo.sample_aspect_ratio:type_name -> tcoder.v1.Rational
 	12, // 14: tcoder.v1.StreamInfo.frame_rate:type_name -> tcoder.v1.Rational
 	12, // 15: tcoder.v1.StreamInfo.nominal_frame_rate:type_name -> tcoder.v1.Rational
-	25, // 16: tcoder.v1.StreamInfo.start_time:type_name -> google.protobuf.Duration
-	25, // 17: tcoder.v1.StreamInfo.duration:type_name -> google.protobuf.Duration
+	26, // 16: tcoder.v1.StreamInfo.start_time:type_name -> google.protobuf.Duration
+	26, // 17: tcoder.v1.StreamInfo.duration:type_name -> google.protobuf.Duration
 	13, // 18: tcoder.v1.StreamInfo.keyframes:type_name -> tcoder.v1.KeyframeTable
-	25, // 19: tcoder.v1.ProbeResult.duration:type_name -> google.protobuf.Duration
-	25, // 20: tcoder.v1.ProbeResult.start_time:type_name -> google.protobuf.Duration
+	26, // 19: tcoder.v1.ProbeResult.duration:type_name -> google.protobuf.Duration
+	26, // 20: tcoder.v1.ProbeResult.start_time:type_name -> google.protobuf.Duration
 	14, // 21: tcoder.v1.ProbeResult.streams:type_name -> tcoder.v1.StreamInfo
-	25, // 22: tcoder.v1.ProbeResult.max_gop:type_name -> google.protobuf.Duration
+	26, // 22: tcoder.v1.ProbeResult.max_gop:type_name -> google.protobuf.Duration
 	1,  // 23: tcoder.v1.VideoPlan.codec:type_name -> tcoder.v1.VideoCodec
 	3,  // 24: tcoder.v1.VideoPlan.rate_control:type_name -> tcoder.v1.RateControl
 	12, // 25: tcoder.v1.VideoPlan.frame_rate:type_name -> tcoder.v1.Rational
@@ -2517,19 +2598,20 @@ var file_tcoder_v1_media_proto_depIdxs = []int32{
 	17, // 29: tcoder.v1.OutputPlan.video:type_name -> tcoder.v1.VideoPlan
 	18, // 30: tcoder.v1.OutputPlan.audio:type_name -> tcoder.v1.AudioPlan
 	19, // 31: tcoder.v1.OutputPlan.chunks:type_name -> tcoder.v1.Chunk
-	20, // 32: tcoder.v1.Plan.outputs:type_name -> tcoder.v1.OutputPlan
-	25, // 33: tcoder.v1.Plan.duration:type_name -> google.protobuf.Duration
-	12, // 34: tcoder.v1.RenditionResult.frame_rate:type_name -> tcoder.v1.Rational
-	25, // 35: tcoder.v1.RenditionResult.duration:type_name -> google.protobuf.Duration
-	0,  // 36: tcoder.v1.Output.kind:type_name -> tcoder.v1.OutputKind
-	22, // 37: tcoder.v1.Output.objects:type_name -> tcoder.v1.OutputObject
-	23, // 38: tcoder.v1.Output.renditions:type_name -> tcoder.v1.RenditionResult
-	25, // 39: tcoder.v1.Output.duration:type_name -> google.protobuf.Duration
-	40, // [40:40] is the sub-list for method output_type
-	40, // [40:40] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	21, // 32: tcoder.v1.OutputPlan.assembled:type_name -> tcoder.v1.Assembly
+	20, // 33: tcoder.v1.Plan.outputs:type_name -> tcoder.v1.OutputPlan
+	26, // 34: tcoder.v1.Plan.duration:type_name -> google.protobuf.Duration
+	12, // 35: tcoder.v1.RenditionResult.frame_rate:type_name -> tcoder.v1.Rational
+	26, // 36: tcoder.v1.RenditionResult.duration:type_name -> google.protobuf.Duration
+	0,  // 37: tcoder.v1.Output.kind:type_name -> tcoder.v1.OutputKind
+	23, // 38: tcoder.v1.Output.objects:type_name -> tcoder.v1.OutputObject
+	24, // 39: tcoder.v1.Output.renditions:type_name -> tcoder.v1.RenditionResult
+	26, // 40: tcoder.v1.Output.duration:type_name -> google.protobuf.Duration
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_tcoder_v1_media_proto_init() }
@@ -2546,7 +2628,7 @@ func file_tcoder_v1_media_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcoder_v1_media_proto_rawDesc), len(file_tcoder_v1_media_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1157,7 +1157,8 @@ func (x *SegmentReport) GetRenditions() []*UploadedSegments {
 	return nil
 }
 
-// Asks for presigned PUTs below the attempt's folder.
+// Asks for presigned PUTs below the attempt's folder, or for GETs of what an
+// AssembleWork names.
 type SignRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Chosen by the worker, returned in the answer.
@@ -1165,7 +1166,9 @@ type SignRequest struct {
 	// The attempt.
 	Lease *LeaseRef `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
 	// The objects, with their exact sizes.
-	Objects       []*EncodedObject `protobuf:"bytes,3,rep,name=objects,proto3" json:"objects,omitempty"`
+	Objects []*EncodedObject `protobuf:"bytes,3,rep,name=objects,proto3" json:"objects,omitempty"`
+	// True asks for GETs of pieces of the attempt's AssembleWork, by their names there.
+	Read          bool `protobuf:"varint,4,opt,name=read,proto3" json:"read,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1219,6 +1222,13 @@ func (x *SignRequest) GetObjects() []*EncodedObject {
 		return x.Objects
 	}
 	return nil
+}
+
+func (x *SignRequest) GetRead() bool {
+	if x != nil {
+		return x.Read
+	}
+	return false
 }
 
 // The worker is stopping.
@@ -1830,6 +1840,152 @@ func (x *EncodeWork) GetLimits() *InputLimits {
 	return nil
 }
 
+// A piece of what a file is put together of: an init segment or a media segment.
+type Piece struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path below the job's folder: `hls/t1a1/720p/00000.m4s`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Bytes.
+	SizeBytes     uint64 `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Piece) Reset() {
+	*x = Piece{}
+	mi := &file_tcoder_v1_worker_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Piece) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Piece) ProtoMessage() {}
+
+func (x *Piece) ProtoReflect() protoreflect.Message {
+	mi := &file_tcoder_v1_worker_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Piece.ProtoReflect.Descriptor instead.
+func (*Piece) Descriptor() ([]byte, []int) {
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Piece) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Piece) GetSizeBytes() uint64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+// Put an MP4 file together of segments, without encoding.
+type AssembleWork struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The output, with the one rendition that is made.
+	Output *OutputPlan `protobuf:"bytes,1,opt,name=output,proto3" json:"output,omitempty"`
+	// The picture: its init segment, then its segments in order.
+	Video []*Piece `protobuf:"bytes,2,rep,name=video,proto3" json:"video,omitempty"`
+	// The sound, likewise. Empty if there is none.
+	Audio []*Piece `protobuf:"bytes,3,rep,name=audio,proto3" json:"audio,omitempty"`
+	// Frames that the segments of the picture have.
+	FrameCount uint64 `protobuf:"varint,4,opt,name=frame_count,json=frameCount,proto3" json:"frame_count,omitempty"`
+	// Duration of the picture.
+	VideoDuration *durationpb.Duration `protobuf:"bytes,5,opt,name=video_duration,json=videoDuration,proto3" json:"video_duration,omitempty"`
+	// Duration of the sound.
+	AudioDuration *durationpb.Duration `protobuf:"bytes,6,opt,name=audio_duration,json=audioDuration,proto3" json:"audio_duration,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AssembleWork) Reset() {
+	*x = AssembleWork{}
+	mi := &file_tcoder_v1_worker_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AssembleWork) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AssembleWork) ProtoMessage() {}
+
+func (x *AssembleWork) ProtoReflect() protoreflect.Message {
+	mi := &file_tcoder_v1_worker_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AssembleWork.ProtoReflect.Descriptor instead.
+func (*AssembleWork) Descriptor() ([]byte, []int) {
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *AssembleWork) GetOutput() *OutputPlan {
+	if x != nil {
+		return x.Output
+	}
+	return nil
+}
+
+func (x *AssembleWork) GetVideo() []*Piece {
+	if x != nil {
+		return x.Video
+	}
+	return nil
+}
+
+func (x *AssembleWork) GetAudio() []*Piece {
+	if x != nil {
+		return x.Audio
+	}
+	return nil
+}
+
+func (x *AssembleWork) GetFrameCount() uint64 {
+	if x != nil {
+		return x.FrameCount
+	}
+	return 0
+}
+
+func (x *AssembleWork) GetVideoDuration() *durationpb.Duration {
+	if x != nil {
+		return x.VideoDuration
+	}
+	return nil
+}
+
+func (x *AssembleWork) GetAudioDuration() *durationpb.Duration {
+	if x != nil {
+		return x.AudioDuration
+	}
+	return nil
+}
+
 // A task with its lease.
 type Assignment struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1853,6 +2009,7 @@ type Assignment struct {
 	//
 	//	*Assignment_Probe
 	//	*Assignment_Encode
+	//	*Assignment_Assemble
 	Work          isAssignment_Work `protobuf_oneof:"work"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1860,7 +2017,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[22]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1872,7 +2029,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[22]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1885,7 +2042,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{22}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Assignment) GetLease() *LeaseRef {
@@ -1962,6 +2119,15 @@ func (x *Assignment) GetEncode() *EncodeWork {
 	return nil
 }
 
+func (x *Assignment) GetAssemble() *AssembleWork {
+	if x != nil {
+		if x, ok := x.Work.(*Assignment_Assemble); ok {
+			return x.Assemble
+		}
+	}
+	return nil
+}
+
 type isAssignment_Work interface {
 	isAssignment_Work()
 }
@@ -1976,9 +2142,16 @@ type Assignment_Encode struct {
 	Encode *EncodeWork `protobuf:"bytes,9,opt,name=encode,proto3,oneof"`
 }
 
+type Assignment_Assemble struct {
+	// Put a file together. The source isn't read.
+	Assemble *AssembleWork `protobuf:"bytes,10,opt,name=assemble,proto3,oneof"`
+}
+
 func (*Assignment_Probe) isAssignment_Work() {}
 
 func (*Assignment_Encode) isAssignment_Work() {}
+
+func (*Assignment_Assemble) isAssignment_Work() {}
 
 // Answer to Heartbeat.
 type HeartbeatAck struct {
@@ -1995,7 +2168,7 @@ type HeartbeatAck struct {
 
 func (x *HeartbeatAck) Reset() {
 	*x = HeartbeatAck{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[23]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2007,7 +2180,7 @@ func (x *HeartbeatAck) String() string {
 func (*HeartbeatAck) ProtoMessage() {}
 
 func (x *HeartbeatAck) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[23]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2020,7 +2193,7 @@ func (x *HeartbeatAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAck.ProtoReflect.Descriptor instead.
 func (*HeartbeatAck) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{23}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *HeartbeatAck) GetRenewed() []*LeaseRenewal {
@@ -2057,7 +2230,7 @@ type ReportAck struct {
 
 func (x *ReportAck) Reset() {
 	*x = ReportAck{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[24]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2069,7 +2242,7 @@ func (x *ReportAck) String() string {
 func (*ReportAck) ProtoMessage() {}
 
 func (x *ReportAck) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[24]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2082,7 +2255,7 @@ func (x *ReportAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportAck.ProtoReflect.Descriptor instead.
 func (*ReportAck) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{24}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReportAck) GetLease() *LeaseRef {
@@ -2115,7 +2288,7 @@ type SegmentAck struct {
 
 func (x *SegmentAck) Reset() {
 	*x = SegmentAck{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[25]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2127,7 +2300,7 @@ func (x *SegmentAck) String() string {
 func (*SegmentAck) ProtoMessage() {}
 
 func (x *SegmentAck) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[25]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2140,7 +2313,7 @@ func (x *SegmentAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentAck.ProtoReflect.Descriptor instead.
 func (*SegmentAck) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{25}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SegmentAck) GetLease() *LeaseRef {
@@ -2179,7 +2352,7 @@ type SignResponse struct {
 
 func (x *SignResponse) Reset() {
 	*x = SignResponse{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[26]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2191,7 +2364,7 @@ func (x *SignResponse) String() string {
 func (*SignResponse) ProtoMessage() {}
 
 func (x *SignResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[26]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2204,7 +2377,7 @@ func (x *SignResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignResponse.ProtoReflect.Descriptor instead.
 func (*SignResponse) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{26}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SignResponse) GetRequestId() uint64 {
@@ -2241,7 +2414,7 @@ type StopTask struct {
 
 func (x *StopTask) Reset() {
 	*x = StopTask{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[27]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2253,7 +2426,7 @@ func (x *StopTask) String() string {
 func (*StopTask) ProtoMessage() {}
 
 func (x *StopTask) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[27]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2266,7 +2439,7 @@ func (x *StopTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopTask.ProtoReflect.Descriptor instead.
 func (*StopTask) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{27}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StopTask) GetLease() *LeaseRef {
@@ -2294,7 +2467,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[28]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2306,7 +2479,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[28]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2319,7 +2492,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{28}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Drain) GetReason() string {
@@ -2338,7 +2511,7 @@ type LeaveGranted struct {
 
 func (x *LeaveGranted) Reset() {
 	*x = LeaveGranted{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[29]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2350,7 +2523,7 @@ func (x *LeaveGranted) String() string {
 func (*LeaveGranted) ProtoMessage() {}
 
 func (x *LeaveGranted) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[29]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2363,7 +2536,7 @@ func (x *LeaveGranted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveGranted.ProtoReflect.Descriptor instead.
 func (*LeaveGranted) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{29}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{31}
 }
 
 // What a worker says in one call of PoolService.Sync.
@@ -2386,7 +2559,7 @@ type SyncRequest struct {
 
 func (x *SyncRequest) Reset() {
 	*x = SyncRequest{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[30]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2398,7 +2571,7 @@ func (x *SyncRequest) String() string {
 func (*SyncRequest) ProtoMessage() {}
 
 func (x *SyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[30]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2411,7 +2584,7 @@ func (x *SyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncRequest.ProtoReflect.Descriptor instead.
 func (*SyncRequest) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{30}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SyncRequest) GetHello() *Hello {
@@ -2465,7 +2638,7 @@ type SyncResponse struct {
 
 func (x *SyncResponse) Reset() {
 	*x = SyncResponse{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[31]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2477,7 +2650,7 @@ func (x *SyncResponse) String() string {
 func (*SyncResponse) ProtoMessage() {}
 
 func (x *SyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[31]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2490,7 +2663,7 @@ func (x *SyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncResponse.ProtoReflect.Descriptor instead.
 func (*SyncResponse) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{31}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SyncResponse) GetSession() int64 {
@@ -2590,13 +2763,14 @@ const file_tcoder_v1_worker_proto_rawDesc = "" +
 	"\n" +
 	"renditions\x18\x03 \x03(\v2\x1b.tcoder.v1.UploadedSegmentsB\n" +
 	"\xbaH\a\x92\x01\x04\b\x01\x10 R\n" +
-	"renditions\"\x9f\x01\n" +
+	"renditions\"\xb3\x01\n" +
 	"\vSignRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\x04R\trequestId\x121\n" +
 	"\x05lease\x18\x02 \x01(\v2\x13.tcoder.v1.LeaseRefB\x06\xbaH\x03\xc8\x01\x01R\x05lease\x12>\n" +
 	"\aobjects\x18\x03 \x03(\v2\x18.tcoder.v1.EncodedObjectB\n" +
-	"\xbaH\a\x92\x01\x04\b\x01\x10dR\aobjects\"\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10dR\aobjects\x12\x12\n" +
+	"\x04read\x18\x04 \x01(\bR\x04read\"\n" +
 	"\n" +
 	"\bDraining\"\x0e\n" +
 	"\fLeaveRequest\"\xe6\x03\n" +
@@ -2636,7 +2810,19 @@ const file_tcoder_v1_worker_proto_rawDesc = "" +
 	"\x06output\x18\x01 \x01(\v2\x15.tcoder.v1.OutputPlanR\x06output\x12.\n" +
 	"\x06source\x18\x02 \x01(\v2\x16.tcoder.v1.ProbeResultR\x06source\x125\n" +
 	"\bduration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12.\n" +
-	"\x06limits\x18\x04 \x01(\v2\x16.tcoder.v1.InputLimitsR\x06limits\"\x97\x03\n" +
+	"\x06limits\x18\x04 \x01(\v2\x16.tcoder.v1.InputLimitsR\x06limits\":\n" +
+	"\x05Piece\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x02 \x01(\x04R\tsizeBytes\"\xb2\x02\n" +
+	"\fAssembleWork\x12-\n" +
+	"\x06output\x18\x01 \x01(\v2\x15.tcoder.v1.OutputPlanR\x06output\x12&\n" +
+	"\x05video\x18\x02 \x03(\v2\x10.tcoder.v1.PieceR\x05video\x12&\n" +
+	"\x05audio\x18\x03 \x03(\v2\x10.tcoder.v1.PieceR\x05audio\x12\x1f\n" +
+	"\vframe_count\x18\x04 \x01(\x04R\n" +
+	"frameCount\x12@\n" +
+	"\x0evideo_duration\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\rvideoDuration\x12@\n" +
+	"\x0eaudio_duration\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\raudioDuration\"\xce\x03\n" +
 	"\n" +
 	"Assignment\x12)\n" +
 	"\x05lease\x18\x01 \x01(\v2\x13.tcoder.v1.LeaseRefR\x05lease\x12\x15\n" +
@@ -2649,7 +2835,9 @@ const file_tcoder_v1_worker_proto_rawDesc = "" +
 	"\n" +
 	"time_limit\x18\a \x01(\v2\x19.google.protobuf.DurationR\ttimeLimit\x12,\n" +
 	"\x05probe\x18\b \x01(\v2\x14.tcoder.v1.ProbeWorkH\x00R\x05probe\x12/\n" +
-	"\x06encode\x18\t \x01(\v2\x15.tcoder.v1.EncodeWorkH\x00R\x06encodeB\x06\n" +
+	"\x06encode\x18\t \x01(\v2\x15.tcoder.v1.EncodeWorkH\x00R\x06encode\x125\n" +
+	"\bassemble\x18\n" +
+	" \x01(\v2\x17.tcoder.v1.AssembleWorkH\x00R\bassembleB\x06\n" +
 	"\x04work\"\xac\x01\n" +
 	"\fHeartbeatAck\x121\n" +
 	"\arenewed\x18\x01 \x03(\v2\x17.tcoder.v1.LeaseRenewalR\arenewed\x12'\n" +
@@ -2709,7 +2897,7 @@ func file_tcoder_v1_worker_proto_rawDescGZIP() []byte {
 }
 
 var file_tcoder_v1_worker_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_tcoder_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_tcoder_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_tcoder_v1_worker_proto_goTypes = []any{
 	(FaultClass)(0),             // 0: tcoder.v1.FaultClass
 	(ReportVerdict)(0),          // 1: tcoder.v1.ReportVerdict
@@ -2735,24 +2923,26 @@ var file_tcoder_v1_worker_proto_goTypes = []any{
 	(*InputLimits)(nil),         // 21: tcoder.v1.InputLimits
 	(*ProbeWork)(nil),           // 22: tcoder.v1.ProbeWork
 	(*EncodeWork)(nil),          // 23: tcoder.v1.EncodeWork
-	(*Assignment)(nil),          // 24: tcoder.v1.Assignment
-	(*HeartbeatAck)(nil),        // 25: tcoder.v1.HeartbeatAck
-	(*ReportAck)(nil),           // 26: tcoder.v1.ReportAck
-	(*SegmentAck)(nil),          // 27: tcoder.v1.SegmentAck
-	(*SignResponse)(nil),        // 28: tcoder.v1.SignResponse
-	(*StopTask)(nil),            // 29: tcoder.v1.StopTask
-	(*Drain)(nil),               // 30: tcoder.v1.Drain
-	(*LeaveGranted)(nil),        // 31: tcoder.v1.LeaveGranted
-	(*SyncRequest)(nil),         // 32: tcoder.v1.SyncRequest
-	(*SyncResponse)(nil),        // 33: tcoder.v1.SyncResponse
-	(VideoCodec)(0),             // 34: tcoder.v1.VideoCodec
-	(*durationpb.Duration)(nil), // 35: google.protobuf.Duration
-	(*Failure)(nil),             // 36: tcoder.v1.Failure
-	(*RenditionResult)(nil),     // 37: tcoder.v1.RenditionResult
-	(*ProbeResult)(nil),         // 38: tcoder.v1.ProbeResult
-	(*SignedRequest)(nil),       // 39: tcoder.v1.SignedRequest
-	(*OutputPlan)(nil),          // 40: tcoder.v1.OutputPlan
-	(TaskKind)(0),               // 41: tcoder.v1.TaskKind
+	(*Piece)(nil),               // 24: tcoder.v1.Piece
+	(*AssembleWork)(nil),        // 25: tcoder.v1.AssembleWork
+	(*Assignment)(nil),          // 26: tcoder.v1.Assignment
+	(*HeartbeatAck)(nil),        // 27: tcoder.v1.HeartbeatAck
+	(*ReportAck)(nil),           // 28: tcoder.v1.ReportAck
+	(*SegmentAck)(nil),          // 29: tcoder.v1.SegmentAck
+	(*SignResponse)(nil),        // 30: tcoder.v1.SignResponse
+	(*StopTask)(nil),            // 31: tcoder.v1.StopTask
+	(*Drain)(nil),               // 32: tcoder.v1.Drain
+	(*LeaveGranted)(nil),        // 33: tcoder.v1.LeaveGranted
+	(*SyncRequest)(nil),         // 34: tcoder.v1.SyncRequest
+	(*SyncResponse)(nil),        // 35: tcoder.v1.SyncResponse
+	(VideoCodec)(0),             // 36: tcoder.v1.VideoCodec
+	(*durationpb.Duration)(nil), // 37: google.protobuf.Duration
+	(*Failure)(nil),             // 38: tcoder.v1.Failure
+	(*RenditionResult)(nil),     // 39: tcoder.v1.RenditionResult
+	(*ProbeResult)(nil),         // 40: tcoder.v1.ProbeResult
+	(*SignedRequest)(nil),       // 41: tcoder.v1.SignedRequest
+	(*OutputPlan)(nil),          // 42: tcoder.v1.OutputPlan
+	(TaskKind)(0),               // 43: tcoder.v1.TaskKind
 }
 var file_tcoder_v1_worker_proto_depIdxs = []int32{
 	4,  // 0: tcoder.v1.AttachRequest.hello:type_name -> tcoder.v1.Hello
@@ -2762,25 +2952,25 @@ var file_tcoder_v1_worker_proto_depIdxs = []int32{
 	16, // 4: tcoder.v1.AttachRequest.draining:type_name -> tcoder.v1.Draining
 	17, // 5: tcoder.v1.AttachRequest.leave:type_name -> tcoder.v1.LeaveRequest
 	14, // 6: tcoder.v1.AttachRequest.segments:type_name -> tcoder.v1.SegmentReport
-	34, // 7: tcoder.v1.Hello.encoders:type_name -> tcoder.v1.VideoCodec
+	36, // 7: tcoder.v1.Hello.encoders:type_name -> tcoder.v1.VideoCodec
 	2,  // 8: tcoder.v1.Hello.held:type_name -> tcoder.v1.LeaseRef
 	2,  // 9: tcoder.v1.TaskProgress.lease:type_name -> tcoder.v1.LeaseRef
-	35, // 10: tcoder.v1.TaskProgress.media_time:type_name -> google.protobuf.Duration
+	37, // 10: tcoder.v1.TaskProgress.media_time:type_name -> google.protobuf.Duration
 	5,  // 11: tcoder.v1.Heartbeat.running:type_name -> tcoder.v1.TaskProgress
 	0,  // 12: tcoder.v1.Fault.class:type_name -> tcoder.v1.FaultClass
-	36, // 13: tcoder.v1.Fault.failure:type_name -> tcoder.v1.Failure
-	35, // 14: tcoder.v1.EncodedObject.duration:type_name -> google.protobuf.Duration
-	37, // 15: tcoder.v1.EncodedRendition.result:type_name -> tcoder.v1.RenditionResult
+	38, // 13: tcoder.v1.Fault.failure:type_name -> tcoder.v1.Failure
+	37, // 14: tcoder.v1.EncodedObject.duration:type_name -> google.protobuf.Duration
+	39, // 15: tcoder.v1.EncodedRendition.result:type_name -> tcoder.v1.RenditionResult
 	8,  // 16: tcoder.v1.EncodedRendition.init_segment:type_name -> tcoder.v1.EncodedObject
 	8,  // 17: tcoder.v1.EncodedRendition.segments:type_name -> tcoder.v1.EncodedObject
 	8,  // 18: tcoder.v1.EncodedRendition.file:type_name -> tcoder.v1.EncodedObject
 	9,  // 19: tcoder.v1.EncodeResult.renditions:type_name -> tcoder.v1.EncodedRendition
 	2,  // 20: tcoder.v1.TaskReport.lease:type_name -> tcoder.v1.LeaseRef
-	38, // 21: tcoder.v1.TaskReport.probe:type_name -> tcoder.v1.ProbeResult
+	40, // 21: tcoder.v1.TaskReport.probe:type_name -> tcoder.v1.ProbeResult
 	10, // 22: tcoder.v1.TaskReport.encode:type_name -> tcoder.v1.EncodeResult
 	7,  // 23: tcoder.v1.TaskReport.fault:type_name -> tcoder.v1.Fault
 	12, // 24: tcoder.v1.TaskReport.released:type_name -> tcoder.v1.Released
-	37, // 25: tcoder.v1.UploadedSegments.rendition:type_name -> tcoder.v1.RenditionResult
+	39, // 25: tcoder.v1.UploadedSegments.rendition:type_name -> tcoder.v1.RenditionResult
 	8,  // 26: tcoder.v1.UploadedSegments.init_segment:type_name -> tcoder.v1.EncodedObject
 	8,  // 27: tcoder.v1.UploadedSegments.segments:type_name -> tcoder.v1.EncodedObject
 	2,  // 28: tcoder.v1.SegmentReport.lease:type_name -> tcoder.v1.LeaseRef
@@ -2788,53 +2978,59 @@ var file_tcoder_v1_worker_proto_depIdxs = []int32{
 	2,  // 30: tcoder.v1.SignRequest.lease:type_name -> tcoder.v1.LeaseRef
 	8,  // 31: tcoder.v1.SignRequest.objects:type_name -> tcoder.v1.EncodedObject
 	19, // 32: tcoder.v1.AttachResponse.welcome:type_name -> tcoder.v1.Welcome
-	24, // 33: tcoder.v1.AttachResponse.assignment:type_name -> tcoder.v1.Assignment
-	25, // 34: tcoder.v1.AttachResponse.heartbeat:type_name -> tcoder.v1.HeartbeatAck
-	26, // 35: tcoder.v1.AttachResponse.report:type_name -> tcoder.v1.ReportAck
-	28, // 36: tcoder.v1.AttachResponse.sign:type_name -> tcoder.v1.SignResponse
-	29, // 37: tcoder.v1.AttachResponse.stop:type_name -> tcoder.v1.StopTask
-	30, // 38: tcoder.v1.AttachResponse.drain:type_name -> tcoder.v1.Drain
-	31, // 39: tcoder.v1.AttachResponse.leave_granted:type_name -> tcoder.v1.LeaveGranted
-	27, // 40: tcoder.v1.AttachResponse.segments:type_name -> tcoder.v1.SegmentAck
-	35, // 41: tcoder.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	35, // 42: tcoder.v1.Welcome.lease:type_name -> google.protobuf.Duration
-	35, // 43: tcoder.v1.Welcome.idle_threshold:type_name -> google.protobuf.Duration
+	26, // 33: tcoder.v1.AttachResponse.assignment:type_name -> tcoder.v1.Assignment
+	27, // 34: tcoder.v1.AttachResponse.heartbeat:type_name -> tcoder.v1.HeartbeatAck
+	28, // 35: tcoder.v1.AttachResponse.report:type_name -> tcoder.v1.ReportAck
+	30, // 36: tcoder.v1.AttachResponse.sign:type_name -> tcoder.v1.SignResponse
+	31, // 37: tcoder.v1.AttachResponse.stop:type_name -> tcoder.v1.StopTask
+	32, // 38: tcoder.v1.AttachResponse.drain:type_name -> tcoder.v1.Drain
+	33, // 39: tcoder.v1.AttachResponse.leave_granted:type_name -> tcoder.v1.LeaveGranted
+	29, // 40: tcoder.v1.AttachResponse.segments:type_name -> tcoder.v1.SegmentAck
+	37, // 41: tcoder.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	37, // 42: tcoder.v1.Welcome.lease:type_name -> google.protobuf.Duration
+	37, // 43: tcoder.v1.Welcome.idle_threshold:type_name -> google.protobuf.Duration
 	20, // 44: tcoder.v1.Welcome.kept:type_name -> tcoder.v1.LeaseRenewal
 	2,  // 45: tcoder.v1.Welcome.lost:type_name -> tcoder.v1.LeaseRef
 	2,  // 46: tcoder.v1.LeaseRenewal.lease:type_name -> tcoder.v1.LeaseRef
-	39, // 47: tcoder.v1.LeaseRenewal.source:type_name -> tcoder.v1.SignedRequest
-	35, // 48: tcoder.v1.InputLimits.max_duration:type_name -> google.protobuf.Duration
+	41, // 47: tcoder.v1.LeaseRenewal.source:type_name -> tcoder.v1.SignedRequest
+	37, // 48: tcoder.v1.InputLimits.max_duration:type_name -> google.protobuf.Duration
 	21, // 49: tcoder.v1.ProbeWork.limits:type_name -> tcoder.v1.InputLimits
-	40, // 50: tcoder.v1.EncodeWork.output:type_name -> tcoder.v1.OutputPlan
-	38, // 51: tcoder.v1.EncodeWork.source:type_name -> tcoder.v1.ProbeResult
-	35, // 52: tcoder.v1.EncodeWork.duration:type_name -> google.protobuf.Duration
+	42, // 50: tcoder.v1.EncodeWork.output:type_name -> tcoder.v1.OutputPlan
+	40, // 51: tcoder.v1.EncodeWork.source:type_name -> tcoder.v1.ProbeResult
+	37, // 52: tcoder.v1.EncodeWork.duration:type_name -> google.protobuf.Duration
 	21, // 53: tcoder.v1.EncodeWork.limits:type_name -> tcoder.v1.InputLimits
-	2,  // 54: tcoder.v1.Assignment.lease:type_name -> tcoder.v1.LeaseRef
-	41, // 55: tcoder.v1.Assignment.kind:type_name -> tcoder.v1.TaskKind
-	39, // 56: tcoder.v1.Assignment.source:type_name -> tcoder.v1.SignedRequest
-	35, // 57: tcoder.v1.Assignment.time_limit:type_name -> google.protobuf.Duration
-	22, // 58: tcoder.v1.Assignment.probe:type_name -> tcoder.v1.ProbeWork
-	23, // 59: tcoder.v1.Assignment.encode:type_name -> tcoder.v1.EncodeWork
-	20, // 60: tcoder.v1.HeartbeatAck.renewed:type_name -> tcoder.v1.LeaseRenewal
-	2,  // 61: tcoder.v1.HeartbeatAck.lost:type_name -> tcoder.v1.LeaseRef
-	35, // 62: tcoder.v1.HeartbeatAck.idle_threshold:type_name -> google.protobuf.Duration
-	2,  // 63: tcoder.v1.ReportAck.lease:type_name -> tcoder.v1.LeaseRef
-	1,  // 64: tcoder.v1.ReportAck.verdict:type_name -> tcoder.v1.ReportVerdict
-	2,  // 65: tcoder.v1.SegmentAck.lease:type_name -> tcoder.v1.LeaseRef
-	1,  // 66: tcoder.v1.SegmentAck.verdict:type_name -> tcoder.v1.ReportVerdict
-	39, // 67: tcoder.v1.SignResponse.requests:type_name -> tcoder.v1.SignedRequest
-	36, // 68: tcoder.v1.SignResponse.refused:type_name -> tcoder.v1.Failure
-	2,  // 69: tcoder.v1.StopTask.lease:type_name -> tcoder.v1.LeaseRef
-	36, // 70: tcoder.v1.StopTask.failure:type_name -> tcoder.v1.Failure
-	4,  // 71: tcoder.v1.SyncRequest.hello:type_name -> tcoder.v1.Hello
-	3,  // 72: tcoder.v1.SyncRequest.messages:type_name -> tcoder.v1.AttachRequest
-	35, // 73: tcoder.v1.SyncRequest.wait:type_name -> google.protobuf.Duration
-	18, // 74: tcoder.v1.SyncResponse.messages:type_name -> tcoder.v1.AttachResponse
-	75, // [75:75] is the sub-list for method output_type
-	75, // [75:75] is the sub-list for method input_type
-	75, // [75:75] is the sub-list for extension type_name
-	75, // [75:75] is the sub-list for extension extendee
-	0,  // [0:75] is the sub-list for field type_name
+	42, // 54: tcoder.v1.AssembleWork.output:type_name -> tcoder.v1.OutputPlan
+	24, // 55: tcoder.v1.AssembleWork.video:type_name -> tcoder.v1.Piece
+	24, // 56: tcoder.v1.AssembleWork.audio:type_name -> tcoder.v1.Piece
+	37, // 57: tcoder.v1.AssembleWork.video_duration:type_name -> google.protobuf.Duration
+	37, // 58: tcoder.v1.AssembleWork.audio_duration:type_name -> google.protobuf.Duration
+	2,  // 59: tcoder.v1.Assignment.lease:type_name -> tcoder.v1.LeaseRef
+	43, // 60: tcoder.v1.Assignment.kind:type_name -> tcoder.v1.TaskKind
+	41, // 61: tcoder.v1.Assignment.source:type_name -> tcoder.v1.SignedRequest
+	37, // 62: tcoder.v1.Assignment.time_limit:type_name -> google.protobuf.Duration
+	22, // 63: tcoder.v1.Assignment.probe:type_name -> tcoder.v1.ProbeWork
+	23, // 64: tcoder.v1.Assignment.encode:type_name -> tcoder.v1.EncodeWork
+	25, // 65: tcoder.v1.Assignment.assemble:type_name -> tcoder.v1.AssembleWork
+	20, // 66: tcoder.v1.HeartbeatAck.renewed:type_name -> tcoder.v1.LeaseRenewal
+	2,  // 67: tcoder.v1.HeartbeatAck.lost:type_name -> tcoder.v1.LeaseRef
+	37, // 68: tcoder.v1.HeartbeatAck.idle_threshold:type_name -> google.protobuf.Duration
+	2,  // 69: tcoder.v1.ReportAck.lease:type_name -> tcoder.v1.LeaseRef
+	1,  // 70: tcoder.v1.ReportAck.verdict:type_name -> tcoder.v1.ReportVerdict
+	2,  // 71: tcoder.v1.SegmentAck.lease:type_name -> tcoder.v1.LeaseRef
+	1,  // 72: tcoder.v1.SegmentAck.verdict:type_name -> tcoder.v1.ReportVerdict
+	41, // 73: tcoder.v1.SignResponse.requests:type_name -> tcoder.v1.SignedRequest
+	38, // 74: tcoder.v1.SignResponse.refused:type_name -> tcoder.v1.Failure
+	2,  // 75: tcoder.v1.StopTask.lease:type_name -> tcoder.v1.LeaseRef
+	38, // 76: tcoder.v1.StopTask.failure:type_name -> tcoder.v1.Failure
+	4,  // 77: tcoder.v1.SyncRequest.hello:type_name -> tcoder.v1.Hello
+	3,  // 78: tcoder.v1.SyncRequest.messages:type_name -> tcoder.v1.AttachRequest
+	37, // 79: tcoder.v1.SyncRequest.wait:type_name -> google.protobuf.Duration
+	18, // 80: tcoder.v1.SyncResponse.messages:type_name -> tcoder.v1.AttachResponse
+	81, // [81:81] is the sub-list for method output_type
+	81, // [81:81] is the sub-list for method input_type
+	81, // [81:81] is the sub-list for extension type_name
+	81, // [81:81] is the sub-list for extension extendee
+	0,  // [0:81] is the sub-list for field type_name
 }
 
 func init() { file_tcoder_v1_worker_proto_init() }
@@ -2872,9 +3068,10 @@ func file_tcoder_v1_worker_proto_init() {
 		(*AttachResponse_LeaveGranted)(nil),
 		(*AttachResponse_Segments)(nil),
 	}
-	file_tcoder_v1_worker_proto_msgTypes[22].OneofWrappers = []any{
+	file_tcoder_v1_worker_proto_msgTypes[24].OneofWrappers = []any{
 		(*Assignment_Probe)(nil),
 		(*Assignment_Encode)(nil),
+		(*Assignment_Assemble)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2882,7 +3079,7 @@ func file_tcoder_v1_worker_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcoder_v1_worker_proto_rawDesc), len(file_tcoder_v1_worker_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   32,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

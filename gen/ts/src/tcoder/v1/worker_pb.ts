@@ -20,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tcoder/v1/worker.proto.
  */
 export const file_tcoder_v1_worker: GenFile = /*@__PURE__*/
-  fileDesc("ChZ0Y29kZXIvdjEvd29ya2VyLnByb3RvEgl0Y29kZXIudjEiLAoITGVhc2VSZWYSDwoHdGFza19pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNIroCCg1BdHRhY2hSZXF1ZXN0EiEKBWhlbGxvGAEgASgLMhAudGNvZGVyLnYxLkhlbGxvSAASKQoJaGVhcnRiZWF0GAIgASgLMhQudGNvZGVyLnYxLkhlYXJ0YmVhdEgAEicKBnJlcG9ydBgDIAEoCzIVLnRjb2Rlci52MS5UYXNrUmVwb3J0SAASJgoEc2lnbhgEIAEoCzIWLnRjb2Rlci52MS5TaWduUmVxdWVzdEgAEicKCGRyYWluaW5nGAUgASgLMhMudGNvZGVyLnYxLkRyYWluaW5nSAASKAoFbGVhdmUYBiABKAsyFy50Y29kZXIudjEuTGVhdmVSZXF1ZXN0SAASLAoIc2VnbWVudHMYByABKAsyGC50Y29kZXIudjEuU2VnbWVudFJlcG9ydEgAQgkKB21lc3NhZ2UiugEKBUhlbGxvEhEKCXdvcmtlcl9pZBgBIAEoCRISCgptYWNoaW5lX2lkGAIgASgJEg8KB3ZlcnNpb24YAyABKAkSDQoFc2xvdHMYBCABKA0SJwoIZW5jb2RlcnMYBSADKA4yFS50Y29kZXIudjEuVmlkZW9Db2RlYxIhCgRoZWxkGAYgAygLMhMudGNvZGVyLnYxLkxlYXNlUmVmEhAKCGRyYWluaW5nGAcgASgIEgwKBGNwdXMYCCABKA0ijwEKDFRhc2tQcm9ncmVzcxIiCgVsZWFzZRgBIAEoCzITLnRjb2Rlci52MS5MZWFzZVJlZhIQCghmcmFjdGlvbhgCIAEoARItCgptZWRpYV90aW1lGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg0KBXNwZWVkGAQgASgBEgsKA2ZwcxgFIAEoASI1CglIZWFydGJlYXQSKAoHcnVubmluZxgBIAMoCzIXLnRjb2Rlci52MS5UYXNrUHJvZ3Jlc3MiUgoFRmF1bHQSJAoFY2xhc3MYASABKA4yFS50Y29kZXIudjEuRmF1bHRDbGFzcxIjCgdmYWlsdXJlGAIgASgLMhIudGNvZGVyLnYxLkZhaWx1cmUidAoNRW5jb2RlZE9iamVjdBIMCgRuYW1lGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAQSKwoIZHVyYXRpb24YAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFAoMY29udGVudF90eXBlGAQgASgJIsIBChBFbmNvZGVkUmVuZGl0aW9uEioKBnJlc3VsdBgBIAEoCzIaLnRjb2Rlci52MS5SZW5kaXRpb25SZXN1bHQSLgoMaW5pdF9zZWdtZW50GAIgASgLMhgudGNvZGVyLnYxLkVuY29kZWRPYmplY3QSKgoIc2VnbWVudHMYAyADKAsyGC50Y29kZXIudjEuRW5jb2RlZE9iamVjdBImCgRmaWxlGAQgASgLMhgudGNvZGVyLnYxLkVuY29kZWRPYmplY3QiPwoMRW5jb2RlUmVzdWx0Ei8KCnJlbmRpdGlvbnMYASADKAsyGy50Y29kZXIudjEuRW5jb2RlZFJlbmRpdGlvbiLXAQoKVGFza1JlcG9ydBIiCgVsZWFzZRgBIAEoCzITLnRjb2Rlci52MS5MZWFzZVJlZhInCgVwcm9iZRgCIAEoCzIWLnRjb2Rlci52MS5Qcm9iZVJlc3VsdEgAEikKBmVuY29kZRgDIAEoCzIXLnRjb2Rlci52MS5FbmNvZGVSZXN1bHRIABIhCgVmYXVsdBgEIAEoCzIQLnRjb2Rlci52MS5GYXVsdEgAEicKCHJlbGVhc2VkGAUgASgLMhMudGNvZGVyLnYxLlJlbGVhc2VkSABCBQoDZW5kIgoKCFJlbGVhc2VkIqwBChBVcGxvYWRlZFNlZ21lbnRzEi0KCXJlbmRpdGlvbhgBIAEoCzIaLnRjb2Rlci52MS5SZW5kaXRpb25SZXN1bHQSLgoMaW5pdF9zZWdtZW50GAIgASgLMhgudGNvZGVyLnYxLkVuY29kZWRPYmplY3QSDQoFZmlyc3QYAyABKA0SKgoIc2VnbWVudHMYBCADKAsyGC50Y29kZXIudjEuRW5jb2RlZE9iamVjdCJ2Cg1TZWdtZW50UmVwb3J0EiIKBWxlYXNlGAEgASgLMhMudGNvZGVyLnYxLkxlYXNlUmVmEhAKCHNlcXVlbmNlGAIgASgEEi8KCnJlbmRpdGlvbnMYAyADKAsyGy50Y29kZXIudjEuVXBsb2FkZWRTZWdtZW50cyJwCgtTaWduUmVxdWVzdBISCgpyZXF1ZXN0X2lkGAEgASgEEiIKBWxlYXNlGAIgASgLMhMudGNvZGVyLnYxLkxlYXNlUmVmEikKB29iamVjdHMYAyADKAsyGC50Y29kZXIudjEuRW5jb2RlZE9iamVjdCIKCghEcmFpbmluZyIOCgxMZWF2ZVJlcXVlc3QikwMKDkF0dGFjaFJlc3BvbnNlEiUKB3dlbGNvbWUYASABKAsyEi50Y29kZXIudjEuV2VsY29tZUgAEisKCmFzc2lnbm1lbnQYAiABKAsyFS50Y29kZXIudjEuQXNzaWdubWVudEgAEiwKCWhlYXJ0YmVhdBgDIAEoCzIXLnRjb2Rlci52MS5IZWFydGJlYXRBY2tIABImCgZyZXBvcnQYBCABKAsyFC50Y29kZXIudjEuUmVwb3J0QWNrSAASJwoEc2lnbhgFIAEoCzIXLnRjb2Rlci52MS5TaWduUmVzcG9uc2VIABIjCgRzdG9wGAYgASgLMhMudGNvZGVyLnYxLlN0b3BUYXNrSAASIQoFZHJhaW4YByABKAsyEC50Y29kZXIudjEuRHJhaW5IABIwCg1sZWF2ZV9ncmFudGVkGAggASgLMhcudGNvZGVyLnYxLkxlYXZlR3JhbnRlZEgAEikKCHNlZ21lbnRzGAkgASgLMhUudGNvZGVyLnYxLlNlZ21lbnRBY2tIAEIJCgdtZXNzYWdlIucBCgdXZWxjb21lEjUKEmhlYXJ0YmVhdF9pbnRlcnZhbBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIoCgVsZWFzZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIxCg5pZGxlX3RocmVzaG9sZBgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIlCgRrZXB0GAQgAygLMhcudGNvZGVyLnYxLkxlYXNlUmVuZXdhbBIhCgRsb3N0GAUgAygLMhMudGNvZGVyLnYxLkxlYXNlUmVmIlwKDExlYXNlUmVuZXdhbBIiCgVsZWFzZRgBIAEoCzITLnRjb2Rlci52MS5MZWFzZVJlZhIoCgZzb3VyY2UYAiABKAsyGC50Y29kZXIudjEuU2lnbmVkUmVxdWVzdCJ4CgtJbnB1dExpbWl0cxISCgptYXhfcGl4ZWxzGAEgASgEEi8KDG1heF9kdXJhdGlvbhgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIPCgdtYXhfZnBzGAMgASgBEhMKC21heF9zdHJlYW1zGAQgASgNIjMKCVByb2JlV29yaxImCgZsaW1pdHMYASABKAsyFi50Y29kZXIudjEuSW5wdXRMaW1pdHMisAEKCkVuY29kZVdvcmsSJQoGb3V0cHV0GAEgASgLMhUudGNvZGVyLnYxLk91dHB1dFBsYW4SJgoGc291cmNlGAIgASgLMhYudGNvZGVyLnYxLlByb2JlUmVzdWx0EisKCGR1cmF0aW9uGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiYKBmxpbWl0cxgEIAEoCzIWLnRjb2Rlci52MS5JbnB1dExpbWl0cyLEAgoKQXNzaWdubWVudBIiCgVsZWFzZRgBIAEoCzITLnRjb2Rlci52MS5MZWFzZVJlZhIOCgZqb2JfaWQYAiABKAkSIQoEa2luZBgDIAEoDjITLnRjb2Rlci52MS5UYXNrS2luZBIoCgZzb3VyY2UYBCABKAsyGC50Y29kZXIudjEuU2lnbmVkUmVxdWVzdBIZChFzb3VyY2Vfc2l6ZV9ieXRlcxgFIAEoBBITCgtzb3VyY2VfZXRhZxgGIAEoCRItCgp0aW1lX2xpbWl0GAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiUKBXByb2JlGAggASgLMhQudGNvZGVyLnYxLlByb2JlV29ya0gAEicKBmVuY29kZRgJIAEoCzIVLnRjb2Rlci52MS5FbmNvZGVXb3JrSABCBgoEd29yayKOAQoMSGVhcnRiZWF0QWNrEigKB3JlbmV3ZWQYASADKAsyFy50Y29kZXIudjEuTGVhc2VSZW5ld2FsEiEKBGxvc3QYAiADKAsyEy50Y29kZXIudjEuTGVhc2VSZWYSMQoOaWRsZV90aHJlc2hvbGQYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iWgoJUmVwb3J0QWNrEiIKBWxlYXNlGAEgASgLMhMudGNvZGVyLnYxLkxlYXNlUmVmEikKB3ZlcmRpY3QYAiABKA4yGC50Y29kZXIudjEuUmVwb3J0VmVyZGljdCJtCgpTZWdtZW50QWNrEiIKBWxlYXNlGAEgASgLMhMudGNvZGVyLnYxLkxlYXNlUmVmEhAKCHNlcXVlbmNlGAIgASgEEikKB3ZlcmRpY3QYAyABKA4yGC50Y29kZXIudjEuUmVwb3J0VmVyZGljdCJzCgxTaWduUmVzcG9uc2USEgoKcmVxdWVzdF9pZBgBIAEoBBIqCghyZXF1ZXN0cxgCIAMoCzIYLnRjb2Rlci52MS5TaWduZWRSZXF1ZXN0EiMKB3JlZnVzZWQYAyABKAsyEi50Y29kZXIudjEuRmFpbHVyZSJTCghTdG9wVGFzaxIiCgVsZWFzZRgBIAEoCzITLnRjb2Rlci52MS5MZWFzZVJlZhIjCgdmYWlsdXJlGAIgASgLMhIudGNvZGVyLnYxLkZhaWx1cmUiFwoFRHJhaW4SDgoGcmVhc29uGAEgASgJIg4KDExlYXZlR3JhbnRlZCKmAQoLU3luY1JlcXVlc3QSHwoFaGVsbG8YASABKAsyEC50Y29kZXIudjEuSGVsbG8SDwoHc2Vzc2lvbhgCIAEoAxIQCghyZWNlaXZlZBgDIAEoBBIqCghtZXNzYWdlcxgEIAMoCzIYLnRjb2Rlci52MS5BdHRhY2hSZXF1ZXN0EicKBHdhaXQYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iXgoMU3luY1Jlc3BvbnNlEg8KB3Nlc3Npb24YASABKAMSKwoIbWVzc2FnZXMYAiADKAsyGS50Y29kZXIudjEuQXR0YWNoUmVzcG9uc2USEAoIcG9zaXRpb24YAyABKAQqcgoKRmF1bHRDbGFzcxIbChdGQVVMVF9DTEFTU19VTlNQRUNJRklFRBAAEhUKEUZBVUxUX0NMQVNTX0lOUFVUEAESFwoTRkFVTFRfQ0xBU1NfTUFDSElORRACEhcKE0ZBVUxUX0NMQVNTX1VOS05PV04QAyqDAQoNUmVwb3J0VmVyZGljdBIeChpSRVBPUlRfVkVSRElDVF9VTlNQRUNJRklFRBAAEhsKF1JFUE9SVF9WRVJESUNUX0FDQ0VQVEVEEAESGAoUUkVQT1JUX1ZFUkRJQ1RfU1RBTEUQAhIbChdSRVBPUlRfVkVSRElDVF9SRUpFQ1RFRBADQjhaNmdpdGh1Yi5jb20vdGNvZGVyLWRldi90Y29kZXIvZ2VuL2dvL3Rjb2Rlci92MTt0Y29kZXJ2MWIGcHJvdG8z", [file_google_protobuf_duration, file_tcoder_v1_error, file_tcoder_v1_job, file_tcoder_v1_media, file_tcoder_v1_upload]);
+  fileDesc("ChZ0Y29kZXIvdjEvd29ya2VyLnByb3RvEgl0Y29kZXIudjEiLAoITGVhc2VSZWYSDwoHdGFza19pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNIroCCg1BdHRhY2hSZXF1ZXN0EiEKBWhlbGxvGAEgASgLMhAudGNvZGVyLnYxLkhlbGxvSAASKQoJaGVhcnRiZWF0GAIgASgLMhQudGNvZGVyLnYxLkhlYXJ0YmVhdEgAEicKBnJlcG9ydBgDIAEoCzIVLnRjb2Rlci52MS5UYXNrUmVwb3J0SAASJgoEc2lnbhgEIAEoCzIWLnRjb2Rlci52MS5TaWduUmVxdWVzdEgAEicKCGRyYWluaW5nGAUgASgLMhMudGNvZGVyLnYxLkRyYWluaW5nSAASKAoFbGVhdmUYBiABKAsyFy50Y29kZXIudjEuTGVhdmVSZXF1ZXN0SAASLAoIc2VnbWVudHMYByABKAsyGC50Y29kZXIudjEuU2VnbWVudFJlcG9ydEgAQgkKB21lc3NhZ2UiugEKBUhlbGxvEhEKCXdvcmtlcl9pZBgBIAEoCRISCgptYWNoaW5lX2lkGAIgASgJEg8KB3ZlcnNpb24YAyABKAkSDQoFc2xvdHMYBCABKA0SJwoIZW5jb2RlcnMYBSADKA4yFS50Y29kZXIudjEuVmlkZW9Db2RlYxIhCgRoZWxkGAYgAygLMhMudGNvZGVyLnYxLkxlYXNlUmVmEhAKCGRyYWluaW5nGAcgASgIEgwKBGNwdXMYCCABKA0ijwEKDFRhc2tQcm9ncmVzcxIiCgVsZWFzZRgBIAEoCzITLnRjb2Rlci52MS5MZWFzZVJlZhIQCghmcmFjdGlvbhgCIAEoARItCgptZWRpYV90aW1lGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg0KBXNwZWVkGAQgASgBEgsKA2ZwcxgFIAEoASI1CglIZWFydGJlYXQSKAoHcnVubmluZxgBIAMoCzIXLnRjb2Rlci52MS5UYXNrUHJvZ3Jlc3MiUgoFRmF1bHQSJAoFY2xhc3MYASABKA4yFS50Y29kZXIudjEuRmF1bHRDbGFzcxIjCgdmYWlsdXJlGAIgASgLMhIudGNvZGVyLnYxLkZhaWx1cmUidAoNRW5jb2RlZE9iamVjdBIMCgRuYW1lGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAQSKwoIZHVyYXRpb24YAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFAoMY29udGVudF90eXBlGAQgASgJIsIBChBFbmNvZGVkUmVuZGl0aW9uEioKBnJlc3VsdBgBIAEoCzIaLnRjb2Rlci52MS5SZW5kaXRpb25SZXN1bHQSLgoMaW5pdF9zZWdtZW50GAIgASgLMhgudGNvZGVyLnYxLkVuY29kZWRPYmplY3QSKgoIc2VnbWVudHMYAyADKAsyGC50Y29kZXIudjEuRW5jb2RlZE9iamVjdBImCgRmaWxlGAQgASgLMhgudGNvZGVyLnYxLkVuY29kZWRPYmplY3QiPwoMRW5jb2RlUmVzdWx0Ei8KCnJlbmRpdGlvbnMYASADKAsyGy50Y29kZXIudjEuRW5jb2RlZFJlbmRpdGlvbiLXAQoKVGFza1JlcG9ydBIiCgVsZWFzZRgBIAEoCzITLnRjb2Rlci52MS5MZWFzZVJlZhInCgVwcm9iZRgCIAEoCzIWLnRjb2Rlci52MS5Qcm9iZVJlc3VsdEgAEikKBmVuY29kZRgDIAEoCzIXLnRjb2Rlci52MS5FbmNvZGVSZXN1bHRIABIhCgVmYXVsdBgEIAEoCzIQLnRjb2Rlci52MS5GYXVsdEgAEicKCHJlbGVhc2VkGAUgASgLMhMudGNvZGVyLnYxLlJlbGVhc2VkSABCBQoDZW5kIgoKCFJlbGVhc2VkIqwBChBVcGxvYWRlZFNlZ21lbnRzEi0KCXJlbmRpdGlvbhgBIAEoCzIaLnRjb2Rlci52MS5SZW5kaXRpb25SZXN1bHQSLgoMaW5pdF9zZWdtZW50GAIgASgLMhgudGNvZGVyLnYxLkVuY29kZWRPYmplY3QSDQoFZmlyc3QYAyABKA0SKgoIc2VnbWVudHMYBCADKAsyGC50Y29kZXIudjEuRW5jb2RlZE9iamVjdCJ2Cg1TZWdtZW50UmVwb3J0EiIKBWxlYXNlGAEgASgLMhMudGNvZGVyLnYxLkxlYXNlUmVmEhAKCHNlcXVlbmNlGAIgASgEEi8KCnJlbmRpdGlvbnMYAyADKAsyGy50Y29kZXIudjEuVXBsb2FkZWRTZWdtZW50cyJ+CgtTaWduUmVxdWVzdBISCgpyZXF1ZXN0X2lkGAEgASgEEiIKBWxlYXNlGAIgASgLMhMudGNvZGVyLnYxLkxlYXNlUmVmEikKB29iamVjdHMYAyADKAsyGC50Y29kZXIudjEuRW5jb2RlZE9iamVjdBIMCgRyZWFkGAQgASgIIgoKCERyYWluaW5nIg4KDExlYXZlUmVxdWVzdCKTAwoOQXR0YWNoUmVzcG9uc2USJQoHd2VsY29tZRgBIAEoCzISLnRjb2Rlci52MS5XZWxjb21lSAASKwoKYXNzaWdubWVudBgCIAEoCzIVLnRjb2Rlci52MS5Bc3NpZ25tZW50SAASLAoJaGVhcnRiZWF0GAMgASgLMhcudGNvZGVyLnYxLkhlYXJ0YmVhdEFja0gAEiYKBnJlcG9ydBgEIAEoCzIULnRjb2Rlci52MS5SZXBvcnRBY2tIABInCgRzaWduGAUgASgLMhcudGNvZGVyLnYxLlNpZ25SZXNwb25zZUgAEiMKBHN0b3AYBiABKAsyEy50Y29kZXIudjEuU3RvcFRhc2tIABIhCgVkcmFpbhgHIAEoCzIQLnRjb2Rlci52MS5EcmFpbkgAEjAKDWxlYXZlX2dyYW50ZWQYCCABKAsyFy50Y29kZXIudjEuTGVhdmVHcmFudGVkSAASKQoIc2VnbWVudHMYCSABKAsyFS50Y29kZXIudjEuU2VnbWVudEFja0gAQgkKB21lc3NhZ2Ui5wEKB1dlbGNvbWUSNQoSaGVhcnRiZWF0X2ludGVydmFsGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEigKBWxlYXNlGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjEKDmlkbGVfdGhyZXNob2xkGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiUKBGtlcHQYBCADKAsyFy50Y29kZXIudjEuTGVhc2VSZW5ld2FsEiEKBGxvc3QYBSADKAsyEy50Y29kZXIudjEuTGVhc2VSZWYiXAoMTGVhc2VSZW5ld2FsEiIKBWxlYXNlGAEgASgLMhMudGNvZGVyLnYxLkxlYXNlUmVmEigKBnNvdXJjZRgCIAEoCzIYLnRjb2Rlci52MS5TaWduZWRSZXF1ZXN0IngKC0lucHV0TGltaXRzEhIKCm1heF9waXhlbHMYASABKAQSLwoMbWF4X2R1cmF0aW9uGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg8KB21heF9mcHMYAyABKAESEwoLbWF4X3N0cmVhbXMYBCABKA0iMwoJUHJvYmVXb3JrEiYKBmxpbWl0cxgBIAEoCzIWLnRjb2Rlci52MS5JbnB1dExpbWl0cyKwAQoKRW5jb2RlV29yaxIlCgZvdXRwdXQYASABKAsyFS50Y29kZXIudjEuT3V0cHV0UGxhbhImCgZzb3VyY2UYAiABKAsyFi50Y29kZXIudjEuUHJvYmVSZXN1bHQSKwoIZHVyYXRpb24YAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJgoGbGltaXRzGAQgASgLMhYudGNvZGVyLnYxLklucHV0TGltaXRzIikKBVBpZWNlEgwKBG5hbWUYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoBCLyAQoMQXNzZW1ibGVXb3JrEiUKBm91dHB1dBgBIAEoCzIVLnRjb2Rlci52MS5PdXRwdXRQbGFuEh8KBXZpZGVvGAIgAygLMhAudGNvZGVyLnYxLlBpZWNlEh8KBWF1ZGlvGAMgAygLMhAudGNvZGVyLnYxLlBpZWNlEhMKC2ZyYW1lX2NvdW50GAQgASgEEjEKDnZpZGVvX2R1cmF0aW9uGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjEKDmF1ZGlvX2R1cmF0aW9uGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIvECCgpBc3NpZ25tZW50EiIKBWxlYXNlGAEgASgLMhMudGNvZGVyLnYxLkxlYXNlUmVmEg4KBmpvYl9pZBgCIAEoCRIhCgRraW5kGAMgASgOMhMudGNvZGVyLnYxLlRhc2tLaW5kEigKBnNvdXJjZRgEIAEoCzIYLnRjb2Rlci52MS5TaWduZWRSZXF1ZXN0EhkKEXNvdXJjZV9zaXplX2J5dGVzGAUgASgEEhMKC3NvdXJjZV9ldGFnGAYgASgJEi0KCnRpbWVfbGltaXQYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJQoFcHJvYmUYCCABKAsyFC50Y29kZXIudjEuUHJvYmVXb3JrSAASJwoGZW5jb2RlGAkgASgLMhUudGNvZGVyLnYxLkVuY29kZVdvcmtIABIrCghhc3NlbWJsZRgKIAEoCzIXLnRjb2Rlci52MS5Bc3NlbWJsZVdvcmtIAEIGCgR3b3JrIo4BCgxIZWFydGJlYXRBY2sSKAoHcmVuZXdlZBgBIAMoCzIXLnRjb2Rlci52MS5MZWFzZVJlbmV3YWwSIQoEbG9zdBgCIAMoCzITLnRjb2Rlci52MS5MZWFzZVJlZhIxCg5pZGxlX3RocmVzaG9sZBgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJaCglSZXBvcnRBY2sSIgoFbGVhc2UYASABKAsyEy50Y29kZXIudjEuTGVhc2VSZWYSKQoHdmVyZGljdBgCIAEoDjIYLnRjb2Rlci52MS5SZXBvcnRWZXJkaWN0Im0KClNlZ21lbnRBY2sSIgoFbGVhc2UYASABKAsyEy50Y29kZXIudjEuTGVhc2VSZWYSEAoIc2VxdWVuY2UYAiABKAQSKQoHdmVyZGljdBgDIAEoDjIYLnRjb2Rlci52MS5SZXBvcnRWZXJkaWN0InMKDFNpZ25SZXNwb25zZRISCgpyZXF1ZXN0X2lkGAEgASgEEioKCHJlcXVlc3RzGAIgAygLMhgudGNvZGVyLnYxLlNpZ25lZFJlcXVlc3QSIwoHcmVmdXNlZBgDIAEoCzISLnRjb2Rlci52MS5GYWlsdXJlIlMKCFN0b3BUYXNrEiIKBWxlYXNlGAEgASgLMhMudGNvZGVyLnYxLkxlYXNlUmVmEiMKB2ZhaWx1cmUYAiABKAsyEi50Y29kZXIudjEuRmFpbHVyZSIXCgVEcmFpbhIOCgZyZWFzb24YASABKAkiDgoMTGVhdmVHcmFudGVkIqYBCgtTeW5jUmVxdWVzdBIfCgVoZWxsbxgBIAEoCzIQLnRjb2Rlci52MS5IZWxsbxIPCgdzZXNzaW9uGAIgASgDEhAKCHJlY2VpdmVkGAMgASgEEioKCG1lc3NhZ2VzGAQgAygLMhgudGNvZGVyLnYxLkF0dGFjaFJlcXVlc3QSJwoEd2FpdBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJeCgxTeW5jUmVzcG9uc2USDwoHc2Vzc2lvbhgBIAEoAxIrCghtZXNzYWdlcxgCIAMoCzIZLnRjb2Rlci52MS5BdHRhY2hSZXNwb25zZRIQCghwb3NpdGlvbhgDIAEoBCpyCgpGYXVsdENsYXNzEhsKF0ZBVUxUX0NMQVNTX1VOU1BFQ0lGSUVEEAASFQoRRkFVTFRfQ0xBU1NfSU5QVVQQARIXChNGQVVMVF9DTEFTU19NQUNISU5FEAISFwoTRkFVTFRfQ0xBU1NfVU5LTk9XThADKoMBCg1SZXBvcnRWZXJkaWN0Eh4KGlJFUE9SVF9WRVJESUNUX1VOU1BFQ0lGSUVEEAASGwoXUkVQT1JUX1ZFUkRJQ1RfQUNDRVBURUQQARIYChRSRVBPUlRfVkVSRElDVF9TVEFMRRACEhsKF1JFUE9SVF9WRVJESUNUX1JFSkVDVEVEEANCOFo2Z2l0aHViLmNvbS90Y29kZXItZGV2L3Rjb2Rlci9nZW4vZ28vdGNvZGVyL3YxO3Rjb2RlcnYxYgZwcm90bzM", [file_google_protobuf_duration, file_tcoder_v1_error, file_tcoder_v1_job, file_tcoder_v1_media, file_tcoder_v1_upload]);
 
 /**
  * Names one lease: a task and its fencing token.
@@ -558,7 +558,8 @@ export const SegmentReportSchema: GenMessage<SegmentReport> = /*@__PURE__*/
   messageDesc(file_tcoder_v1_worker, 12);
 
 /**
- * Asks for presigned PUTs below the attempt's folder.
+ * Asks for presigned PUTs below the attempt's folder, or for GETs of what an
+ * AssembleWork names.
  *
  * @generated from message tcoder.v1.SignRequest
  */
@@ -583,6 +584,13 @@ export type SignRequest = Message<"tcoder.v1.SignRequest"> & {
    * @generated from field: repeated tcoder.v1.EncodedObject objects = 3;
    */
   objects: EncodedObject[];
+
+  /**
+   * True asks for GETs of pieces of the attempt's AssembleWork, by their names there.
+   *
+   * @generated from field: bool read = 4;
+   */
+  read: boolean;
 };
 
 /**
@@ -898,6 +906,90 @@ export const EncodeWorkSchema: GenMessage<EncodeWork> = /*@__PURE__*/
   messageDesc(file_tcoder_v1_worker, 21);
 
 /**
+ * A piece of what a file is put together of: an init segment or a media segment.
+ *
+ * @generated from message tcoder.v1.Piece
+ */
+export type Piece = Message<"tcoder.v1.Piece"> & {
+  /**
+   * Path below the job's folder: `hls/t1a1/720p/00000.m4s`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Bytes.
+   *
+   * @generated from field: uint64 size_bytes = 2;
+   */
+  sizeBytes: bigint;
+};
+
+/**
+ * Describes the message tcoder.v1.Piece.
+ * Use `create(PieceSchema)` to create a new message.
+ */
+export const PieceSchema: GenMessage<Piece> = /*@__PURE__*/
+  messageDesc(file_tcoder_v1_worker, 22);
+
+/**
+ * Put an MP4 file together of segments, without encoding.
+ *
+ * @generated from message tcoder.v1.AssembleWork
+ */
+export type AssembleWork = Message<"tcoder.v1.AssembleWork"> & {
+  /**
+   * The output, with the one rendition that is made.
+   *
+   * @generated from field: tcoder.v1.OutputPlan output = 1;
+   */
+  output?: OutputPlan | undefined;
+
+  /**
+   * The picture: its init segment, then its segments in order.
+   *
+   * @generated from field: repeated tcoder.v1.Piece video = 2;
+   */
+  video: Piece[];
+
+  /**
+   * The sound, likewise. Empty if there is none.
+   *
+   * @generated from field: repeated tcoder.v1.Piece audio = 3;
+   */
+  audio: Piece[];
+
+  /**
+   * Frames that the segments of the picture have.
+   *
+   * @generated from field: uint64 frame_count = 4;
+   */
+  frameCount: bigint;
+
+  /**
+   * Duration of the picture.
+   *
+   * @generated from field: google.protobuf.Duration video_duration = 5;
+   */
+  videoDuration?: Duration | undefined;
+
+  /**
+   * Duration of the sound.
+   *
+   * @generated from field: google.protobuf.Duration audio_duration = 6;
+   */
+  audioDuration?: Duration | undefined;
+};
+
+/**
+ * Describes the message tcoder.v1.AssembleWork.
+ * Use `create(AssembleWorkSchema)` to create a new message.
+ */
+export const AssembleWorkSchema: GenMessage<AssembleWork> = /*@__PURE__*/
+  messageDesc(file_tcoder_v1_worker, 23);
+
+/**
  * A task with its lease.
  *
  * @generated from message tcoder.v1.Assignment
@@ -973,6 +1065,14 @@ export type Assignment = Message<"tcoder.v1.Assignment"> & {
      */
     value: EncodeWork;
     case: "encode";
+  } | {
+    /**
+     * Put a file together. The source isn't read.
+     *
+     * @generated from field: tcoder.v1.AssembleWork assemble = 10;
+     */
+    value: AssembleWork;
+    case: "assemble";
   } | { case: undefined; value?: undefined };
 };
 
@@ -981,7 +1081,7 @@ export type Assignment = Message<"tcoder.v1.Assignment"> & {
  * Use `create(AssignmentSchema)` to create a new message.
  */
 export const AssignmentSchema: GenMessage<Assignment> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 22);
+  messageDesc(file_tcoder_v1_worker, 24);
 
 /**
  * Answer to Heartbeat.
@@ -1016,7 +1116,7 @@ export type HeartbeatAck = Message<"tcoder.v1.HeartbeatAck"> & {
  * Use `create(HeartbeatAckSchema)` to create a new message.
  */
 export const HeartbeatAckSchema: GenMessage<HeartbeatAck> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 23);
+  messageDesc(file_tcoder_v1_worker, 25);
 
 /**
  * Answer to TaskReport.
@@ -1044,7 +1144,7 @@ export type ReportAck = Message<"tcoder.v1.ReportAck"> & {
  * Use `create(ReportAckSchema)` to create a new message.
  */
 export const ReportAckSchema: GenMessage<ReportAck> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 24);
+  messageDesc(file_tcoder_v1_worker, 26);
 
 /**
  * Answer to SegmentReport.
@@ -1080,7 +1180,7 @@ export type SegmentAck = Message<"tcoder.v1.SegmentAck"> & {
  * Use `create(SegmentAckSchema)` to create a new message.
  */
 export const SegmentAckSchema: GenMessage<SegmentAck> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 25);
+  messageDesc(file_tcoder_v1_worker, 27);
 
 /**
  * Answer to SignRequest.
@@ -1115,7 +1215,7 @@ export type SignResponse = Message<"tcoder.v1.SignResponse"> & {
  * Use `create(SignResponseSchema)` to create a new message.
  */
 export const SignResponseSchema: GenMessage<SignResponse> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 26);
+  messageDesc(file_tcoder_v1_worker, 28);
 
 /**
  * Stop an attempt.
@@ -1143,7 +1243,7 @@ export type StopTask = Message<"tcoder.v1.StopTask"> & {
  * Use `create(StopTaskSchema)` to create a new message.
  */
 export const StopTaskSchema: GenMessage<StopTask> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 27);
+  messageDesc(file_tcoder_v1_worker, 29);
 
 /**
  * Stop the worker gently.
@@ -1164,7 +1264,7 @@ export type Drain = Message<"tcoder.v1.Drain"> & {
  * Use `create(DrainSchema)` to create a new message.
  */
 export const DrainSchema: GenMessage<Drain> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 28);
+  messageDesc(file_tcoder_v1_worker, 30);
 
 /**
  * The worker may exit.
@@ -1179,7 +1279,7 @@ export type LeaveGranted = Message<"tcoder.v1.LeaveGranted"> & {
  * Use `create(LeaveGrantedSchema)` to create a new message.
  */
 export const LeaveGrantedSchema: GenMessage<LeaveGranted> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 29);
+  messageDesc(file_tcoder_v1_worker, 31);
 
 /**
  * What a worker says in one call of PoolService.Sync.
@@ -1229,7 +1329,7 @@ export type SyncRequest = Message<"tcoder.v1.SyncRequest"> & {
  * Use `create(SyncRequestSchema)` to create a new message.
  */
 export const SyncRequestSchema: GenMessage<SyncRequest> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 30);
+  messageDesc(file_tcoder_v1_worker, 32);
 
 /**
  * What the control plane says in answer.
@@ -1265,7 +1365,7 @@ export type SyncResponse = Message<"tcoder.v1.SyncResponse"> & {
  * Use `create(SyncResponseSchema)` to create a new message.
  */
 export const SyncResponseSchema: GenMessage<SyncResponse> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 31);
+  messageDesc(file_tcoder_v1_worker, 33);
 
 /**
  * Whose fault it is when an attempt fails.
