@@ -1,10 +1,27 @@
 import { type Client, Code, ConnectError, createClient, type Transport } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
 import { JobService } from "@tcoder/proto/tcoder/v1/job_pb.js";
+import { PoolService } from "@tcoder/proto/tcoder/v1/pool_pb.js";
 import { UploadService } from "@tcoder/proto/tcoder/v1/upload_pb.js";
 
 import { Caller } from "./caller.js";
-import type { ErrorReason, Job, JobSpecInit, JobState, Preset, ReadableObject, Upload, UploadedPart } from "./messages.js";
+import { follow } from "./follow.js";
+import type {
+  ErrorReason,
+  Job,
+  JobSpecInit,
+  JobState,
+  Machine,
+  Pool,
+  PoolChange,
+  PoolSettings,
+  PoolUpdate,
+  Preset,
+  ReadableObject,
+  Upload,
+  UploadedPart,
+  Worker,
+} from "./messages.js";
 import { defaultRetry, type RetryPolicy } from "./retry.js";
 import type { UploadSource } from "./source.js";
 import { given, newIdempotencyKey, Uploading, type UploadOptions, type UploadResult } from "./upload.js";
@@ -69,6 +86,7 @@ export class Tcoder {
   readonly #caller: Caller;
   readonly #uploads: Client<typeof UploadService>;
   readonly #jobs: Client<typeof JobService>;
+  readonly #pool: Client<typeof PoolService>;
   readonly #watchIdleMs: number;
 
   /** Connects to nothing. Throws a TypeError for an address that is not http or https. */
@@ -80,6 +98,7 @@ export class Tcoder {
     this.#caller = new Caller({ ...defaultRetry, ...retry }, apiKey ? { Authorization: `Bearer ${apiKey}` } : {});
     this.#uploads = createClient(UploadService, used);
     this.#jobs = createClient(JobService, used);
+    this.#pool = createClient(PoolService, used);
     this.#watchIdleMs = watchIdleMs;
   }
 
@@ -240,5 +259,54 @@ export class Tcoder {
     const { presets } = await this.#caller.call((options) => this.#jobs.listPresets({}, options), signal);
 
     return presets;
+  }
+
+  /** Reads the pool: its limit, what runs and what waits, and what keeps machines from coming. */
+  async pool({ signal }: CallOptions = {}): Promise<Pool> {
+    return this.#caller.call((options) => this.#pool.getPool({}, options), signal);
+  }
+
+  /** Lists the workers by id. */
+  async workers({ signal }: CallOptions = {}): Promise<Worker[]> {
+    const { workers } = await this.#caller.call((options) => this.#pool.listWorkers({}, options), signal);
+
+    return workers;
+  }
+
+  /** Lists the pool's machines by id. */
+  async machines({ signal }: CallOptions = {}): Promise<Machine[]> {
+    const { machines } = await this.#caller.call((options) => this.#pool.listMachines({}, options), signal);
+
+    return machines;
+  }
+
+  /**
+   * Yields the pool with its machines and workers, and all of it again whenever
+   * something has changed. When the connection is lost it is opened again; it
+   * ends with its signal alone, or when the caller has seen enough.
+   */
+  watchPool({ signal }: CallOptions = {}): AsyncGenerator<PoolUpdate, void, undefined> {
+    return follow(this.#caller, this.#watchIdleMs, signal, { open: (options) => this.#pool.watchPool({}, options) });
+  }
+
+  /** Changes settings of the pool while it runs, for good. Returns all of them. */
+  async updatePool(change: PoolChange, { signal }: CallOptions = {}): Promise<PoolSettings> {
+    const { settings } = await this.#caller.call((options) => this.#pool.updatePool(change, options), signal);
+
+    return given(settings);
+  }
+
+  /** Tells a worker to finish what ends soon, hand back the rest, and exit. */
+  async drainWorker(workerId: string, { signal }: CallOptions = {}): Promise<Worker> {
+    const { worker } = await this.#caller.call((options) => this.#pool.drainWorker({ workerId }, options), signal);
+
+    return given(worker);
+  }
+
+  /** Does so with all workers of a machine, which stops then. */
+  async drainMachine(machineId: string, { signal }: CallOptions = {}): Promise<Machine> {
+    const { machine } = await this.#caller.call((options) => this.#pool.drainMachine({ machineId }, options), signal);
+
+    return given(machine);
   }
 }

@@ -4,6 +4,7 @@
  */
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { JobSpecSchema } from "@tcoder/proto/tcoder/v1/media_pb.js";
+import type { UpdatePoolRequestSchema } from "@tcoder/proto/tcoder/v1/pool_pb.js";
 
 export { ErrorReason } from "@tcoder/proto/tcoder/v1/error_pb.js";
 export type { Failure } from "@tcoder/proto/tcoder/v1/error_pb.js";
@@ -30,8 +31,20 @@ export type {
   Preset,
   ProbeResult,
 } from "@tcoder/proto/tcoder/v1/media_pb.js";
+export { MachineState, PoolProblemKind, WorkerState } from "@tcoder/proto/tcoder/v1/pool_pb.js";
+export type {
+  GetPoolResponse as Pool,
+  Machine,
+  PoolProblem,
+  PoolSettings,
+  WatchPoolResponse as PoolUpdate,
+  Worker,
+} from "@tcoder/proto/tcoder/v1/pool_pb.js";
 export { UploadState } from "@tcoder/proto/tcoder/v1/upload_pb.js";
 export type { Upload, UploadedPart } from "@tcoder/proto/tcoder/v1/upload_pb.js";
 
 /** What a job shall produce, with only the fields that matter: `{ preset: "hls", qualities: ["720p"] }`. */
 export type JobSpecInit = MessageInitShape<typeof JobSpecSchema>;
+
+/** What to change of the pool's settings; the others stay: `{ machineLimit: 20 }`. */
+export type PoolChange = MessageInitShape<typeof UpdatePoolRequestSchema>;

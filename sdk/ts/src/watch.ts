@@ -1,10 +1,9 @@
-import { type Client, Code, ConnectError } from "@connectrpc/connect";
+import type { Client } from "@connectrpc/connect";
 import type { JobService, WatchJobResponse } from "@tcoder/proto/tcoder/v1/job_pb.js";
 
 import type { Caller } from "./caller.js";
-import { isUnanswered, TcoderError, toTcoderError } from "./error.js";
+import { follow } from "./follow.js";
 import { type Job, type JobEvent, JobState } from "./messages.js";
-import type { Retrier } from "./retry.js";
 
 /** One change of a watched job. */
 export interface Update {
@@ -30,12 +29,6 @@ export function isFinal(state: JobState): boolean {
   return state === JobState.COMPLETED || state === JobState.FAILED || state === JobState.CANCELED;
 }
 
-const idle = new TcoderError("nothing heard from the server", { code: "unavailable", reason: "UNREACHABLE" });
-const cut = new TcoderError("the server closed the stream before the job's end", {
-  code: "unavailable",
-  reason: "UNREACHABLE",
-});
-
 /** One caller's watch, over any number of streams. */
 export class Watch {
   readonly #caller: Caller;
@@ -43,7 +36,6 @@ export class Watch {
   readonly #idleMs: number;
   readonly #jobId: string;
   readonly #signal: AbortSignal | undefined;
-  readonly #retry: Retrier;
   /** Sequence of the newest event that was told. */
   #after: bigint;
   /** The newest job that was told has ended. */
@@ -61,58 +53,19 @@ export class Watch {
     this.#idleMs = idleMs;
     this.#jobId = jobId;
     this.#signal = signal;
-    this.#retry = caller.newRetrier();
     this.#after = afterSequence;
   }
 
   async *run(): AsyncGenerator<Update, void, undefined> {
-    for (;;) {
-      this.#signal?.throwIfAborted();
-      const stream = new AbortController();
-      let failure: unknown;
-      try {
-        yield* this.#follow(stream);
-        if (this.#ended) {
-          return;
-        }
-        failure = cut;
-      } catch (err) {
-        failure = stream.signal.reason === idle ? idle : err;
-      } finally {
-        stream.abort(); // the caller may have seen enough
+    const messages = follow(this.#caller, this.#idleMs, this.#signal, {
+      open: (options) => this.#client.watchJob({ jobId: this.#jobId, afterSequence: this.#after }, options),
+      ended: () => this.#ended,
+    });
+    for await (const message of messages) {
+      const update = this.#take(message);
+      if (update !== undefined) {
+        yield update;
       }
-      this.#signal?.throwIfAborted();
-      const refusal = toTcoderError(failure);
-      if (!isWorthReopening(failure) || !(await this.#retry.wait(this.#signal, refusal.retryAfterMs))) {
-        throw refusal;
-      }
-    }
-  }
-
-  /** Reads one stream. */
-  async *#follow(stream: AbortController): AsyncGenerator<Update, void, undefined> {
-    const onAbort = () => stream.abort(this.#signal?.reason);
-    this.#signal?.addEventListener("abort", onAbort, { once: true });
-    const startIdle = () => setTimeout(() => stream.abort(idle), this.#idleMs);
-    let timer = startIdle();
-    try {
-      const messages = this.#client.watchJob(
-        { jobId: this.#jobId, afterSequence: this.#after },
-        { headers: this.#caller.headers, signal: stream.signal },
-      );
-      for await (const message of messages) {
-        clearTimeout(timer); // the caller may take its time
-        this.#caller.reached = true;
-        this.#retry.reset(this.#caller.retry.patienceMs);
-        const update = this.#take(message);
-        if (update !== undefined) {
-          yield update;
-        }
-        timer = startIdle();
-      }
-    } finally {
-      clearTimeout(timer);
-      this.#signal?.removeEventListener("abort", onAbort);
     }
   }
 
@@ -134,30 +87,5 @@ export class Watch {
     this.#ended = isFinal(job.state);
 
     return { job, event };
-  }
-}
-
-/**
- * Reports whether a watch that ended like this is worth opening again. A cut
- * connection has many codes, so the question is which ones are answers.
- */
-function isWorthReopening(failure: unknown): boolean {
-  if (failure === idle || failure === cut) {
-    return true;
-  }
-  const err = ConnectError.from(failure);
-  if (isUnanswered(err)) {
-    return true;
-  }
-  switch (err.code) {
-    case Code.InvalidArgument:
-    case Code.NotFound:
-    case Code.PermissionDenied:
-    case Code.Unauthenticated:
-    case Code.FailedPrecondition:
-    case Code.Unimplemented:
-      return false;
-    default:
-      return true;
   }
 }

@@ -3,7 +3,18 @@ import { readFile } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
 import { after, before, describe, test } from "node:test";
 
-import { type Failure, isReason, JobEventType, JobState, OutputKind, type Reason, reasonName, Tcoder } from "@tcoder/sdk";
+import {
+  type Failure,
+  isReason,
+  JobEventType,
+  JobState,
+  MachineState,
+  OutputKind,
+  type PoolUpdate,
+  type Reason,
+  reasonName,
+  Tcoder,
+} from "@tcoder/sdk";
 import { chromium } from "playwright-core";
 
 import { addressOf } from "./server.js";
@@ -179,6 +190,40 @@ describe("against a real server", { skip, timeout: 300_000 }, () => {
     assert.deepEqual(sent.slice(0, 2), [partBytes, 2 * partBytes], "the parts that were stored count at once");
     assert.equal(sent.at(-1), source.size);
     assert.equal(failureText((await client.wait(job.id)).failure), "INPUT_NOT_MEDIA");
+  });
+
+  test("a pool is seen, set and drained while it runs", async () => {
+    const proxy = await Proxy.start(stack.url);
+    const behindProxy = new Tcoder({ baseUrl: proxy.url, retry: { firstDelayMs: 10, maxDelayMs: 50 } });
+    const before = await client.pool();
+    assert.equal(before.provider, "process");
+    const see = async (what: string, is: (update: PoolUpdate) => boolean): Promise<PoolUpdate> => {
+      for await (const update of behindProxy.watchPool({ signal: AbortSignal.timeout(60_000) })) {
+        if (is(update)) {
+          return update;
+        }
+        proxy.cut();
+      }
+
+      return assert.fail(`never seen: ${what}`);
+    };
+
+    const settings = await client.updatePool({ machineLimit: 2, minWarm: 1, idleThreshold: { seconds: 300n } });
+    assert.equal(settings.machineLimit, 2);
+    assert.equal(settings.idleThreshold?.seconds, 300n);
+    const running = ({ machines }: PoolUpdate) => machines.find(({ state }) => state === MachineState.RUNNING);
+    const { id } = running(await see("a warm machine", (update) => running(update) !== undefined))!;
+    assert.ok((await client.machines()).some((machine) => machine.id === id));
+    assert.ok((await client.workers()).some(({ machineId }) => machineId === id));
+    assert.equal((await client.drainMachine(id)).state, MachineState.DRAINING);
+    await see("another warm machine in its place", (update) => (running(update)?.id ?? id) !== id);
+
+    await client.updatePool({ machineLimit: before.settings!.machineLimit, minWarm: 0 });
+    proxy.stop();
+    await rejected(client.drainMachine("nosuch"), "MACHINE_NOT_FOUND");
+    await rejected(client.drainWorker("nosuch"), "WORKER_NOT_FOUND");
+    const refused = await rejected(client.updatePool({ regions: { names: ["fra"] } }), "REQUEST_INVALID");
+    assert.equal(refused.fields[0]?.field, "regions.names[0]");
   });
 
   test("a page in a browser uploads, watches and reads; a page of another origin is refused", async () => {
