@@ -129,6 +129,10 @@ test-model: deps-dev ## Compare the scripts with the model for MODEL_CASES (300)
 test-crash: test-setup ## Kill, pause and cut off every part of a cell under thousands of jobs (TCODER_CRASH_SEED=n: again)
 	TCODER_CRASH=long go test -count=1 -v -timeout 295s ./e2e/crash
 
+.PHONY: test-fleet
+test-fleet: test-setup ## Take a pool on a faked Fly from none to its limit and back, with each fault by itself and all at once
+	TCODER_FLEET=long go test -count=1 -v -timeout 290s -parallel 3 -run '^TestFleet' ./e2e
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (10s)
 	go list ./... | while read -r pkg; do

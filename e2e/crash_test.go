@@ -16,8 +16,6 @@ import (
 	"github.com/tcoder-dev/tcoder/e2e/daemon"
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 	"github.com/tcoder-dev/tcoder/internal/mediatest"
-	"github.com/tcoder-dev/tcoder/internal/redistest"
-	"github.com/tcoder-dev/tcoder/internal/s3test"
 	tcoder "github.com/tcoder-dev/tcoder/sdk/go"
 )
 
@@ -80,18 +78,12 @@ type halves struct {
 
 func newHalves(t *testing.T) *halves {
 	t.Helper()
-	redisURL, tag := redistest.New(t)
-	storage := s3test.New(t)
+	d := newDeployment(t)
 	address := freeAddress(t)
 
 	return &halves{
-		address: address, url: "http://" + address,
-		args: []string{
-			"serve", "--listen", address, "--redis-url", redisURL, "--redis-tag", strings.Trim(tag, "{}"),
-			"--s3-endpoint", storage.Endpoint, "--bucket-in", storage.Bucket, "--bucket-out", storage.Bucket, "--pool", "none",
-			"--lease", shortLease.String(), "--heartbeat", "1s",
-		},
-		env: []string{"TCODER_S3_ACCESS_KEY_ID=" + storage.AccessKeyID, "TCODER_S3_SECRET_ACCESS_KEY=" + storage.SecretAccessKey},
+		address: address, url: "http://" + address, env: d.env,
+		args: append([]string{"serve", "--listen", address, "--pool", "none", "--lease", shortLease.String(), "--heartbeat", "1s"}, d.flags...),
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -98,6 +99,27 @@ func (s *stack) start(t *testing.T) {
 func waitReady(t *testing.T, url string, d *daemon.Daemon) {
 	t.Helper()
 	require.True(t, daemon.WaitReady(t, url, d), "it ended before it was ready")
+}
+
+// deployment is an empty Redis and bucket, as `tcoder serve` is told of them.
+type deployment struct {
+	redisURL, tag string
+	flags, env    []string
+}
+
+func newDeployment(t *testing.T) deployment {
+	t.Helper()
+	redisURL, tag := redistest.New(t)
+	storage := s3test.New(t)
+
+	return deployment{
+		redisURL: redisURL, tag: tag,
+		flags: []string{
+			"--redis-url", redisURL, "--redis-tag", strings.Trim(tag, "{}"),
+			"--s3-endpoint", storage.Endpoint, "--bucket-in", storage.Bucket, "--bucket-out", storage.Bucket,
+		},
+		env: []string{"TCODER_S3_ACCESS_KEY_ID=" + storage.AccessKeyID, "TCODER_S3_SECRET_ACCESS_KEY=" + storage.SecretAccessKey},
+	}
 }
 
 func client(t *testing.T, url string) *tcoder.Client {

@@ -352,6 +352,19 @@ func (s *Server) Counts() Counts {
 	return s.counts
 }
 
+// Machines returns the states of the machines that aren't destroyed, by id.
+func (s *Server) Machines() map[string]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	states := map[string]string{}
+	for id, m := range s.machines {
+		if m.state != destroyed {
+			states[id] = m.state
+		}
+	}
+	return states
+}
+
 // newID returns an id like Fly's.
 func newID() string {
 	b := make([]byte, 7)

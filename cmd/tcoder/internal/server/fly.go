@@ -20,6 +20,9 @@ const (
 
 	// defaultFlyLimit is for a pool that costs money.
 	defaultFlyLimit = 10
+	// drainShare is the part of the kill timeout in which tasks may end by
+	// themselves: the others are handed back at once, and that takes time, too.
+	drainShare = 4
 	// flySlack is what Fly may take beyond the kill timeout.
 	flySlack = time.Minute
 )
@@ -80,7 +83,9 @@ func (f *flySettings) provider(env map[string]string, turns fly.Turns) (*fly.Pro
 	if f.serverURL == "" {
 		return nil, &cli.UsageError{Err: errors.New("--pool fly needs --fly-server-url: machines can't reach this server by its own address")}
 	}
-	all := map[string]string{cli.EnvName("server"): f.serverURL}
+	all := map[string]string{
+		cli.EnvName("server"): f.serverURL, cli.EnvName("drain-grace"): (f.killTimeout / drainShare).String(),
+	}
 	maps.Copy(all, env)
 	provider, err := fly.New(fly.Config{
 		App: f.app, Token: f.token, APIURL: f.apiURL, Pool: f.pool, Regions: f.regions, Image: f.image, Size: size,

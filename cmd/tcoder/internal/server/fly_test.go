@@ -62,7 +62,7 @@ func TestFlyPool(t *testing.T) {
 	body := cloud.Calls(flytest.Create)[0].Body
 	for _, part := range []string{
 		`"exec":["tcoder","worker"]`, `"TCODER_SERVER":"http://plane:8080"`, `"TCODER_MACHINE_ID":"M1"`,
-		`"cpus":4`,
+		`"cpus":4`, `"stop_config":{"timeout":"2m0s","signal":"SIGTERM"}`, `"TCODER_DRAIN_GRACE":"30s"`,
 	} {
 		require.Contains(t, body, part)
 	}
