@@ -41,7 +41,7 @@ func (m mediaWork) assemble(ctx context.Context, a Attempt, work *tcoderv1.Assem
 	}
 
 	renditions := []*tcoderv1.EncodedRendition{rendition}
-	uploads := newUploader(m.client, a.Sign, a.dir, m.pacing, func(error) {})
+	uploads := newUploader(m.client, a.Sign, a.dir, m.pacing, func(error) {}, func(string) {})
 	uploads.add(objectsOf(rendition)...)
 	uploads.close()
 

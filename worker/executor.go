@@ -24,7 +24,8 @@ type Attempt struct {
 	// SignRead gets presigned GETs for pieces of an AssembleWork, in order.
 	SignRead func(ctx context.Context, pieces []*tcoderv1.EncodedObject) ([]*tcoderv1.SignedRequest, error)
 
-	source *grant
+	source   *grant
+	segments *segmentLog // of what is uploaded
 	// dir is the attempt's own folder, removed after it. Set by scratch.
 	dir string
 	log *slog.Logger
@@ -99,7 +100,7 @@ func (m mediaWork) encode(
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 
-	uploads := newUploader(m.client, a.Sign, a.dir, m.pacing, func(err error) { cancel(err) })
+	uploads := newUploader(m.client, a.Sign, a.dir, m.pacing, func(err error) { cancel(err) }, a.segments.uploaded)
 
 	var (
 		uploading sync.WaitGroup
@@ -112,13 +113,13 @@ func (m mediaWork) encode(
 		Source: source, Work: work, Dir: a.dir, TimeLimit: a.Assignment.GetTimeLimit().AsDuration(),
 		OnProgress: func(p ffmpeg.Progress) {
 			a.Progress(progressOf(a.Assignment.GetLease(), p))
+		},
+		OnSegments: func(finished []ffmpeg.Segments) {
+			a.segments.made(finished)
 
-			finished, err := ffmpeg.Finished(a.dir)
-			if err != nil {
-				a.log.Warn("finished segments can't be listed yet", "error", err)
+			for _, s := range finished {
+				uploads.add(append([]*tcoderv1.EncodedObject{s.Init}, s.Objects...)...)
 			}
-
-			uploads.add(finished...)
 		},
 	})
 	if err != nil {

@@ -37,6 +37,7 @@ type loop struct {
 	ended      chan endedTask
 	asked      chan *signCall
 	progressed chan struct{} // holds one token when a task has new progress
+	grew       chan struct{} // holds one token when a task has segments to report
 	closing    chan struct{} // closed when nobody listens to ended any more
 	running    sync.WaitGroup
 	slots      chan struct{}
@@ -81,6 +82,7 @@ func newLoop(cfg Config, hello *tcoderv1.Hello, execute Executor, drain <-chan s
 		ended:      make(chan endedTask),
 		asked:      make(chan *signCall),
 		progressed: make(chan struct{}, 1),
+		grew:       make(chan struct{}, 1),
 		closing:    make(chan struct{}),
 		slots:      make(chan struct{}, cfg.Slots),
 		tasks:      taskTable{},
@@ -144,6 +146,7 @@ func (l *loop) run(ctx context.Context) error {
 			if l.progressAt.IsZero() {
 				l.progressAt = l.lastBeat.Add(progressInterval)
 			}
+		case <-l.grew: // tick reports them
 		case <-timer.C:
 		}
 
@@ -193,6 +196,10 @@ func (l *loop) tick(ctx context.Context, now time.Time) {
 			if task.report != nil && due(task.resendAt, now) {
 				l.sendReport(task)
 			}
+
+			if task.report == nil && due(task.segments.dueAt(), now) {
+				l.reportSegments(task, now)
+			}
 		}
 
 		if due(l.leaveAt(), now) {
@@ -224,6 +231,10 @@ func (l *loop) nextDeadline() time.Time {
 
 		for _, task := range l.tasks {
 			deadlines = append(deadlines, task.resendAt)
+
+			if task.report == nil {
+				deadlines = append(deadlines, task.segments.dueAt())
+			}
 		}
 	}
 

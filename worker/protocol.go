@@ -33,6 +33,8 @@ func (l *loop) receive(ctx context.Context, message *tcoderv1.AttachResponse) {
 		l.acknowledged(kind.Report)
 	case *tcoderv1.AttachResponse_Sign:
 		l.signed(kind.Sign)
+	case *tcoderv1.AttachResponse_Segments:
+		l.segmentsAcknowledged(kind.Segments, now)
 	case *tcoderv1.AttachResponse_Stop:
 		l.stopped(kind.Stop)
 	case *tcoderv1.AttachResponse_Drain:
@@ -74,6 +76,8 @@ func (l *loop) welcomed(welcome *tcoderv1.Welcome, now time.Time) {
 	for _, task := range l.tasks.inOrder() {
 		if task.report != nil {
 			l.sendReport(task)
+		} else if task.segments.waiting != nil {
+			l.reportSegments(task, now)
 		}
 	}
 
@@ -102,6 +106,12 @@ func (l *loop) assigned(ctx context.Context, assignment *tcoderv1.Assignment, no
 		log: l.log.With("job_id", assignment.GetJobId(),
 			"task_id", assignment.GetLease().GetTaskId(), "attempt", assignment.GetLease().GetAttempt()),
 	}
+	task.segments.log = newSegmentLog(func() {
+		select {
+		case l.grew <- struct{}{}:
+		default:
+		}
+	})
 	l.tasks[key] = task
 
 	if l.draining {
@@ -129,6 +139,7 @@ func (l *loop) work(ctx context.Context, task *heldTask, assignment *tcoderv1.As
 	report, err := l.execute(ctx, Attempt{
 		Assignment: assignment,
 		source:     task.source,
+		segments:   task.segments.log,
 		Progress: func(progress *tcoderv1.TaskProgress) {
 			task.progress.Store(progress)
 

@@ -31,6 +31,7 @@ type heldTask struct {
 	cancel   context.CancelCauseFunc
 	started  time.Time
 	progress atomic.Pointer[tcoderv1.TaskProgress]
+	segments segmentReports
 	// report is how it ended; nil while it runs. Set once.
 	report *tcoderv1.TaskReport
 	// resendAt is when to send the report again if nothing has acknowledged it.

@@ -37,6 +37,8 @@ type uploader struct {
 	dir       string
 	pacing    transferPacing
 	onFailure func(error)
+	// onStored is told of every object that is in the store. Its file is gone.
+	onStored func(name string)
 
 	mu      sync.Mutex
 	known   map[string]uint64 // size of every object that was added, by name
@@ -47,10 +49,10 @@ type uploader struct {
 }
 
 func newUploader(
-	client *http.Client, sign signer, dir string, pacing transferPacing, onFailure func(error),
+	client *http.Client, sign signer, dir string, pacing transferPacing, onFailure func(error), onStored func(name string),
 ) *uploader {
 	return &uploader{
-		client: client, sign: sign, dir: dir, pacing: pacing, onFailure: onFailure,
+		client: client, sign: sign, dir: dir, pacing: pacing, onFailure: onFailure, onStored: onStored,
 		known: map[string]uint64{}, wake: make(chan struct{}, 1),
 	}
 }
@@ -142,7 +144,7 @@ func (u *uploader) run(ctx context.Context) error {
 			puts.Go(func() {
 				defer func() { <-slots }()
 
-				if err := recovered(func() error { return u.put(ctx, object, requests[i]) }); err != nil {
+				if err := recovered(func() error { return u.store(ctx, object, requests[i]) }); err != nil {
 					fail(err)
 				}
 			})
@@ -191,6 +193,21 @@ func (u *uploader) signed(
 	ctx context.Context, objects []*tcoderv1.EncodedObject,
 ) ([]*tcoderv1.SignedRequest, error) {
 	return u.sign.patiently(ctx, u.pacing, objects)
+}
+
+// store uploads one object, and makes room on the disk for what follows.
+func (u *uploader) store(ctx context.Context, object *tcoderv1.EncodedObject, request *tcoderv1.SignedRequest) error {
+	if err := u.put(ctx, object, request); err != nil {
+		return err
+	}
+
+	if err := os.Remove(filepath.Join(u.dir, filepath.FromSlash(object.GetName()))); err != nil {
+		return machineFault("A result could not be removed from the worker's disk.", err)
+	}
+
+	u.onStored(object.GetName())
+
+	return nil
 }
 
 // put uploads one object until the store has it.

@@ -84,6 +84,7 @@ func (b *workBundle) run(ctx context.Context, assignment *tcoderv1.Assignment) (
 	return b.execute(ctx, Attempt{
 		Assignment: assignment,
 		source:     b.grant,
+		segments:   newSegmentLog(func() {}),
 		Progress: func(p *tcoderv1.TaskProgress) {
 			b.mu.Lock()
 			defer b.mu.Unlock()

@@ -218,3 +218,37 @@ func verifyDuration(o OutputPlan, duration time.Duration, r EncodeResult) error 
 
 	return nil
 }
+
+// VerifyUploaded checks what an attempt says it has uploaded of a part of an
+// output, while it runs, against the plan: as far as it can be played, it has
+// to be what the result will be.
+func VerifyUploaded(whole OutputPlan, part int, u UploadedSegments) error {
+	o, ok := whole.Share(part)
+	if !ok || o.Kind != KindHLS {
+		return fmt.Errorf("the output has no segments of part %d", part)
+	}
+	if u.Rendition.Codecs == "" {
+		return fmt.Errorf("no codecs string")
+	}
+	if !slices.Contains(renditionNames(o), u.Rendition.Name) {
+		return fmt.Errorf("it isn't planned")
+	}
+	if o.Audio == nil || u.Rendition.Name != o.Audio.Name {
+		for _, r := range o.Video.Renditions {
+			if r.Name == u.Rendition.Name && (r.Width != u.Rendition.Width || r.Height != u.Rendition.Height) {
+				return fmt.Errorf("%d x %d pixels, planned are %d x %d", u.Rendition.Width, u.Rendition.Height, r.Width, r.Height)
+			}
+		}
+	}
+	longest := time.Duration(targetSeconds(o, nil))*time.Second + time.Second/2
+	for _, s := range u.Segments {
+		if s.SizeBytes <= 0 || s.Duration <= 0 {
+			return fmt.Errorf("segment %s is empty", s.Name)
+		}
+		if s.Duration >= longest {
+			return fmt.Errorf("segment %s lasts %s", s.Name, s.Duration)
+		}
+	}
+
+	return nil
+}

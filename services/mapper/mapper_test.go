@@ -292,6 +292,7 @@ func TestFromProto(t *testing.T) {
 	checkFromProto(t, ProbeFromProto)
 	checkFromProto(t, EncodeResultFromProto)
 	checkFromProto(t, EncodedObjectFromProto)
+	checkFromProto(t, UploadedSegmentsFromProto)
 	checkFromProto(t, WorkerFromProto)
 	checkFromProto(t, RenewalFromProto)
 	checkFromProto(t, FailureFromProto)

@@ -19,6 +19,16 @@ func EncodeResultFromProto(r *tcoderv1.EncodeResult) media.EncodeResult {
 	}
 }
 
+// UploadedSegmentsFromProto returns segments that a worker has uploaded.
+func UploadedSegmentsFromProto(u *tcoderv1.UploadedSegments) media.UploadedSegments {
+	return media.UploadedSegments{
+		Rendition: renditionResultFromProto(u.GetRendition()),
+		Init:      EncodedObjectFromProto(u.GetInitSegment()),
+		First:     int(u.GetFirst()),
+		Segments:  mapSlice(u.GetSegments(), EncodedObjectFromProto),
+	}
+}
+
 // EncodedObjectFromProto returns an object that a worker made or wants to write.
 func EncodedObjectFromProto(o *tcoderv1.EncodedObject) media.EncodedObject {
 	return media.EncodedObject{

@@ -272,6 +272,8 @@ func (s *Service) handle(ctx context.Context, sess *session, m *tcoderv1.AttachR
 		s.heartbeat(ctx, sess, m.Heartbeat)
 	case *tcoderv1.AttachRequest_Report:
 		s.takeReport(ctx, sess, m.Report)
+	case *tcoderv1.AttachRequest_Segments:
+		s.takeSegments(ctx, sess, m.Segments)
 	case *tcoderv1.AttachRequest_Sign:
 		s.sign(ctx, sess, m.Sign)
 	case *tcoderv1.AttachRequest_Draining:

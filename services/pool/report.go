@@ -281,6 +281,11 @@ func (s *Service) settleEncode(ctx context.Context, sess *session, l *lease, out
 	} else if err != nil {
 		return out, err
 	}
+	if err := s.commitRest(ctx, sess, job, task, result.Ref, output, encoded); errors.As(err, &mismatch) {
+		return s.reject(ctx, sess, out, result.Ref, mismatch.Error())
+	} else if err != nil {
+		return out, err
+	}
 	result.Result = &encoded
 	return s.finish(ctx, out, result)
 }

@@ -80,6 +80,7 @@ type Config struct {
 // Store is what the pool needs of the store.
 type Store interface {
 	pipeline.LeaseStore
+	CommitSegments(ctx context.Context, c pipeline.SegmentCommit) (pipeline.Verdict, error)
 	ReadStream(ctx context.Context, id string, run int, after int64) (pipeline.Stream, error)
 	GetJob(ctx context.Context, id string) (pipeline.Job, error)
 	AttachWorker(ctx context.Context, w pipeline.Worker, lease time.Duration) (int64, []pipeline.Lease, error)

@@ -3,7 +3,6 @@ package ffmpeg
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -58,6 +57,10 @@ type EncodeRequest struct {
 	// and never after Encode has returned. It should not block. Nil means not
 	// at all.
 	OnProgress func(Progress)
+	// OnSegments is told of HLS segments as soon as they are finished, in order,
+	// from one goroutine at a time and never after Encode has returned. It may
+	// remove them at any time. Nil means not at all.
+	OnSegments func([]Segments)
 }
 
 // Encode makes one output in req.Dir and returns what it really made: the
@@ -80,7 +83,10 @@ func Encode(ctx context.Context, tools Tools, req EncodeRequest) ([]*tcoderv1.En
 		}
 	}
 
-	log, err := encode(ctx, tools.withDefaults(), req, args)
+	made := newRecorder(req.Work, req.Dir)
+	tell := made.teller(req.OnSegments)
+
+	log, err := encode(ctx, tools.withDefaults(), req, args, tell)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +95,9 @@ func Encode(ctx context.Context, tools Tools, req EncodeRequest) ([]*tcoderv1.En
 		return nil, err
 	}
 
-	renditions, err := Measure(req.Work, req.Dir)
+	tell()
+
+	renditions, err := measure(req.Work, req.Dir, made)
 
 	if fault, ok := errors.AsType[*Fault](err); ok {
 		fault.Log += "\n" + log
@@ -99,7 +107,19 @@ func Encode(ctx context.Context, tools Tools, req EncodeRequest) ([]*tcoderv1.En
 }
 
 // encode runs FFmpeg and returns the end of its standard error.
-func encode(ctx context.Context, tools Tools, req EncodeRequest, args []string) (string, error) {
+func encode(ctx context.Context, tools Tools, req EncodeRequest, args []string, tell func()) (string, error) {
+	var folders []string
+	for _, name := range hlsFolders(req.Work.GetOutput()) {
+		folders = append(folders, filepath.Join(req.Dir, name))
+	}
+
+	// Where there are too many watches, progress is the time to look.
+	if len(folders) > 0 {
+		if stop, err := watchRenames(folders, tell); err == nil {
+			defer stop()
+		}
+	}
+
 	run := process{
 		path: tools.FFmpeg, args: args, dir: req.Dir, timeLimit: req.TimeLimit,
 		stallTimeout: tools.StallTimeout, killGrace: tools.KillGrace,
@@ -129,6 +149,8 @@ func encode(ctx context.Context, tools Tools, req EncodeRequest, args []string) 
 		if req.OnProgress != nil {
 			req.OnProgress(p)
 		}
+
+		tell()
 	}}
 
 	end, err := run.run(ctx)
@@ -173,79 +195,3 @@ const (
 	typeAudio   = "audio/mp4"
 	typeSegment = "video/iso.segment"
 )
-
-// Finished returns the HLS objects below dir that are complete on disk and
-// change no more, with name, size and content type, rendition by rendition in
-// order. It may be asked at any time during an encode, also from OnProgress.
-// MP4 files are not listed: they are complete when Encode returns.
-func Finished(dir string) ([]*tcoderv1.EncodedObject, error) {
-	folders, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("finished objects: %w", err)
-	}
-
-	var finished []*tcoderv1.EncodedObject
-
-	for _, folder := range folders {
-		if !folder.IsDir() {
-			continue
-		}
-
-		objects, err := finishedIn(dir, folder.Name())
-		if err != nil {
-			return nil, err
-		}
-
-		finished = append(finished, objects...)
-	}
-
-	return finished, nil
-}
-
-// finishedIn lists one rendition's folder. FFmpeg writes a segment under
-// another name and renames it. It writes the init segment in place, but
-// before it starts the first segment.
-func finishedIn(dir, folder string) ([]*tcoderv1.EncodedObject, error) {
-	entries, err := os.ReadDir(filepath.Join(dir, folder))
-	if err != nil {
-		return nil, fmt.Errorf("finished objects: %w", err)
-	}
-
-	var initial, segments []*tcoderv1.EncodedObject
-
-	for _, entry := range entries {
-		name := entry.Name()
-		isInit := name == initName
-
-		if !isInit && filepath.Ext(name) != segmentExt {
-			continue
-		}
-
-		info, err := entry.Info()
-		if err != nil {
-			return nil, fmt.Errorf("finished objects: %w", err)
-		}
-
-		object := &tcoderv1.EncodedObject{
-			Name: folder + "/" + name, SizeBytes: uint64(info.Size()), ContentType: typeSegment,
-		}
-		if isInit {
-			initial = append(initial, object)
-		} else {
-			segments = append(segments, object)
-		}
-	}
-
-	if len(initial) == 0 || len(segments) == 0 {
-		return nil, nil
-	}
-
-	head, err := readTrack(filepath.Join(dir, folder, initName))
-	if err != nil {
-		return nil, err
-	}
-
-	initial[0].ContentType = head.contentType()
-
-	return append(initial, segments...), nil
-}

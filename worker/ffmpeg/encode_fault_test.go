@@ -22,7 +22,8 @@ import (
 )
 
 // TestEncodeProgress guarantees that progress is told while FFmpeg works, and
-// that an object which Finished lists never changes afterwards.
+// that segments are told as they are finished, each once, complete and as the
+// result has them; what was told may be removed.
 func TestEncodeProgress(t *testing.T) {
 	t.Parallel()
 
@@ -33,25 +34,8 @@ func TestEncodeProgress(t *testing.T) {
 	var (
 		last ffmpeg.Progress
 		mu   sync.Mutex
-		seen = map[string]string{}
+		told = map[string][]*tcoderv1.EncodedObject{}
 	)
-
-	look := func() {
-		objects, err := ffmpeg.Finished(dir)
-		require.NoError(t, err)
-
-		for _, object := range objects {
-			content, err := os.ReadFile(filepath.Join(dir, object.GetName()))
-			require.NoError(t, err)
-			require.EqualValues(t, len(content), object.GetSizeBytes())
-
-			if before, known := seen[object.GetName()]; known {
-				require.Equal(t, before, string(content), "%s changed", object.GetName())
-			}
-
-			seen[object.GetName()] = string(content)
-		}
-	}
 
 	renditions, err := ffmpeg.Encode(t.Context(), tools(t), ffmpeg.EncodeRequest{
 		Source: source, Work: work, Dir: dir,
@@ -63,23 +47,36 @@ func TestEncodeProgress(t *testing.T) {
 			require.True(t, p.Fraction >= last.Fraction && p.Fraction <= 1)
 
 			last = p
-			look()
+		},
+		OnSegments: func(finished []ffmpeg.Segments) {
+			for _, s := range finished {
+				name := s.Rendition.GetName()
+				require.Len(t, told[name], s.First)
+				require.NotEmpty(t, s.Rendition.GetCodecs())
+				require.Equal(t, name+"/init.mp4", s.Init.GetName())
+
+				for _, object := range s.Objects {
+					path := filepath.Join(dir, object.GetName())
+					info, err := os.Stat(path)
+					require.NoError(t, err)
+					require.EqualValues(t, info.Size(), object.GetSizeBytes())
+					require.NoError(t, os.Remove(path))
+				}
+
+				told[name] = append(told[name], s.Objects...)
+			}
 		},
 	})
 	require.NoError(t, err)
-	look()
+
+	for _, r := range renditions {
+		require.Equal(t, r.GetSegments(), told[r.GetResult().GetName()])
+	}
 
 	require.InDelta(t, 1, last.Fraction, 0)
 	require.EqualValues(t, 168, last.Frame)
 	require.InDelta(t, 7, last.OutTime.Seconds(), 0.1)
 	require.Positive(t, last.Speed)
-
-	count := 0
-	for _, r := range renditions {
-		count += 1 + len(r.GetSegments())
-	}
-
-	require.Len(t, seen, count)
 }
 
 // encodeFault encodes in vain and returns why.

@@ -31,20 +31,28 @@ type reading struct {
 // 0.1 s, and with OUTPUT_INVALID if files are missing, unreadable, or not cut
 // at keyframes.
 func Measure(work *tcoderv1.EncodeWork, dir string) ([]*tcoderv1.EncodedRendition, error) {
+	made := newRecorder(work, dir)
+	_ = made.take() // what is wrong with a rendition is told with its result
+
+	return measure(work, dir, made)
+}
+
+// measure is Measure where the segments were read as they came.
+func measure(work *tcoderv1.EncodeWork, dir string, made *recorder) ([]*tcoderv1.EncodedRendition, error) {
 	output := work.GetOutput()
 	video, audio := output.GetVideo(), output.GetAudio()
 	isHLS := output.GetKind() == tcoderv1.OutputKind_OUTPUT_KIND_HLS
 
 	var renditions []*tcoderv1.EncodedRendition
 
-	measure := func(name, ext string, copied bool) (reading, error) {
+	read := func(name, ext string, copied bool) (reading, error) {
 		var (
 			found reading
 			err   error
 		)
 
 		if isHLS {
-			found, err = measureHLS(work, dir, name)
+			found, err = made.result(name)
 		} else {
 			found, err = measureMP4(dir, name, ext)
 		}
@@ -60,7 +68,7 @@ func Measure(work *tcoderv1.EncodeWork, dir string) ([]*tcoderv1.EncodedRenditio
 	}
 
 	for _, plan := range video.GetRenditions() {
-		made, err := measure(plan.GetName(), ".mp4", plan.GetCopy())
+		made, err := read(plan.GetName(), ".mp4", plan.GetCopy())
 		if err == nil {
 			err = checkPicture(work, plan, made)
 		}
@@ -75,7 +83,7 @@ func Measure(work *tcoderv1.EncodeWork, dir string) ([]*tcoderv1.EncodedRenditio
 	}
 
 	if audio != nil && (isHLS || video == nil) {
-		made, err := measure(audio.GetName(), ".m4a", audio.GetCopy())
+		made, err := read(audio.GetName(), ".m4a", audio.GetCopy())
 		if err == nil {
 			err = checkSound(work, made)
 		}
@@ -162,66 +170,6 @@ func checkSound(work *tcoderv1.EncodeWork, made reading) error {
 func truncated(found, promised time.Duration) *Fault {
 	return inputFault(tcoderv1.ErrorReason_ERROR_REASON_INPUT_TRUNCATED, "", fmt.Sprintf(
 		"the source ends at %.2f s, its header says %.2f s", found.Seconds(), promised.Seconds()))
-}
-
-// measureHLS measures a rendition's folder.
-func measureHLS(work *tcoderv1.EncodeWork, dir, name string) (reading, error) {
-	objects, err := finishedIn(dir, name)
-	if err != nil {
-		return reading{}, err
-	}
-
-	if len(objects) < 2 || objects[0].GetName() != name+"/"+initName {
-		return reading{}, fmt.Errorf("%w: %s: no segments", errResult, name)
-	}
-
-	head, err := readTrack(filepath.Join(dir, objects[0].GetName()))
-	if err != nil {
-		return reading{}, err
-	}
-
-	var (
-		sum   totals
-		from  = firstSegment(work)
-		begin = firstTick(work, head)
-		made  = &tcoderv1.EncodedRendition{InitSegment: objects[0], Segments: objects[1:]}
-	)
-
-	for i, object := range made.GetSegments() {
-		if object.GetName() != fmt.Sprintf("%s/%05d%s", name, from+i, segmentExt) {
-			return reading{}, fmt.Errorf("%w: %s: segment %d is missing", errResult, name, i)
-		}
-
-		segment, err := readSegment(filepath.Join(dir, object.GetName()), head)
-		if err != nil {
-			return reading{}, err
-		}
-
-		if segment.start != begin+sum.ticks {
-			return reading{}, fmt.Errorf("%w: %s: segment %d starts at %d, the one before ends at %d", errResult, name, i, segment.start, begin+sum.ticks)
-		}
-
-		if i == 0 {
-			// Players drop an encoder's priming, so the first segment plays shorter.
-			segment.ticks -= min(segment.ticks, head.priming)
-			sum.ticks = head.priming
-		}
-
-		object.Duration = durationpb.New(head.duration(segment.ticks))
-		sum.add(segment, object.GetSizeBytes(), head)
-	}
-
-	sum.ticks -= head.priming
-	made.Result = sum.result(name, head)
-
-	found := reading{rendition: made}
-	if head.isVideo {
-		found.picture = made.GetResult().GetDuration().AsDuration()
-	} else {
-		found.sound = made.GetResult().GetDuration().AsDuration()
-	}
-
-	return found, nil
 }
 
 // totals sum up the segments of a rendition.
