@@ -46,6 +46,7 @@ func TestChunked(t *testing.T) {
 	result := job.GetOutputs()[0].GetRenditions()[0]
 	require.EqualValues(t, 36*24, result.GetFrameCount())
 	require.Equal(t, 36*time.Second, result.GetDuration().AsDuration())
+	mediatest.CheckHLSDir(t, dir)
 	master := filepath.Join(dir, "master.m3u8")
 	mediatest.DecodeClean(t, master)
 	beats := mediatest.Beats(t, master)

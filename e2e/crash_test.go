@@ -16,6 +16,7 @@ import (
 	"github.com/tcoder-dev/tcoder/e2e/daemon"
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 	"github.com/tcoder-dev/tcoder/internal/mediatest"
+	"github.com/tcoder-dev/tcoder/internal/objectstore/s3"
 	tcoder "github.com/tcoder-dev/tcoder/sdk/go"
 )
 
@@ -74,6 +75,7 @@ type halves struct {
 	address, url string
 	args         []string
 	env          []string
+	storage      s3.Config // of both buckets
 }
 
 func newHalves(t *testing.T) *halves {
@@ -82,7 +84,7 @@ func newHalves(t *testing.T) *halves {
 	address := freeAddress(t)
 
 	return &halves{
-		address: address, url: "http://" + address, env: d.env,
+		address: address, url: "http://" + address, storage: d.storage, env: d.env,
 		args: append([]string{"serve", "--listen", address, "--pool", "none", "--lease", shortLease.String(), "--heartbeat", "1s"}, d.flags...),
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/tcoder-dev/tcoder/e2e/daemon"
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
+	"github.com/tcoder-dev/tcoder/internal/objectstore/s3"
 	"github.com/tcoder-dev/tcoder/internal/redistest"
 	"github.com/tcoder-dev/tcoder/internal/s3test"
 	tcoder "github.com/tcoder-dev/tcoder/sdk/go"
@@ -104,6 +105,7 @@ func waitReady(t *testing.T, url string, d *daemon.Daemon) {
 // deployment is an empty Redis and bucket, as `tcoder serve` is told of them.
 type deployment struct {
 	redisURL, tag string
+	storage       s3.Config
 	flags, env    []string
 }
 
@@ -113,7 +115,7 @@ func newDeployment(t *testing.T) deployment {
 	storage := s3test.New(t)
 
 	return deployment{
-		redisURL: redisURL, tag: tag,
+		redisURL: redisURL, tag: tag, storage: storage,
 		flags: []string{
 			"--redis-url", redisURL, "--redis-tag", strings.Trim(tag, "{}"),
 			"--s3-endpoint", storage.Endpoint, "--bucket-in", storage.Bucket, "--bucket-out", storage.Bucket,

@@ -56,6 +56,7 @@ func TestOddInputs(t *testing.T) {
 			rendition := job.GetOutputs()[0].GetRenditions()[0]
 			path := filepath.Join(dir, rendition.GetName()+".m3u8")
 			mediatest.DecodeClean(t, filepath.Join(dir, "master.m3u8"))
+			mediatest.CheckHLSDir(t, dir)
 			info := mediatest.Probe(t, path)
 			require.Len(t, info.Video, 1)
 			video := info.Video[0]

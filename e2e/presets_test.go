@@ -37,6 +37,9 @@ func TestPresets(t *testing.T) {
 			require.Equal(t, want.sizes, renditionSizes(job.GetOutputs()[0]))
 			for _, file := range want.files {
 				mediatest.DecodeClean(t, filepath.Join(dir, file))
+				if file == "master.m3u8" {
+					mediatest.CheckHLSDir(t, dir)
+				}
 			}
 			for _, object := range job.GetOutputs()[0].GetObjects() {
 				info, err := os.Stat(filepath.Join(dir, filepath.FromSlash(object.GetName())))

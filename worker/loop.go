@@ -193,13 +193,7 @@ func (l *loop) tick(ctx context.Context, now time.Time) {
 		}
 
 		for _, task := range l.tasks {
-			if task.report != nil && due(task.resendAt, now) {
-				l.sendReport(task)
-			}
-
-			if task.report == nil && due(task.segments.dueAt(), now) {
-				l.reportSegments(task, now)
-			}
+			l.tell(task, now)
 		}
 
 		if due(l.leaveAt(), now) {
@@ -214,6 +208,16 @@ func (l *loop) tick(ctx context.Context, now time.Time) {
 		}
 
 		l.left = true
+	}
+}
+
+// tell says what is due of a task: how it ended, or what it has uploaded.
+func (l *loop) tell(task *heldTask, now time.Time) {
+	switch {
+	case task.report != nil && due(task.resendAt, now):
+		l.sendReport(task)
+	case task.report == nil && due(task.segments.dueAt(), now):
+		l.reportSegments(task, now)
 	}
 }
 

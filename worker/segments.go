@@ -10,8 +10,9 @@ import (
 
 const (
 	// segmentsEvery is the least time between two reports of an attempt's
-	// segments: playlists are not written more often.
-	segmentsEvery = time.Second
+	// segments. The first ones of its renditions follow each other quickly, and
+	// a player waits for them.
+	segmentsEvery = 250 * time.Millisecond
 	// maxReported bounds the segments of a rendition in one report.
 	maxReported = 256
 )

@@ -74,6 +74,7 @@ type track struct {
 	initURI  string
 	segments []segment
 	encoded  []EncodedObject
+	placed   []Placed // the init segment and the segments, of a track that grows
 }
 
 func assembleHLS(out *Output, o OutputPlan, parts []Part, prefix string, run int) []Manifest {

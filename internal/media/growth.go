@@ -101,6 +101,8 @@ type Grown struct {
 	Playable bool
 	// Renditions tell how far each is that has begun.
 	Renditions []RenditionResult
+	// Objects are the files that the manifests name, and these.
+	Objects []OutputObject
 }
 
 // Grow makes the playlists of an output that grows: of each rendition what is
@@ -114,11 +116,19 @@ func (g *Growth) Grow(o OutputPlan, prefix string, run int) Grown {
 	var audio *variant
 	write := func(name string, body []byte) {
 		grown.Manifests = append(grown.Manifests, Manifest{Key: prefix + name, ContentType: playlistType, Body: body})
+		grown.Objects = append(grown.Objects, OutputObject{
+			Name: name, Key: prefix + name, SizeBytes: int64(len(body)), ContentType: playlistType,
+		})
 	}
 	for _, name := range renditionNames(o) {
 		t, ok := g.track(o, name)
 		if !ok {
 			continue
+		}
+		for _, placed := range t.placed {
+			grown.Objects = append(grown.Objects, OutputObject{
+				Name: placed.URI(), Key: prefix + placed.URI(), SizeBytes: placed.SizeBytes, ContentType: placed.ContentType,
+			})
 		}
 		v := variant{result: t.result, uri: name + ".m3u8"}
 		v.result.PeakBitrateBPS = peakCap(o, name, t.encoded[0])
@@ -173,7 +183,9 @@ func (g *Growth) track(o OutputPlan, name string) (track, bool) {
 			t.result, t.initURI = c.Rendition, c.Init.URI()
 			t.result.Duration, t.result.SizeBytes, t.result.FrameCount = 0, 0, 0
 			t.result.AverageBitrateBPS = 0 // not known yet
+			t.placed = append(t.placed, c.Init)
 		}
+		t.placed = append(t.placed, c.Segments...)
 		for _, s := range c.Segments {
 			t.segments = append(t.segments, segment{s.URI(), s.Duration})
 			t.encoded = append(t.encoded, s.EncodedObject)

@@ -111,17 +111,21 @@ func (s *Store) StreamPublished(_ context.Context, p pipeline.Publication) (bool
 		return false, nil
 	}
 
-	j.stream.published, j.stream.shown = s.now, slices.Clone(p.Renditions)
-	for i := range j.stream.shown {
-		j.stream.shown[i].Percent = 0
-	}
+	again := s.now // before a player can start nothing is written, so nothing has to wait
 
 	if p.Playable {
+		j.stream.published, j.stream.shown = s.now, slices.Clone(p.Renditions)
+		for i := range j.stream.shown {
+			j.stream.shown[i].Percent = 0
+		}
+
 		s.playable(j)
+
+		again = again.Add(pipeline.StreamEvery)
 	}
 
 	if int64(len(j.stream.commits)) > p.Version {
-		s.duty(name.kind, name.id, s.now.Add(pipeline.StreamEvery))
+		s.duty(name.kind, name.id, again)
 	}
 
 	return true, nil

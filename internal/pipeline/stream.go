@@ -65,8 +65,8 @@ type StreamStore interface {
 	// Errors: ReasonJobNotFound.
 	ReadStream(ctx context.Context, id string, run int, after int64) (Stream, error)
 	// StreamPublished notes what was published and ends the job's DutyStream;
-	// if there are newer commits, it comes again in StreamEvery. The first
-	// playable one is an event. False if the job isn't RUNNING in that run:
+	// if there are newer commits, it comes again in StreamEvery, or at once where
+	// nothing was written yet. The first playable one is an event. False if the job isn't RUNNING in that run:
 	// what was published has to go, unless the job is COMPLETED.
 	StreamPublished(ctx context.Context, p Publication) (bool, error)
 }

@@ -130,8 +130,8 @@ func (c *Client) Presets(ctx context.Context) ([]*tcoderv1.Preset, error) {
 	return res.GetPresets(), err
 }
 
-// Outputs yields the files of a completed job with URLs to read them, and
-// reads pages as it goes. The URLs are secrets until they expire.
+// Outputs yields the files of a completed job with URLs to read them, or of a
+// running one those that can be played already, and reads pages as it goes. The URLs are secrets until they expire.
 func (c *Client) Outputs(ctx context.Context, jobID string) iter.Seq2[*tcoderv1.ReadableObject, error] {
 	return pages(func(token string) ([]*tcoderv1.ReadableObject, string, error) {
 		return c.outputPage(ctx, jobID, "", token)

@@ -2,9 +2,11 @@ package job
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
+	"github.com/tcoder-dev/tcoder/internal/media"
 	"github.com/tcoder-dev/tcoder/internal/objectstore"
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 	"github.com/tcoder-dev/tcoder/services/mapper"
@@ -12,8 +14,8 @@ import (
 
 const defaultObjectPageSize = 500
 
-// ListOutputObjects lists the files of a completed job with URLs to read
-// them. A job that failed or was canceled has none.
+// ListOutputObjects lists the files of a completed job with URLs to read them,
+// and of a running one those that can be played already. Any other job has none.
 func (s *Service) ListOutputObjects(
 	ctx context.Context, req *tcoderv1.ListOutputObjectsRequest,
 ) (*tcoderv1.ListOutputObjectsResponse, error) {
@@ -21,19 +23,24 @@ func (s *Service) ListOutputObjects(
 	if err != nil {
 		return nil, err
 	}
-	if !j.State.Terminal() {
-		return nil, pipeline.NewError(pipeline.ReasonJobNotTerminal, "the job has not ended")
-	}
-	// Outputs of a run never change, so a position in them is stable.
-	named := []string{"objects", j.ID, strconv.Itoa(j.Run), req.GetOutput()}
+	// Outputs of an ended run never change, so a position in them is stable. One
+	// in a stream that grows says how much of that there was.
+	named := []string{"objects", j.ID, strconv.Itoa(j.Run), string(j.State), req.GetOutput()}
 	position, err := pagePosition(req.GetPageToken(), named...)
 	if err != nil {
 		return nil, err
 	}
-	start := 0
+	var start int
+	var version int64
 	if position != "" {
-		if start, err = strconv.Atoi(position); err != nil {
+		if _, err := fmt.Sscanf(position, "%d %d", &start, &version); err != nil {
 			return nil, errPageToken()
+		}
+	}
+	outputs := j.Outputs
+	if j.State == pipeline.JobRunning {
+		if outputs, version, err = s.growing(ctx, j, version); err != nil {
+			return nil, err
 		}
 	}
 	size := int(req.GetPageSize())
@@ -42,7 +49,7 @@ func (s *Service) ListOutputObjects(
 	}
 	res := &tcoderv1.ListOutputObjectsResponse{}
 	at := 0
-	for _, output := range j.Outputs {
+	for _, output := range outputs {
 		if req.GetOutput() != "" && output.Name != req.GetOutput() {
 			continue
 		}
@@ -52,7 +59,7 @@ func (s *Service) ListOutputObjects(
 				continue
 			}
 			if len(res.GetObjects()) == size {
-				res.NextPageToken = pageToken(strconv.Itoa(at-1), named...)
+				res.NextPageToken = pageToken(fmt.Sprintf("%d %d", at-1, version), named...)
 
 				return res, nil
 			}
@@ -69,4 +76,34 @@ func (s *Service) ListOutputObjects(
 	}
 
 	return res, nil
+}
+
+// growing returns what can be played of a job that runs, as its stream was at
+// a version, 0 for now, and that version.
+func (s *Service) growing(ctx context.Context, j pipeline.Job, version int64) ([]media.Output, int64, error) {
+	if j.Plan == nil || j.Times.Playable.IsZero() {
+		return nil, version, nil
+	}
+	stream, err := s.deps.Store.ReadStream(ctx, j.ID, 0, 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	if stream.Run != j.Run {
+		return nil, version, nil
+	}
+	if version == 0 {
+		version = stream.Version
+	}
+	var growth media.Growth
+	for _, c := range stream.Commits[:min(version, int64(len(stream.Commits)))] {
+		growth.Add(c.Output, c.Part, media.AttemptDir(c.Task, c.Attempt), c.Uploaded)
+	}
+	var outputs []media.Output
+	for _, plan := range j.Plan.Outputs {
+		if grown := growth.Grow(plan, media.OutputPrefix(j.Project, j.ID, plan.Name), j.Run); grown.Playable {
+			outputs = append(outputs, media.Output{Name: plan.Name, Objects: grown.Objects})
+		}
+	}
+
+	return outputs, version, nil
 }

@@ -58,6 +58,7 @@ type Store interface {
 	GetJob(ctx context.Context, id string) (pipeline.Job, error)
 	ListJobs(ctx context.Context, f pipeline.JobFilter) ([]pipeline.Job, error)
 	JobEvents(ctx context.Context, id string, after int64) ([]pipeline.Event, error)
+	ReadStream(ctx context.Context, id string, run int, after int64) (pipeline.Stream, error)
 	CancelJob(ctx context.Context, id string) (pipeline.Job, error)
 	RetryJob(ctx context.Context, id string, expectRun int, first pipeline.NewTask, waitingLimit int) (pipeline.Job, error)
 	DeleteJob(ctx context.Context, id string) error
@@ -127,7 +128,7 @@ func (s *Service) owned(ctx context.Context, id string) (pipeline.Job, error) {
 
 // message returns the message of a job.
 func (s *Service) message(j pipeline.Job) *tcoderv1.Job {
-	p := mapper.JobToProto(j)
+	p := mapper.JobToProto(tell(j, time.Now()))
 	if j.Wait == pipeline.WaitProject {
 		p.Waiting.RunningLimit = uint32(s.cfg.RunningLimit)
 	}

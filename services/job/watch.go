@@ -104,7 +104,9 @@ func (w *watch) follow(ctx context.Context, notices <-chan pipeline.JobNotice) e
 // empty one says to read again.
 func (w *watch) hear(n pipeline.JobNotice) bool {
 	if n.Progress != nil && n.Progress.Percent >= w.now.Percent {
-		w.now, w.waiting = *n.Progress, true
+		heard := *n.Progress
+		heard.Renditions = w.now.Renditions // a notice doesn't tell of them
+		w.now, w.waiting = heard, true
 	}
 
 	return n.Progress == nil || n.Sequence > w.seen
@@ -156,7 +158,9 @@ func (w *watch) read(ctx context.Context) error {
 		return err
 	}
 	if j.Run == w.job.Run && j.Progress.Percent < w.now.Percent {
+		renditions := j.Progress.Renditions
 		j.Progress = w.now
+		j.Progress.Renditions = renditions
 	}
 	w.job, w.now = j, j.Progress
 

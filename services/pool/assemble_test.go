@@ -52,7 +52,7 @@ func assemble(t *testing.T, extra uint64) {
 		names = append(names, piece.GetName())
 		pieces = append(pieces, &tcoderv1.EncodedObject{Name: piece.GetName(), SizeBytes: piece.GetSizeBytes()})
 	}
-	require.Equal(t, []string{"hls/t1a1/360p/init.mp4", "hls/t1a1/360p/00000.m4s", "hls/t1a1/360p/00001.m4s"}, names)
+	require.Equal(t, []string{"hls/t1a1/360p/init.mp4", "hls/t1a1/360p/00000.m4s", "hls/t1a1/360p/00001.m4s", "hls/t1a1/360p/00002.m4s"}, names)
 	require.Empty(t, work.GetAudio())
 	require.EqualValues(t, 250, work.GetFrameCount())
 
@@ -67,7 +67,7 @@ func assemble(t *testing.T, extra uint64) {
 		require.NoError(t, err)
 		require.Equal(t, http.StatusOK, do(t, req))
 	}
-	other := &tcoderv1.EncodedObject{Name: "hls/t1a1/360p/00002.m4s", SizeBytes: 1}
+	other := &tcoderv1.EncodedObject{Name: "hls/t1a1/360p/00003.m4s", SizeBytes: 1}
 	require.Equal(t, tcoderv1.ErrorReason_ERROR_REASON_OUTPUT_INVALID, again.signRead(a.GetLease(), other).GetRefused().GetReason())
 
 	file := &tcoderv1.EncodedObject{Name: "360p.mp4", SizeBytes: 4, ContentType: "video/mp4"}

@@ -312,7 +312,7 @@ func failed(ref *tcoderv1.LeaseRef, class tcoderv1.FaultClass, reason tcoderv1.E
 	}}}
 }
 
-// encode makes what an encode assignment asks for: two segments of nothing
+// encode makes what an encode assignment asks for: three segments of nothing
 // much per rendition.
 func (w *worker) encode(a *tcoderv1.Assignment) (*tcoderv1.TaskReport, map[string][]byte) {
 	work := a.GetEncode()
@@ -326,7 +326,7 @@ func (w *worker) encode(a *tcoderv1.Assignment) (*tcoderv1.TaskReport, map[strin
 		return o
 	}
 	result := &tcoderv1.EncodeResult{}
-	half := work.GetDuration().AsDuration() / 2
+	third := work.GetDuration().AsDuration() / 3
 	for _, r := range work.GetOutput().GetVideo().GetRenditions() {
 		result.Renditions = append(result.Renditions, &tcoderv1.EncodedRendition{
 			Result: &tcoderv1.RenditionResult{
@@ -336,8 +336,9 @@ func (w *worker) encode(a *tcoderv1.Assignment) (*tcoderv1.TaskReport, map[strin
 			},
 			InitSegment: object(r.GetName()+"/init.mp4", "video/mp4", 0),
 			Segments: []*tcoderv1.EncodedObject{
-				object(r.GetName()+"/00000.m4s", "video/iso.segment", half),
-				object(r.GetName()+"/00001.m4s", "video/iso.segment", half),
+				object(r.GetName()+"/00000.m4s", "video/iso.segment", third),
+				object(r.GetName()+"/00001.m4s", "video/iso.segment", third),
+				object(r.GetName()+"/00002.m4s", "video/iso.segment", third),
 			},
 		})
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -63,11 +64,11 @@ func (r *recorder) take() []Segments {
 
 	var finished []Segments
 
-	for i := len(r.renditions) - 1; i >= 0; i-- {
-		made := r.renditions[i]
+	for _, made := range slices.Backward(r.renditions) {
 		before := len(made.made)
 
-		for made.err == nil && r.next(made) { //nolint:revive // the call does the work
+		for more := true; more; {
+			more = r.next(made)
 		}
 
 		if len(made.made) > before {
@@ -103,6 +104,10 @@ func (r *recorder) teller(onSegments func([]Segments)) func() {
 // writes a segment under another name and renames it. It writes the init
 // segment in place, but before it starts the first segment.
 func (r *recorder) next(made *recording) bool {
+	if made.err != nil {
+		return false
+	}
+
 	name := fmt.Sprintf("%s/%05d%s", made.name, firstSegment(r.work)+len(made.made), segmentExt)
 	path := filepath.Join(r.dir, filepath.FromSlash(name))
 

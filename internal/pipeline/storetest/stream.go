@@ -12,24 +12,25 @@ import (
 
 func streamTests() map[string]func(*env) {
 	return map[string]func(*env){
-		"Grows":                    streamGrows,
-		"IsReadFromWhereItIsKnown": streamIsReadFromWhereItIsKnown,
-		"TakesASegmentOnce":        streamTakesASegmentOnce,
-		"OutlivesAnAttempt":        streamOutlivesAnAttempt,
-		"RefusesTheStale":          streamRefusesTheStale,
-		"RefusesHoles":             streamRefusesHoles,
-		"IsADuty":                  streamIsADuty,
-		"IsPublishedOnceASecond":   streamIsPublishedOnceASecond,
-		"DutyComesAgain":           streamDutyComesAgain,
-		"MakesAJobPlayableOnce":    streamMakesAJobPlayableOnce,
-		"CompletionMakesPlayable":  streamCompletionMakesPlayable,
-		"IsShown":                  streamIsShown,
-		"EndsWithTheJob":           streamEndsWithTheJob,
-		"OfAFailureIsADuty":        streamOfAFailureIsADuty,
-		"OfAFailureBeforeItPlayed": streamOfAFailureBeforeItPlayed,
-		"StartsAnewWithARetry":     streamStartsAnewWithARetry,
-		"OfADeletedJobIsNone":      streamOfADeletedJobIsNone,
-		"OfAnUnknownJob":           streamOfAnUnknownJob,
+		"Grows":                             streamGrows,
+		"IsReadFromWhereItIsKnown":          streamIsReadFromWhereItIsKnown,
+		"TakesASegmentOnce":                 streamTakesASegmentOnce,
+		"OutlivesAnAttempt":                 streamOutlivesAnAttempt,
+		"RefusesTheStale":                   streamRefusesTheStale,
+		"RefusesHoles":                      streamRefusesHoles,
+		"IsADuty":                           streamIsADuty,
+		"IsPublishedOnceASecond":            streamIsPublishedOnceASecond,
+		"WaitsForNothingBeforeItIsPlayable": streamWaitsForNothingBeforeItIsPlayable,
+		"DutyComesAgain":                    streamDutyComesAgain,
+		"MakesAJobPlayableOnce":             streamMakesAJobPlayableOnce,
+		"CompletionMakesPlayable":           streamCompletionMakesPlayable,
+		"IsShown":                           streamIsShown,
+		"EndsWithTheJob":                    streamEndsWithTheJob,
+		"OfAFailureIsADuty":                 streamOfAFailureIsADuty,
+		"OfAFailureBeforeItPlayed":          streamOfAFailureBeforeItPlayed,
+		"StartsAnewWithARetry":              streamStartsAnewWithARetry,
+		"OfADeletedJobIsNone":               streamOfADeletedJobIsNone,
+		"OfAnUnknownJob":                    streamOfAnUnknownJob,
 	}
 }
 
@@ -218,16 +219,29 @@ func streamIsPublishedOnceASecond(e *env) {
 	require.Equal(e, []string{j.ID}, e.streamDuties())
 	e.commit(w, leases[0].Ref, segments("360p", 1, 1))
 	require.Empty(e, e.streamDuties(), "it is worked on")
-	require.True(e, e.publish(pipeline.Publication{JobID: j.ID, Run: 1, Version: 1}))
+	require.True(e, e.publish(pipeline.Publication{JobID: j.ID, Run: 1, Version: 1, Playable: true}))
 	e.advance(e.T, pipeline.StreamEvery*9/10)
 	require.Empty(e, e.streamDuties())
 	e.advance(e.T, pipeline.StreamEvery/10)
 	require.Equal(e, []string{j.ID}, e.streamDuties())
-	require.True(e, e.publish(pipeline.Publication{JobID: j.ID, Run: 1, Version: 2}))
+	require.True(e, e.publish(pipeline.Publication{JobID: j.ID, Run: 1, Version: 2, Playable: true}))
 
 	e.commit(w, leases[0].Ref, segments("360p", 2, 1))
 	require.Empty(e, e.streamDuties())
 	e.advance(e.T, pipeline.StreamEvery)
+	require.Equal(e, []string{j.ID}, e.streamDuties())
+}
+
+// Until a player can start nothing is written, and nothing waits.
+func streamWaitsForNothingBeforeItIsPlayable(e *env) {
+	w, j, leases := e.playing()
+	e.commit(w, leases[0].Ref, segments("360p", 0, 1))
+	require.Equal(e, []string{j.ID}, e.streamDuties())
+	e.commit(w, leases[0].Ref, segments("360p", 1, 1))
+	require.True(e, e.publish(pipeline.Publication{JobID: j.ID, Run: 1, Version: 1}))
+	require.Equal(e, []string{j.ID}, e.streamDuties())
+	require.True(e, e.publish(pipeline.Publication{JobID: j.ID, Run: 1, Version: 2}))
+	e.commit(w, leases[0].Ref, segments("360p", 2, 1))
 	require.Equal(e, []string{j.ID}, e.streamDuties())
 }
 

@@ -11,12 +11,17 @@ if not job or job.state ~= 'RUNNING' then
   redis.call('ZREM', DUTIES, duty)
   return { '', 0 }
 end
-redis.call('HSET', KEYS[14], 'at', STAMP, 'shown', ARGV[6])
-job.stream, job.changed = 1, true
-if ARGV[5] == '1' then make_playable(job) end
+-- Before a player can start nothing is written, so nothing has to wait.
+local again = NOW
+if ARGV[5] == '1' then
+  redis.call('HSET', KEYS[14], 'at', STAMP, 'shown', ARGV[6])
+  job.stream, job.changed = 1, true
+  make_playable(job)
+  again = NOW + STREAM_EVERY
+end
 if (redis.call('HGET', KEYS[14], 'n') or 0) + 0 > ARGV[4] + 0 then
-  zadd(DUTIES, score_text(NOW + STREAM_EVERY), duty)
-  due(NOW + STREAM_EVERY)
+  zadd(DUTIES, score_text(again), duty)
+  due(again)
 else
   zrem(DUTIES, duty)
 end

@@ -238,8 +238,9 @@ export class Tcoder {
   }
 
   /**
-   * Yields the files of a completed job with URLs to read them, and reads pages
-   * as it goes. The URLs are secrets until they expire.
+   * Yields the files of a completed job with URLs to read them, or of a running
+   * one those that can be played already, and reads pages as it goes. The URLs
+   * are secrets until they expire.
    */
   async *outputs(
     jobId: string,

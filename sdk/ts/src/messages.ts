@@ -10,14 +10,17 @@ export { ErrorReason } from "@tcoder/proto/tcoder/v1/error_pb.js";
 export type { Failure } from "@tcoder/proto/tcoder/v1/error_pb.js";
 export { JobEventType } from "@tcoder/proto/tcoder/v1/event_pb.js";
 export type { JobEvent } from "@tcoder/proto/tcoder/v1/event_pb.js";
-export { AttemptOutcome, JobState, TaskKind, TaskState, WaitReason } from "@tcoder/proto/tcoder/v1/job_pb.js";
+export { AttemptOutcome, JobState, Stage, TaskKind, TaskState, WaitReason } from "@tcoder/proto/tcoder/v1/job_pb.js";
 export type {
   Attempt,
   Job,
   JobTimes,
+  PlayableOutput,
   Progress,
   ReadableObject,
+  RenditionProgress,
   Source,
+  StageProgress,
   Task,
   Waiting,
 } from "@tcoder/proto/tcoder/v1/job_pb.js";

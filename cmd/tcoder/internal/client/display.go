@@ -35,10 +35,6 @@ type display struct {
 	drawnAt  time.Time
 	drawn    bool   // a line is on the terminal that isn't ended
 	lastStep string // the last line of progress told without a terminal
-
-	// The first progress of the job that was seen.
-	jobFrom    time.Time
-	jobPercent float64
 }
 
 func newDisplay(out io.Writer) *display {
@@ -172,28 +168,11 @@ func (d *display) jobUpdate(update tcoder.Update) {
 		if fps := progress.GetFps(); fps > 0 {
 			facts = append(facts, fmt.Sprintf("%.0f fps", fps))
 		}
-		if left, ok := d.timeLeft(progress); ok {
-			facts = append(facts, "eta "+formatClock(left))
+		if progress.GetEta() != nil {
+			facts = append(facts, "eta "+formatClock(progress.GetEta().AsDuration()))
 		}
 		d.progress("transcoding", progress.GetPercent(), facts, percentStep(progress.GetPercent()))
 	}
-}
-
-// timeLeft is the server's estimate, or else ours by the progress seen so far.
-func (d *display) timeLeft(p *tcoderv1.Progress) (time.Duration, bool) {
-	now, percent := d.now(), p.GetPercent()
-	if d.jobFrom.IsZero() || percent < d.jobPercent {
-		d.jobFrom, d.jobPercent = now, percent
-	}
-	if p.GetEta() != nil {
-		return p.GetEta().AsDuration(), true
-	}
-	done := percent - d.jobPercent
-	if done < 1 {
-		return 0, false
-	}
-
-	return time.Duration(float64(now.Sub(d.jobFrom)) / done * (100 - percent)), true
 }
 
 // eventText is an event as a line; empty for what needs none.
@@ -204,7 +183,7 @@ func eventText(job *tcoderv1.Job, event *tcoderv1.JobEvent) string {
 	case tcoderv1.JobEventType_JOB_EVENT_TYPE_PLANNED:
 		return "planned: " + planText(job.GetPlan())
 	case tcoderv1.JobEventType_JOB_EVENT_TYPE_PLAYABLE:
-		return "playable"
+		return "playable after " + formatDuration(job.GetTimeToPlayable())
 	case tcoderv1.JobEventType_JOB_EVENT_TYPE_TASK_DELAYED:
 		return "another try follows: " + failureText(event.GetFailure())
 	case tcoderv1.JobEventType_JOB_EVENT_TYPE_RETRIED:

@@ -30,10 +30,13 @@ func newClocked(terminal bool) *clocked {
 	return c
 }
 
-func running(percent, speed, fps float64) tcoder.Update {
+func running(percent float64) tcoder.Update {
 	return tcoder.Update{Job: &tcoderv1.Job{
-		State:    tcoderv1.JobState_JOB_STATE_RUNNING,
-		Progress: &tcoderv1.Progress{Percent: percent, Speed: speed, Fps: fps},
+		State:          tcoderv1.JobState_JOB_STATE_RUNNING,
+		TimeToPlayable: durationpb.New(2300 * time.Millisecond),
+		Progress: &tcoderv1.Progress{
+			Percent: percent, Speed: 1.5, Fps: 36, Eta: durationpb.New(time.Duration(100-percent) * time.Second),
+		},
 	}}
 }
 
@@ -52,8 +55,11 @@ func TestLinesWithoutTerminal(t *testing.T) {
 	})
 	for percent := 2.0; percent < 30; percent += 2 {
 		c.at = c.at.Add(500 * time.Millisecond)
-		c.jobUpdate(running(percent, 1.5, 36))
+		c.jobUpdate(running(percent))
 	}
+	playable := running(28)
+	playable.Event = &tcoderv1.JobEvent{Type: tcoderv1.JobEventType_JOB_EVENT_TYPE_PLAYABLE}
+	c.jobUpdate(playable)
 	c.jobUpdate(tcoder.Update{
 		Job: &tcoderv1.Job{State: tcoderv1.JobState_JOB_STATE_RUNNING, Progress: &tcoderv1.Progress{Percent: 30}},
 		Event: &tcoderv1.JobEvent{
@@ -64,11 +70,12 @@ func TestLinesWithoutTerminal(t *testing.T) {
 	require.Equal(t, []string{
 		"waiting: 3 tasks before it",
 		"started",
-		"transcoding 0%, 1.50x, 36 fps, eta 0:24",
-		"transcoding 10%, 1.50x, 36 fps, eta 0:23",
-		"transcoding 20%, 1.50x, 36 fps, eta 0:20",
+		"transcoding 0%, 1.50x, 36 fps, eta 1:36",
+		"transcoding 10%, 1.50x, 36 fps, eta 1:30",
+		"transcoding 20%, 1.50x, 36 fps, eta 1:20",
+		"playable after 2.3s",
 		"another try follows: WORKER_LOST: gone",
-		"transcoding 30%, eta 0:16",
+		"transcoding 30%",
 	}, strings.Split(strings.TrimSpace(c.out.String()), "\n"))
 }
 
@@ -78,8 +85,8 @@ func TestLineOnTerminal(t *testing.T) {
 	t.Parallel()
 	c := newClocked(true)
 	c.width = func() int { return 60 }
-	c.jobUpdate(running(50, 1.5, 36))
-	c.jobUpdate(running(51, 1.5, 36)) // too soon
+	c.jobUpdate(running(50))
+	c.jobUpdate(running(51)) // too soon
 	c.linef("planned")
 	drawn := c.out.String()
 	require.Equal(t, 1, strings.Count(drawn, "transcoding"))

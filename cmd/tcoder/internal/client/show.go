@@ -38,6 +38,17 @@ func (b *base) printJob(job *tcoderv1.Job) error {
 		b.Printf("finished  %s, playable after %s, complete after %s\n", formatTime(times.GetFinishedAt()),
 			formatDuration(job.GetTimeToPlayable()), formatDuration(job.GetTimeToComplete()))
 	}
+	for _, stage := range job.GetProgress().GetStages() {
+		if job.GetState() == tcoderv1.JobState_JOB_STATE_RUNNING {
+			b.Printf("stage     %s %.0f%%\n", name(stage.GetStage(), "STAGE_"), stage.GetPercent())
+		}
+	}
+	for _, output := range job.GetPlayable() {
+		b.Printf("playable  %s: %s\n", output.GetOutput(), output.GetObjectKey())
+	}
+	for _, r := range job.GetProgress().GetRenditions() {
+		b.Printf("          %s/%s: %s, %.0f%%\n", r.GetOutput(), r.GetName(), formatDuration(r.GetPlayable()), r.GetPercent())
+	}
 	for _, output := range job.GetOutputs() {
 		b.Printf("output    %s: %s, %s, %s\n", output.GetName(), output.GetEntry(),
 			count(len(output.GetObjects()), "file"), formatBytes(float64(output.GetSizeBytes())))

@@ -772,12 +772,13 @@ type Progress struct {
 	Speed float64 `protobuf:"fixed64,3,opt,name=speed,proto3" json:"speed,omitempty"`
 	// Frames per second of the largest rendition, 0 until it is known.
 	Fps float64 `protobuf:"fixed64,4,opt,name=fps,proto3" json:"fps,omitempty"`
-	// Time left. Unset where it can't be told; this version never tells it.
+	// Time left, if the rest goes as fast as what was done since the plan. Unset
+	// until enough is done to tell, and unless the job is RUNNING.
 	Eta *durationpb.Duration `protobuf:"bytes,5,opt,name=eta,proto3" json:"eta,omitempty"`
-	// The stages, in order. Empty in this version.
+	// The stages, in order. Empty until the job has started.
 	Stages []*StageProgress `protobuf:"bytes,6,rep,name=stages,proto3" json:"stages,omitempty"`
-	// The renditions of HLS outputs, as far as workers report segments while they
-	// encode; those of this version don't. Left out of lists, and empty in an ended job.
+	// The renditions of HLS outputs that can be played already, as far as workers
+	// have reported segments. Left out of lists, and empty in an ended job.
 	Renditions    []*RenditionProgress `protobuf:"bytes,7,rep,name=renditions,proto3" json:"renditions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1200,7 +1201,8 @@ type Job struct {
 	// From `times.queued_at`, when the source was complete, to
 	// `times.finished_at`. Unset until it is COMPLETED.
 	TimeToComplete *durationpb.Duration `protobuf:"bytes,19,opt,name=time_to_complete,json=timeToComplete,proto3" json:"time_to_complete,omitempty"`
-	// The HLS outputs that can be played while they grow. Empty in this version.
+	// The HLS outputs that can be played while they grow. Left out of lists, and
+	// empty unless the job is RUNNING.
 	Playable      []*PlayableOutput `protobuf:"bytes,20,rep,name=playable,proto3" json:"playable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -89,9 +89,11 @@ type JobServiceClient interface {
 	// Errors: NOT_FOUND with JOB_NOT_FOUND; FAILED_PRECONDITION with
 	// JOB_NOT_TERMINAL.
 	DeleteJob(context.Context, *v1.DeleteJobRequest) (*v1.DeleteJobResponse, error)
-	// Lists the files of a completed job with URLs to read them.
-	// Errors: NOT_FOUND with JOB_NOT_FOUND; FAILED_PRECONDITION with
-	// JOB_NOT_TERMINAL; INVALID_ARGUMENT with PAGE_TOKEN_INVALID.
+	// Lists the files of a completed job with URLs to read them, and of a running
+	// one those that can be played already. Any other job has none. A page token
+	// of a running job ends with it.
+	// Errors: NOT_FOUND with JOB_NOT_FOUND; INVALID_ARGUMENT with
+	// PAGE_TOKEN_INVALID.
 	ListOutputObjects(context.Context, *v1.ListOutputObjectsRequest) (*v1.ListOutputObjectsResponse, error)
 	// Lists the presets with everything they resolve to.
 	ListPresets(context.Context, *v1.ListPresetsRequest) (*v1.ListPresetsResponse, error)
@@ -294,9 +296,11 @@ type JobServiceHandler interface {
 	// Errors: NOT_FOUND with JOB_NOT_FOUND; FAILED_PRECONDITION with
 	// JOB_NOT_TERMINAL.
 	DeleteJob(context.Context, *v1.DeleteJobRequest) (*v1.DeleteJobResponse, error)
-	// Lists the files of a completed job with URLs to read them.
-	// Errors: NOT_FOUND with JOB_NOT_FOUND; FAILED_PRECONDITION with
-	// JOB_NOT_TERMINAL; INVALID_ARGUMENT with PAGE_TOKEN_INVALID.
+	// Lists the files of a completed job with URLs to read them, and of a running
+	// one those that can be played already. Any other job has none. A page token
+	// of a running job ends with it.
+	// Errors: NOT_FOUND with JOB_NOT_FOUND; INVALID_ARGUMENT with
+	// PAGE_TOKEN_INVALID.
 	ListOutputObjects(context.Context, *v1.ListOutputObjectsRequest) (*v1.ListOutputObjectsResponse, error)
 	// Lists the presets with everything they resolve to.
 	ListPresets(context.Context, *v1.ListPresetsRequest) (*v1.ListPresetsResponse, error)

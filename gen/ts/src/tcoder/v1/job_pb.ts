@@ -260,22 +260,23 @@ export type Progress = Message<"tcoder.v1.Progress"> & {
   fps: number;
 
   /**
-   * Time left. Unset where it can't be told; this version never tells it.
+   * Time left, if the rest goes as fast as what was done since the plan. Unset
+   * until enough is done to tell, and unless the job is RUNNING.
    *
    * @generated from field: google.protobuf.Duration eta = 5;
    */
   eta?: Duration | undefined;
 
   /**
-   * The stages, in order. Empty in this version.
+   * The stages, in order. Empty until the job has started.
    *
    * @generated from field: repeated tcoder.v1.StageProgress stages = 6;
    */
   stages: StageProgress[];
 
   /**
-   * The renditions of HLS outputs, as far as workers report segments while they
-   * encode; those of this version don't. Left out of lists, and empty in an ended job.
+   * The renditions of HLS outputs that can be played already, as far as workers
+   * have reported segments. Left out of lists, and empty in an ended job.
    *
    * @generated from field: repeated tcoder.v1.RenditionProgress renditions = 7;
    */
@@ -602,7 +603,8 @@ export type Job = Message<"tcoder.v1.Job"> & {
   timeToComplete?: Duration | undefined;
 
   /**
-   * The HLS outputs that can be played while they grow. Empty in this version.
+   * The HLS outputs that can be played while they grow. Left out of lists, and
+   * empty unless the job is RUNNING.
    *
    * @generated from field: repeated tcoder.v1.PlayableOutput playable = 20;
    */
@@ -1573,9 +1575,11 @@ export const JobService: GenService<{
     output: typeof DeleteJobResponseSchema;
   },
   /**
-   * Lists the files of a completed job with URLs to read them.
-   * Errors: NOT_FOUND with JOB_NOT_FOUND; FAILED_PRECONDITION with
-   * JOB_NOT_TERMINAL; INVALID_ARGUMENT with PAGE_TOKEN_INVALID.
+   * Lists the files of a completed job with URLs to read them, and of a running
+   * one those that can be played already. Any other job has none. A page token
+   * of a running job ends with it.
+   * Errors: NOT_FOUND with JOB_NOT_FOUND; INVALID_ARGUMENT with
+   * PAGE_TOKEN_INVALID.
    *
    * @generated from rpc tcoder.v1.JobService.ListOutputObjects
    */
