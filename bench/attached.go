@@ -46,7 +46,7 @@ func beFleet(ctx context.Context, s setting, server string) error {
 // attached tells what idle workers, a connection each, take of a control plane
 // in memory, and what their heartbeats take of its processor time.
 func attached(ctx context.Context, s setting, q *quiet) (_ []Result, err error) {
-	c, err := startCell(ctx, s, 1, false)
+	c, err := startCell(ctx, s, 1, false, "--pool", "none")
 	if err != nil {
 		return nil, err
 	}

@@ -37,8 +37,9 @@ type plane struct {
 }
 
 // startCell starts a cell of so many replicas with the settings of the
-// product, of which each reaches Redis directly or, counted, through a tap.
-func startCell(ctx context.Context, s setting, replicas int, counted bool) (_ *cell, err error) {
+// product and flags besides. Each replica reaches Redis directly or, counted,
+// through a tap.
+func startCell(ctx context.Context, s setting, replicas int, counted bool, flags ...string) (_ *cell, err error) {
 	c := &cell{}
 	defer func() {
 		if err != nil {
@@ -64,7 +65,7 @@ func startCell(ctx context.Context, s setting, replicas int, counted bool) (_ *c
 		return nil, err
 	}
 	for i := range replicas {
-		p, err := c.startPlane(ctx, s, filepath.Join(dir, fmt.Sprintf("serve-%d.log", i)), counted)
+		p, err := c.startPlane(ctx, s, filepath.Join(dir, fmt.Sprintf("serve-%d.log", i)), counted, flags)
 		if err != nil {
 			return nil, err
 		}
@@ -74,7 +75,7 @@ func startCell(ctx context.Context, s setting, replicas int, counted bool) (_ *c
 	return c, nil
 }
 
-func (c *cell) startPlane(ctx context.Context, s setting, log string, counted bool) (_ *plane, err error) {
+func (c *cell) startPlane(ctx context.Context, s setting, log string, counted bool, flags []string) (_ *plane, err error) {
 	address, err := freeAddress(ctx)
 	if err != nil {
 		return nil, err
@@ -91,8 +92,9 @@ func (c *cell) startPlane(ctx context.Context, s setting, log string, counted bo
 	p.child, err = startChild(ctx, log, local.ProcessConfig{
 		Name: "serve",
 		Command: func(ctx context.Context) (*exec.Cmd, error) {
-			cmd := exec.CommandContext(ctx, s.binary, "serve", "--listen", address, "--pool", "none",
-				"--redis-url", redisURL, "--s3-endpoint", c.s3.Endpoint())
+			cmd := exec.CommandContext(ctx, s.binary, append([]string{
+				"serve", "--listen", address, "--redis-url", redisURL, "--s3-endpoint", c.s3.Endpoint(),
+			}, flags...)...)
 			cmd.Env = append(os.Environ(),
 				"TCODER_S3_ACCESS_KEY_ID="+keys.AccessKeyID, "TCODER_S3_SECRET_ACCESS_KEY="+keys.SecretAccessKey)
 

@@ -141,7 +141,7 @@ func completed(ctx context.Context, jobs []prepared) error {
 // commands counts what the wire carries for a job of one task with 10 s of
 // progress, from its submission until it is published.
 func commands(ctx context.Context, s setting, _ *quiet) (_ []Result, err error) {
-	c, err := startCell(ctx, s, 1, true)
+	c, err := startCell(ctx, s, 1, true, "--pool", "none")
 	if err != nil {
 		return nil, err
 	}

@@ -37,7 +37,7 @@ func startIdling(ctx context.Context, s setting) (_ *idling, err error) {
 			err = errors.Join(err, i.stop())
 		}
 	}()
-	if i.cell, err = startCell(ctx, s, idleReplicas, true); err != nil {
+	if i.cell, err = startCell(ctx, s, idleReplicas, true, "--pool", "none"); err != nil {
 		return nil, err
 	}
 	for _, p := range i.cell.planes {

@@ -171,7 +171,7 @@ func startDispatching(ctx context.Context, s setting) (_ *dispatching, err error
 			err = errors.Join(err, d.stop())
 		}
 	}()
-	if d.cell, err = startCell(ctx, s, 1, false); err != nil {
+	if d.cell, err = startCell(ctx, s, 1, false, "--pool", "none"); err != nil {
 		return nil, err
 	}
 	if d.store, err = redisstore.New(redisstore.Config{URL: d.cell.redis.url()}); err != nil {

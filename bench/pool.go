@@ -13,8 +13,9 @@ import (
 const poolSeeds = 5
 
 // pool simulates the autoscaler in fake time: what it makes of bursts, days and
-// long files, and what other policies would. It is exact, so how busy the
-// machine is doesn't matter.
+// long files, and what other policies would. That is exact, so how busy the
+// machine is doesn't matter. What is left needs real time and a real Redis: how
+// soon a machine is asked for, and what a pool costs that has nothing to do.
 func pool(ctx context.Context, s setting) ([]Result, error) {
 	parts := []struct {
 		name  string
@@ -24,6 +25,8 @@ func pool(ctx context.Context, s setting) ([]Result, error) {
 		{"burst", poolBurst, false},
 		{"traces", poolTraces, false},
 		{"ladder", poolLadder, false},
+		{"start", func(ctx context.Context) ([]Result, error) { return poolStart(ctx, s) }, false},
+		{"idle", func(ctx context.Context) ([]Result, error) { return poolIdle(ctx, s) }, true},
 		{"sweep", poolSweep, true},
 	}
 	var results []Result

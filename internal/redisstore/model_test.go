@@ -32,17 +32,10 @@ func TestModel(t *testing.T) {
 
 			return s
 		}
-		first, second := replica(), replica()
-		verbs := map[string]string{
-			"CreateJob": "create_job", "ClaimTasks": "claim_tasks", "RenewLeases": "renew_leases",
-			"FinishTask": "finish_task", "CompleteJob": "complete_job", "CommitSegments": "commit_segments",
-		}
+		first := replica()
 
 		return modeltest.Harness{
-			Replicas: []pipeline.Store{first, second},
-			Together: func(replica int, verb string, calls []func()) {
-				[]*redisstore.Store{first, second}[replica].Together(verbs[verb], calls)
-			},
+			Replicas: []pipeline.Store{first, replica()},
 			StopClock: func(t *rapid.T, at time.Time) {
 				t.Helper()
 				require.NoError(t, first.StopClock(t.Context(), at))

@@ -32,7 +32,6 @@ func (w *world) actions() map[string]func(*rapid.T) {
 		{"CompleteUpload", 2, w.completeUpload},
 		{"CommitSegments", 3, w.commitSegments},
 		{"StreamPublished", 2, w.streamPublished},
-		{"Together", 4, w.together},
 		{"Release", 2, w.release},
 		{"RetryJob", 2, w.retryJob},
 		{"MoveMachine", 2, w.moveMachine},

@@ -34,9 +34,6 @@ type Harness struct {
 	Replicas []pipeline.Store
 	// StopClock sets the store's clock to a moment, where it stays.
 	StopClock func(t *rapid.T, at time.Time)
-	// Together makes calls of a verb that takes many at a time, in that order and
-	// as one. Each element makes one call.
-	Together func(replica int, verb string, calls []func())
 }
 
 // fewCases are enough to notice what is plainly wrong, in few seconds.
