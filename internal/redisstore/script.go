@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -17,8 +18,11 @@ var luaFiles embed.FS
 
 var includeLine = regexp.MustCompile(`^-- \$include\(([a-z_]+\.lua)\)$`)
 
-// loadScripts renders every verb of lua/, by its name without the ending.
-func loadScripts() (map[string]*redis.Script, error) {
+// loadScripts renders every verb of lua/, by its name without the ending. All
+// stores of a process share them: rendering takes tens of milliseconds.
+//
+//nolint:gochecknoglobals // what is embedded doesn't change
+var loadScripts = sync.OnceValues(func() (map[string]*redis.Script, error) {
 	rendered, err := renderScripts(luaFiles)
 	if err != nil {
 		return nil, err
@@ -30,7 +34,7 @@ func loadScripts() (map[string]*redis.Script, error) {
 	}
 
 	return scripts, nil
-}
+})
 
 // renderScripts resolves the includes of every lua/*.lua.
 func renderScripts(files fs.FS) (map[string]string, error) {
