@@ -88,9 +88,7 @@ func (w *world) newJob(t *rapid.T, id string) pipeline.Job {
 
 func probe() pipeline.NewTask { return pipeline.NewTask{Kind: pipeline.KindProbe} }
 
-func (w *world) createJob(t *rapid.T) { _, _ = w.do(w.creation(t)) }
-
-func (w *world) creation(t *rapid.T) call {
+func (w *world) createJob(t *rapid.T) {
 	j, a := w.newJob(t, w.id("j")), admission(t)
 
 	if len(w.uploads) > 0 && rapid.Bool().Draw(t, "of an upload") {
@@ -98,11 +96,11 @@ func (w *world) creation(t *rapid.T) call {
 		j.Source.ObjectKey = "in/" + j.Source.UploadID
 	}
 
-	return call{"CreateJob", j.ID, func(ctx context.Context, s pipeline.Store) (any, any, error) {
+	_, _ = w.do(call{"CreateJob", j.ID, func(ctx context.Context, s pipeline.Store) (any, any, error) {
 		got, err := s.CreateJob(ctx, j, probe(), a)
 
 		return got, got.ID, err
-	}}
+	}})
 }
 
 func (w *world) createUpload(t *rapid.T) {

@@ -81,7 +81,7 @@ func (w *world) settle(keep time.Duration) {
 			}})
 			require.NoError(w, err)
 		case pipeline.DutyPublish:
-			_, _ = w.do(published(d.ID, w.last.Jobs[d.ID].Run))
+			w.complete(d.ID, w.last.Jobs[d.ID].Run)
 		case pipeline.DutyStream:
 			w.published(pipeline.Publication{JobID: d.ID, Run: w.last.Jobs[d.ID].Run, Version: math.MaxInt32})
 		case pipeline.DutyClean, pipeline.DutyPurge:

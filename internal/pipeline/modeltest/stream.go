@@ -11,9 +11,7 @@ import (
 )
 
 // commitSegments tells of segments that a task uploaded: those that come next, some again, or some with a hole before.
-func (w *world) commitSegments(t *rapid.T) { _, _ = w.do(w.commit(t)) }
-
-func (w *world) commit(t *rapid.T) call {
+func (w *world) commitSegments(t *rapid.T) {
 	g := w.lease(t)
 	c := pipeline.SegmentCommit{Ref: g.lease.Ref, WorkerID: g.worker, Output: "hls", Part: 1}
 
@@ -32,11 +30,11 @@ func (w *world) commit(t *rapid.T) call {
 		}
 	}
 
-	return call{"CommitSegments", "", func(ctx context.Context, s pipeline.Store) (any, any, error) {
+	_, _ = w.do(call{"CommitSegments", "", func(ctx context.Context, s pipeline.Store) (any, any, error) {
 		v, err := s.CommitSegments(ctx, c)
 
 		return v, v, err
-	}}
+	}})
 }
 
 func (w *world) readStream(t *rapid.T) {

@@ -49,27 +49,25 @@ func (w *world) sweepBy(r pipeline.SweepRequest) (pipeline.Swept, error) {
 	return answer.(pipeline.Swept), nil //nolint:forcetypeassert // it is what the call returned
 }
 
-func (w *world) completeJob(t *rapid.T) { _, _ = w.do(w.completion(t)) }
-
-func (w *world) completion(t *rapid.T) call {
+func (w *world) completeJob(t *rapid.T) {
 	id, run := w.job(t), rapid.IntRange(1, 2).Draw(t, "run")
 	if j, ok := w.last.Jobs[id]; ok && rapid.Bool().Draw(t, "the newest run") {
 		run = j.Run
 	}
 
-	return published(id, run)
+	w.complete(id, run)
 }
 
-// published publishes a job.
-func published(id string, run int) call {
-	return call{"CompleteJob", "", func(ctx context.Context, s pipeline.Store) (any, any, error) {
+// complete publishes a job.
+func (w *world) complete(id string, run int) {
+	_, _ = w.do(call{"CompleteJob", "", func(ctx context.Context, s pipeline.Store) (any, any, error) {
 		ok, err := s.CompleteJob(ctx, id, run, []media.Output{{
 			Name: "hls", Kind: media.KindHLS, Entry: "master.m3u8",
 			Objects: []media.OutputObject{{Name: "master.m3u8", Key: "out/" + id}},
 		}})
 
 		return ok, ok, err
-	}}
+	}})
 }
 
 func (w *world) endDuty(t *rapid.T) {

@@ -126,18 +126,12 @@ func (w *world) leave(t *rapid.T) {
 	}})
 }
 
-func (w *world) claim(t *rapid.T) { _, _ = w.do(w.claimOf(t, runningLimit(t))) }
-
-// runningLimit draws one, mostly none.
-func runningLimit(t *rapid.T) int {
-	return rapid.SampledFrom([]int{0, 0, 0, 0, 0, 1, 2}).Draw(t, "running limit")
-}
-
-func (w *world) claimOf(t *rapid.T, limit int) call {
+func (w *world) claim(t *rapid.T) {
 	at := w.session(t)
 	c := pipeline.Claim{
 		RequestID: w.id("r"), WorkerID: at.worker, Session: at.number, Lease: leaseFor,
-		Max: rapid.SampledFrom([]int{1, 2, 4, 0}).Draw(t, "max"), RunningLimit: limit,
+		Max:          rapid.SampledFrom([]int{1, 2, 4, 0}).Draw(t, "max"),
+		RunningLimit: rapid.SampledFrom([]int{0, 0, 0, 0, 0, 1, 2}).Draw(t, "running limit"),
 	}
 
 	if len(w.requests) > 0 && rapid.IntRange(0, 7).Draw(t, "a request that was made") == 7 {
@@ -146,7 +140,7 @@ func (w *world) claimOf(t *rapid.T, limit int) call {
 
 	w.requests = append(w.requests, c.RequestID)
 
-	return call{"ClaimTasks", "", func(ctx context.Context, s pipeline.Store) (any, any, error) {
+	_, _ = w.do(call{"ClaimTasks", "", func(ctx context.Context, s pipeline.Store) (any, any, error) {
 		got, err := s.ClaimTasks(ctx, c)
 
 		var essence any
@@ -155,7 +149,7 @@ func (w *world) claimOf(t *rapid.T, limit int) call {
 		}
 
 		return claimed{got, c.WorkerID}, essence, err
-	}}
+	}})
 }
 
 // held are the leases that are still good.
@@ -208,9 +202,7 @@ func (w *world) lease(t *rapid.T) given {
 	return g
 }
 
-func (w *world) renew(t *rapid.T) { _, _ = w.do(w.renewal(t)) }
-
-func (w *world) renewal(t *rapid.T) call {
+func (w *world) renew(t *rapid.T) {
 	first := w.lease(t)
 
 	var rs []pipeline.Renewal
@@ -228,11 +220,11 @@ func (w *world) renewal(t *rapid.T) call {
 		}
 	}
 
-	return call{"RenewLeases", "", func(ctx context.Context, s pipeline.Store) (any, any, error) {
+	_, _ = w.do(call{"RenewLeases", "", func(ctx context.Context, s pipeline.Store) (any, any, error) {
 		got, err := s.RenewLeases(ctx, first.worker, leaseFor, rs)
 
 		return got, got.Lost, err
-	}}
+	}})
 }
 
 // planOf draws the tasks of a plan: each may wait for some of those before it.
@@ -255,9 +247,7 @@ func planOf(t *rapid.T) []pipeline.NewTask {
 	return tasks
 }
 
-func (w *world) finish(t *rapid.T) { _, _ = w.do(w.result(t)) }
-
-func (w *world) result(t *rapid.T) call {
+func (w *world) finish(t *rapid.T) {
 	g := w.lease(t)
 	r := pipeline.TaskResult{Ref: g.lease.Ref, WorkerID: g.worker}
 
@@ -269,11 +259,11 @@ func (w *world) result(t *rapid.T) call {
 		r.Result = &media.EncodeResult{Renditions: []media.EncodedRendition{{Result: media.RenditionResult{Name: g.lease.Ref.TaskID}}}}
 	}
 
-	return call{"FinishTask", "", func(ctx context.Context, s pipeline.Store) (any, any, error) {
+	_, _ = w.do(call{"FinishTask", "", func(ctx context.Context, s pipeline.Store) (any, any, error) {
 		v, last, err := s.FinishTask(ctx, r)
 
 		return []any{v, last}, []any{v, last}, err
-	}}
+	}})
 }
 
 func policy() pipeline.RetryPolicy {
