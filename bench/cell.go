@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 
 	"github.com/tcoder-dev/tcoder/internal/local"
 	"github.com/tcoder-dev/tcoder/internal/objectstore/s3"
@@ -123,6 +124,27 @@ func (c *cell) bucket(name string) (*s3.Store, error) {
 		Endpoint: c.s3.Endpoint(), Region: "auto", PathStyle: true, Bucket: name,
 		AccessKeyID: keys.AccessKeyID, SecretAccessKey: keys.SecretAccessKey,
 	})
+}
+
+// startCount counts commands anew, from the moment that it returns.
+func (c *cell) startCount() time.Time {
+	for _, p := range c.planes {
+		p.tap.take()
+	}
+
+	return time.Now()
+}
+
+// commandsPerHour is what the busiest replica said to Redis since then, scaled.
+func (c *cell) commandsPerHour(since time.Time) float64 {
+	most, passed := 0, time.Since(since).Seconds()
+	for n, p := range c.planes {
+		counts := p.tap.take()
+		tell(fmt.Sprintf("commands of idle replica %d in %.0f s", n, passed), counts)
+		most = max(most, total(counts))
+	}
+
+	return float64(most) * time.Hour.Seconds() / passed
 }
 
 // stop ends everything in order, and returns what went wrong with any of it.

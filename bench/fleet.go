@@ -12,10 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/oklog/ulid/v2"
-
 	"github.com/tcoder-dev/tcoder/internal/flytest"
-	"github.com/tcoder-dev/tcoder/internal/pipeline"
 	"github.com/tcoder-dev/tcoder/internal/redisstore"
 )
 
@@ -125,10 +122,8 @@ func startOnce(ctx context.Context, s setting) (_ time.Duration, err error) {
 	if len(c.created) > 0 {
 		return 0, errors.New("invalid: a machine was asked for without a job")
 	}
-	job, task := benchJob(ulid.Make().String(), projectName(0))
-	task.Kind, task.Output = pipeline.KindProbe, ""
 	began := time.Now()
-	if _, err := store.CreateJob(ctx, job, task, pipeline.Admission{}); err != nil {
+	if _, err := submitProbe(ctx, store); err != nil {
 		return 0, err
 	}
 	select {
@@ -149,21 +144,12 @@ func poolIdle(ctx context.Context, s setting) (_ []Result, err error) {
 	}
 	defer func() { err = errors.Join(err, c.stop()) }()
 	wait(ctx, idleSettle)
-	for _, p := range c.planes {
-		p.tap.take()
-	}
-	since := time.Now()
+	since := c.startCount()
 	wait(ctx, poolIdleFor)
-	worst := 0.0
-	for n, p := range c.planes {
-		counts := p.tap.take()
-		tell(fmt.Sprintf("commands of idle replica %d in %.0f s", n, time.Since(since).Seconds()), counts)
-		worst = max(worst, float64(total(counts))*time.Hour.Seconds()/time.Since(since).Seconds())
-	}
 
 	return []Result{
 		atMost(0, plain("idle/machines", float64(c.cloud.Counts().Existing), "machines", "")),
-		atMost(300, plain("idle/commands", worst, "commands",
+		atMost(300, plain("idle/commands", c.commandsPerHour(since), "commands",
 			fmt.Sprintf("in an hour, on the wire, of the busier of two replicas with an empty pool on Fly; %s, scaled", poolIdleFor))),
 	}, nil
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
@@ -55,10 +54,7 @@ func startIdling(ctx context.Context, s setting) (_ *idling, err error) {
 		return nil, err
 	}
 	wait(ctx, idleSettle)
-	for _, p := range i.cell.planes {
-		p.tap.take()
-	}
-	i.since = time.Now()
+	i.since = i.cell.startCount()
 
 	return i, nil
 }
@@ -66,15 +62,8 @@ func startIdling(ctx context.Context, s setting) (_ *idling, err error) {
 // read waits for the end of the window and scales what came in it to an hour.
 func (i *idling) read(ctx context.Context, _ setting, _ *quiet) ([]Result, error) {
 	wait(ctx, time.Until(i.since.Add(idleFor)))
-	worst := 0.0
-	hour := time.Hour.Seconds() / time.Since(i.since).Seconds()
-	for n, p := range i.cell.planes {
-		counts := p.tap.take()
-		tell(fmt.Sprintf("commands of idle replica %d in %.0f s", n, time.Since(i.since).Seconds()), counts)
-		worst = max(worst, float64(total(counts))*hour+safetyCalls)
-	}
 
-	return []Result{atMost(300, plain("commands/idle-hour", worst, "commands",
+	return []Result{atMost(300, plain("commands/idle-hour", i.cell.commandsPerHour(i.since)+safetyCalls, "commands",
 		"on the wire, of the busier of two replicas with two workers each; two minutes or more, scaled, and 24 for what comes every 5 minutes"))}, nil
 }
 

@@ -207,10 +207,13 @@ func startDispatching(ctx context.Context, s setting) (_ *dispatching, err error
 }
 
 // submit queues a job as another replica would.
-func (d *dispatching) submit(ctx context.Context) (string, error) {
+func (d *dispatching) submit(ctx context.Context) (string, error) { return submitProbe(ctx, d.store) }
+
+// submitProbe stores a job that is ready to be probed.
+func submitProbe(ctx context.Context, store *redisstore.Store) (string, error) {
 	job, task := benchJob(ulid.Make().String(), projectName(0))
 	task.Kind, task.Output = pipeline.KindProbe, ""
-	_, err := d.store.CreateJob(ctx, job, task, pipeline.Admission{})
+	_, err := store.CreateJob(ctx, job, task, pipeline.Admission{})
 
 	return job.ID, err
 }

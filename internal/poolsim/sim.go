@@ -116,16 +116,15 @@ func Run(ctx context.Context, cfg Config) (Outcome, error) {
 		Settings: cfg.Policy.Settings, SlotsPerMachine: s.cfg.Policy.Slots, Patience: cfg.Policy.Patience,
 		StartLatency: cfg.Policy.StartLatency, CreationsAtOnce: cfg.Policy.CreationsAtOnce, ActionsAtOnce: 1,
 	}, autoscale.Deps{
-		Store: s.store, Provider: s.cloud, Term: func() int64 { return s.term }, Now: clock, NewID: s.newID("m"), Log: s.cfg.Log,
+		Store: s.store, Provider: s.cloud, Term: func() int64 { return s.term }, Now: clock, NewID: func() string { return s.newID("m") }, Log: s.cfg.Log,
 	})
 	s.sweep(ctx)
 	if err := s.prepare(ctx); err != nil {
 		return Outcome{}, err
 	}
-	newJob := s.newID("j")
 	for _, j := range cfg.Trace.Jobs {
 		s.open++
-		s.at(s.start.Add(j.At), func() { s.submit(ctx, newJob(), j) })
+		s.at(s.start.Add(j.At), func() { s.submit(ctx, s.newID("j"), j) })
 	}
 	s.doneAt = s.now
 	s.step(ctx)
@@ -139,11 +138,9 @@ func Run(ctx context.Context, cfg Config) (Outcome, error) {
 }
 
 // newID names things so that their names sort by age.
-func (s *simulation) newID(prefix string) func() string {
-	return func() string {
-		s.made++
-		return prefix + strconv.Itoa(1_000_000+s.made)
-	}
+func (s *simulation) newID(prefix string) string {
+	s.made++
+	return prefix + strconv.Itoa(1_000_000+s.made)
 }
 
 // prepare writes down the machines that are there and have stopped.

@@ -128,8 +128,7 @@ func (s *simulation) boot(ctx context.Context, machineID string) {
 		if s.workers[machineID] != w {
 			return
 		}
-		s.made++
-		w.id, w.attached, w.idleFrom = "w"+strconv.Itoa(1_000_000+s.made), true, s.now
+		w.id, w.attached, w.idleFrom = s.newID("w"), true, s.now
 		var err error
 		w.session, _, err = s.store.AttachWorker(ctx, pipeline.Worker{ID: w.id, MachineID: machineID, Slots: s.cfg.Policy.Slots, CPUs: cores}, lease)
 		s.fail("attach", err)
