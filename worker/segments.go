@@ -44,21 +44,25 @@ func (l *segmentLog) made(finished []ffmpeg.Segments) {
 	defer l.mu.Unlock()
 
 	for _, s := range finished {
-		at := -1
-
-		for i, r := range l.renditions {
-			if r.about.GetName() == s.Rendition.GetName() {
-				at = i
-			}
+		r := l.rendition(s.Rendition)
+		if r == nil {
+			r = &loggedRendition{about: s.Rendition, initial: s.Init}
+			l.renditions = append(l.renditions, r)
 		}
 
-		if at < 0 {
-			at = len(l.renditions)
-			l.renditions = append(l.renditions, &loggedRendition{about: s.Rendition, initial: s.Init})
-		}
-
-		l.renditions[at].segments = append(l.renditions[at].segments, s.Objects...)
+		r.segments = append(r.segments, s.Objects...)
 	}
+}
+
+// rendition is what is known of a rendition, nil if nothing is.
+func (l *segmentLog) rendition(about *tcoderv1.RenditionResult) *loggedRendition {
+	for _, r := range l.renditions {
+		if r.about.GetName() == about.GetName() {
+			return r
+		}
+	}
+
+	return nil
 }
 
 // uploaded takes in that an object is in the store.
@@ -111,11 +115,7 @@ func (l *segmentLog) confirm(list []*tcoderv1.UploadedSegments) {
 	defer l.mu.Unlock()
 
 	for _, reported := range list {
-		for _, r := range l.renditions {
-			if r.about.GetName() == reported.GetRendition().GetName() {
-				r.reported = int(reported.GetFirst()) + len(reported.GetSegments())
-			}
-		}
+		l.rendition(reported.GetRendition()).reported = int(reported.GetFirst()) + len(reported.GetSegments())
 	}
 }
 

@@ -127,7 +127,7 @@ func (u *uploader) run(ctx context.Context) error {
 			break
 		}
 
-		requests, err := u.signed(ctx, batch)
+		requests, err := u.sign.patiently(ctx, u.pacing, batch)
 		if err != nil {
 			fail(err)
 
@@ -188,13 +188,6 @@ func (u *uploader) next(ctx context.Context) (batch []*tcoderv1.EncodedObject, m
 	}
 }
 
-// signed asks for requests, again where a refusal may pass.
-func (u *uploader) signed(
-	ctx context.Context, objects []*tcoderv1.EncodedObject,
-) ([]*tcoderv1.SignedRequest, error) {
-	return u.sign.patiently(ctx, u.pacing, objects)
-}
-
 // store uploads one object, and makes room on the disk for what follows.
 func (u *uploader) store(ctx context.Context, object *tcoderv1.EncodedObject, request *tcoderv1.SignedRequest) error {
 	if err := u.put(ctx, object, request); err != nil {
@@ -221,7 +214,7 @@ func (u *uploader) put(ctx context.Context, object *tcoderv1.EncodedObject, requ
 
 	for try := 1; ; try++ {
 		if request == nil || expiresSoon(request) {
-			fresh, err := u.signed(ctx, []*tcoderv1.EncodedObject{object})
+			fresh, err := u.sign.patiently(ctx, u.pacing, []*tcoderv1.EncodedObject{object})
 			if err != nil {
 				return err
 			}

@@ -98,27 +98,12 @@ func Assemble(ctx context.Context, tools Tools, req AssembleRequest) (*tcoderv1.
 // assemble runs FFmpeg and returns the end of its standard error.
 func assemble(ctx context.Context, tools Tools, req AssembleRequest, args []string) (string, error) {
 	source := Source{URL: req.Video, TransferError: req.TransferError}
-	run := process{
-		path: tools.FFmpeg, args: args, dir: req.Dir, timeLimit: req.TimeLimit,
-		stallTimeout: tools.StallTimeout, killGrace: tools.KillGrace,
-		maxMemoryBytes: tools.MaxMemoryBytes, maxFileBytes: tools.MaxFileBytes, sandbox: tools.Sandbox, port: source.port(),
-	}
+	run := tools.maker(source, req.Dir, args, req.TimeLimit)
 	total := req.Work.GetVideoDuration().AsDuration()
 
 	run.stdout = &progressParser{onBlock: func(p Progress, end bool) {
-		run.beat()
-
-		if total > 0 {
-			p.Fraction = min(1, p.OutTime.Seconds()/total.Seconds())
-		}
-
-		if end {
-			p.Fraction = 1
-		}
-
-		if req.OnProgress != nil {
-			req.OnProgress(p)
-		}
+		run.beat() // that the index is moved to the front has no time of its own
+		p.tell(req.OnProgress, total, end)
 	}}
 
 	end, err := run.run(ctx)

@@ -120,11 +120,7 @@ func encode(ctx context.Context, tools Tools, req EncodeRequest, args []string, 
 		}
 	}
 
-	run := process{
-		path: tools.FFmpeg, args: args, dir: req.Dir, timeLimit: req.TimeLimit,
-		stallTimeout: tools.StallTimeout, killGrace: tools.KillGrace,
-		maxMemoryBytes: tools.MaxMemoryBytes, maxFileBytes: tools.MaxFileBytes, sandbox: tools.Sandbox, port: req.Source.port(),
-	}
+	run := tools.maker(req.Source, req.Dir, args, req.TimeLimit)
 
 	var last time.Duration = -1
 
@@ -138,18 +134,7 @@ func encode(ctx context.Context, tools Tools, req EncodeRequest, args []string, 
 			p.OutTime = max(0, p.OutTime-frameTime(req.Work, chunk.GetFirstFrame()))
 		}
 
-		if total := length(req.Work); total > 0 {
-			p.Fraction = min(1, p.OutTime.Seconds()/total.Seconds())
-		}
-
-		if end {
-			p.Fraction = 1
-		}
-
-		if req.OnProgress != nil {
-			req.OnProgress(p)
-		}
-
+		p.tell(req.OnProgress, length(req.Work), end)
 		tell()
 	}}
 

@@ -20,6 +20,24 @@ type Progress struct {
 	FPS, Speed float64
 }
 
+// tell hands on what was written so far of a result that is to last total, 0
+// if that isn't known.
+func (p Progress) tell(onProgress func(Progress), total time.Duration, end bool) {
+	if onProgress == nil {
+		return
+	}
+
+	if total > 0 {
+		p.Fraction = min(1, p.OutTime.Seconds()/total.Seconds())
+	}
+
+	if end {
+		p.Fraction = 1
+	}
+
+	onProgress(p)
+}
+
 // maxProgressLine bounds a line of -progress; a longer one is dropped.
 const maxProgressLine = 256
 

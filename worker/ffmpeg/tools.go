@@ -83,6 +83,14 @@ func Find() (Tools, error) {
 	return tools, nil
 }
 
+// maker is a process of FFmpeg that makes files in dir of a source.
+func (t Tools) maker(source Source, dir string, args []string, timeLimit time.Duration) process {
+	return process{
+		path: t.FFmpeg, args: args, dir: dir, timeLimit: timeLimit, stallTimeout: t.StallTimeout, killGrace: t.KillGrace,
+		maxMemoryBytes: t.MaxMemoryBytes, maxFileBytes: t.MaxFileBytes, sandbox: t.Sandbox, port: source.port(),
+	}
+}
+
 // maxEncoderList bounds what is read of FFmpeg's list of encoders.
 const maxEncoderList = 1 << 20
 
