@@ -153,19 +153,16 @@ func renditionNames(o OutputPlan) []string {
 func joinTrack(out *Output, name string, parts []Part, prefix string) track {
 	joined := Join(name, parts)
 	t := track{result: joined.Result}
-	object := func(e Placed) string {
-		uri := e.URI()
-		out.Objects = append(out.Objects, OutputObject{Name: uri, Key: prefix + uri, SizeBytes: e.SizeBytes, ContentType: e.ContentType})
-
-		return uri
-	}
 	if len(joined.Segments) == 0 {
 		return t
 	}
-	t.initURI = object(joined.Init)
+	t.initURI = joined.Init.URI()
 	for _, s := range joined.Segments {
-		t.segments = append(t.segments, segment{uri: object(s), duration: s.Duration})
+		t.segments = append(t.segments, segment{uri: s.URI(), duration: s.Duration})
 		t.encoded = append(t.encoded, s.EncodedObject)
+	}
+	for _, placed := range joined.Objects() {
+		out.Objects = append(out.Objects, placed.object(prefix))
 	}
 
 	return t

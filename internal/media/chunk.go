@@ -19,9 +19,8 @@ const (
 // chunks takes an HLS output's picture apart for many workers. Where it is
 // published, the first segment comes first and alone, its smallest rendition
 // before the others, so that a player can start soon; the other chunks are
-// about chunkSeconds. None if one
-// task does as well: a short source, a single slot, nothing to encode. Nor where
-// seeking isn't exact, for want of an index.
+// about chunkSeconds. None if one task does as well: a short source, a single
+// slot, nothing to encode. Nor where seeking isn't exact, for want of an index.
 func chunks(p Probe, o OutputPlan, slots int) []Chunk {
 	v := o.Video
 	if slots < 2 || v == nil || v.ExpectedFrames == 0 || !indexed(p) || v.encoded() == nil ||

@@ -18,6 +18,11 @@ type Placed struct {
 // URI is its path below its output's folder.
 func (p Placed) URI() string { return p.Dir + "/" + p.Name }
 
+// object is it as a file of its output. prefix is OutputPrefix.
+func (p Placed) object(prefix string) OutputObject {
+	return OutputObject{Name: p.URI(), Key: prefix + p.URI(), SizeBytes: p.SizeBytes, ContentType: p.ContentType}
+}
+
 // Committed are the segments of one rendition that a task's attempts have
 // committed before the task is done. Whichever attempt was the first at a
 // position has it for good: what a player was told doesn't change.
@@ -126,9 +131,7 @@ func (g *Growth) Grow(o OutputPlan, prefix string, run int) Grown {
 			continue
 		}
 		for _, placed := range t.placed {
-			grown.Objects = append(grown.Objects, OutputObject{
-				Name: placed.URI(), Key: prefix + placed.URI(), SizeBytes: placed.SizeBytes, ContentType: placed.ContentType,
-			})
+			grown.Objects = append(grown.Objects, placed.object(prefix))
 		}
 		v := variant{result: t.result, uri: name + ".m3u8"}
 		v.result.PeakBitrateBPS = peakCap(o, name, t.encoded[0])

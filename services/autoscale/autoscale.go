@@ -31,6 +31,9 @@ import (
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 )
 
+// DefaultStartTimeout is Config.StartTimeout if that is 0.
+const DefaultStartTimeout = 2 * time.Minute
+
 const (
 	// The pauses between two lists of the provider's machines: while something
 	// is to be seen soon, while there are machines, and else.
@@ -42,7 +45,6 @@ const (
 	actionTimeout       = 2 * time.Minute
 	defaultActions      = 8
 	defaultCreations    = 3
-	defaultStartTimeout = 2 * time.Minute
 	defaultStopTimeout  = 2 * time.Minute
 	defaultStartLatency = 5 * time.Second
 )
@@ -53,7 +55,7 @@ type Config struct {
 	Settings pipeline.PoolSettings
 	// SlotsPerMachine is how many tasks a machine's worker runs at a time (0: 1).
 	SlotsPerMachine int
-	// StartTimeout is the time a worker has to attach (0: 2 min), and how long
+	// StartTimeout is the time a worker has to attach (0: DefaultStartTimeout), and how long
 	// the worker of a running machine may be silent.
 	StartTimeout time.Duration
 	// StopTimeout is the time a machine has to stop (0: 2 min).
@@ -124,7 +126,7 @@ type Reconciler struct {
 // New starts nothing; Run does.
 func New(cfg Config, deps Deps) *Reconciler {
 	orDefault(&cfg.SlotsPerMachine, 1)
-	orDefault(&cfg.StartTimeout, defaultStartTimeout)
+	orDefault(&cfg.StartTimeout, DefaultStartTimeout)
 	orDefault(&cfg.StopTimeout, defaultStopTimeout)
 	orDefault(&cfg.StartLatency, defaultStartLatency)
 	orDefault(&cfg.ActionsAtOnce, defaultActions)

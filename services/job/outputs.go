@@ -94,10 +94,8 @@ func (s *Service) growing(ctx context.Context, j pipeline.Job, version int64) ([
 	if version == 0 {
 		version = stream.Version
 	}
-	var growth media.Growth
-	for _, c := range stream.Commits[:min(version, int64(len(stream.Commits)))] {
-		growth.Add(c.Output, c.Part, media.AttemptDir(c.Task, c.Attempt), c.Uploaded)
-	}
+	stream.Commits = stream.Commits[:min(version, int64(len(stream.Commits)))]
+	growth := stream.Growth(j.Run)
 	var outputs []media.Output
 	for _, plan := range j.Plan.Outputs {
 		if grown := growth.Grow(plan, media.OutputPrefix(j.Project, j.ID, plan.Name), j.Run); grown.Playable {

@@ -86,11 +86,7 @@ func (s *Service) commitRest(ctx context.Context, sess *session, job pipeline.Jo
 		if err != nil {
 			return err
 		}
-		var growth media.Growth
-		for _, c := range stream.Commits {
-			growth.Add(c.Output, c.Part, media.AttemptDir(c.Task, c.Attempt), c.Uploaded)
-		}
-		if err := growth.Continues(output.Name, task.Part, r); err != nil {
+		if err := stream.Growth(job.Run).Continues(output.Name, task.Part, r); err != nil {
 			return &mismatchError{"of the result", "is not as another attempt has published: " + err.Error()}
 		}
 	}

@@ -38,8 +38,8 @@ func (b *base) printJob(job *tcoderv1.Job) error {
 		b.Printf("finished  %s, playable after %s, complete after %s\n", formatTime(times.GetFinishedAt()),
 			formatDuration(job.GetTimeToPlayable()), formatDuration(job.GetTimeToComplete()))
 	}
-	for _, stage := range job.GetProgress().GetStages() {
-		if job.GetState() == tcoderv1.JobState_JOB_STATE_RUNNING {
+	if job.GetState() == tcoderv1.JobState_JOB_STATE_RUNNING {
+		for _, stage := range job.GetProgress().GetStages() {
 			b.Printf("stage     %s %.0f%%\n", name(stage.GetStage(), "STAGE_"), stage.GetPercent())
 		}
 	}

@@ -32,9 +32,8 @@ const (
 const (
 	// Workers hand back what they hold within their drain grace; this is for
 	// those that don't.
-	workerStopTimeout   = 20 * time.Second
-	killTimeout         = 2 * time.Second
-	defaultStartTimeout = 2 * time.Minute
+	workerStopTimeout = 20 * time.Second
+	killTimeout       = 2 * time.Second
 )
 
 var errNoFFmpeg = errors.New("ffmpeg or ffprobe is not installed: " +
@@ -68,7 +67,7 @@ func (p *poolSettings) register(cmd *cobra.Command, provider string, idle time.D
 	flags.IntVar(&p.limit, "pool-limit", 0, "most workers of the pool (0: "+limit+")")
 	flags.IntVar(&p.warm, "pool-min-warm", 0, "workers of the pool that are kept running without work")
 	flags.DurationVar(&p.idle, "pool-idle", idle, "how long a worker of the pool waits for work before it leaves")
-	flags.DurationVar(&p.start, "pool-start-timeout", defaultStartTimeout, "how long a worker of the pool may take to attach, or be silent, before its machine is replaced")
+	flags.DurationVar(&p.start, "pool-start-timeout", autoscale.DefaultStartTimeout, "how long a worker of the pool may take to attach, or be silent, before its machine is replaced")
 	p.sandbox.Register(cmd)
 }
 
