@@ -50,6 +50,9 @@ type CreateRequest struct {
 	Size string
 	// Env is added to the environment that the provider was configured with.
 	Env map[string]string
+	// Confirm is called right before whatever makes the machine, when all waiting
+	// is over. Its error is the outcome, and nothing was made. May be nil.
+	Confirm func() error
 	// PassedOver is called before Create returns, for each region that was
 	// preferred to the one where the machine is, with why it isn't there: a
 	// RegionFull or Quota. May be nil.
@@ -72,6 +75,14 @@ type Instance struct {
 	HostLost bool
 	// Created is when it was made; zero if the provider doesn't say.
 	Created time.Time
+}
+
+// Confirmed calls Confirm, if there is one.
+func (r CreateRequest) Confirmed() error {
+	if r.Confirm == nil {
+		return nil
+	}
+	return r.Confirm()
 }
 
 // Provider makes machines. Methods are safe for concurrent use. Errors have a

@@ -19,7 +19,7 @@ import (
 const (
 	heartbeat = 5 * time.Second
 	lease     = 20 * time.Second
-	leaderTTL = 15 * time.Second
+	leaderTTL = 18 * time.Second
 	replica   = "sim"
 	project   = "default"
 	// keptJobs is how long the store keeps jobs that ended: it grows no further then.

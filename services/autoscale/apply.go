@@ -109,7 +109,7 @@ func (r *Reconciler) settle(ctx context.Context, a Action, err error, log *slog.
 	var failed *callError
 	switch {
 	case pipeline.ReasonOf(err) == pipeline.ReasonLeaseLost:
-		log.WarnContext(ctx, "another replica leads by now, nothing was done")
+		log.WarnContext(ctx, "this replica leads no more, nothing was done")
 		r.lost = r.term
 		return
 	case errors.As(err, &failed):
@@ -219,6 +219,7 @@ func (st *step) create(ctx context.Context, a Action) error {
 	}
 	req := machine.CreateRequest{
 		ID: a.MachineID, Regions: st.settings.Regions, Size: a.Size,
+		Confirm:    st.leads,
 		PassedOver: func(region string, err error) { st.pass(a, region, err) },
 	}
 	if !fresh {
@@ -229,7 +230,10 @@ func (st *step) create(ctx context.Context, a Action) error {
 	}
 	st.ask(a.MachineID)
 	providerID, err := st.deps.Provider.Create(ctx, req)
-	if err != nil {
+	switch {
+	case pipeline.ReasonOf(err) == pipeline.ReasonLeaseLost:
+		return err
+	case err != nil:
 		err = about(callCreate, a, strings.Join(st.settings.Regions, ","), err)
 		if !fresh {
 			return err // the try before may have made it: it counts until the list says otherwise
@@ -239,6 +243,16 @@ func (st *step) create(ctx context.Context, a Action) error {
 	a.ProviderID = providerID
 	st.deps.Log.InfoContext(ctx, "machine created", "machine_id", a.MachineID, "provider_id", providerID)
 	return st.move(ctx, a, pipeline.MachineCreated, nil)
+}
+
+// leads is asked when a machine is about to be made, which may be long after
+// its reservation was: calls wait for their turn, and processes are paused. A
+// later leader may have made and ended the machine meanwhile.
+func (st *step) leads() error {
+	if st.deps.Term() == st.term {
+		return nil
+	}
+	return &pipeline.Error{Reason: pipeline.ReasonLeaseLost, Message: "The lead was lost before the machine was made."}
 }
 
 // ask notes that a machine is on its way.

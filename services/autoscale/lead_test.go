@@ -141,6 +141,34 @@ func TestPausedLeader(t *testing.T) {
 	require.Equal(t, 3, view.Report.Desired)
 }
 
+// TestPausedReservation: a leader that is paused after it has reserved a machine
+// doesn't make it when it goes on: the next leader may have made and ended it.
+func TestPausedReservation(t *testing.T) {
+	t.Parallel()
+	g := newRig()
+	term := g.lead(t, "a")
+	led := term
+	r := autoscale.New(autoscale.Config{
+		Settings: pipeline.PoolSettings{Limit: 1},
+		Env: func(string) map[string]string { // asked for between the two
+			led = 0
+			return nil
+		},
+	}, autoscale.Deps{
+		Store: g.store, Provider: g.provider, Term: func() int64 { return led }, Now: func() time.Time { return g.now },
+		Log: slog.New(slog.DiscardHandler),
+	})
+	g.submit(t, 1)
+	r.Step(t.Context())
+	require.Zero(t, g.provider.Totals().Made)
+	view, err := g.store.Store.ReadPool(t.Context())
+	require.NoError(t, err)
+	require.Len(t, view.Machines, 1) // counts until the next leader has looked
+	next := g.reconciler(term, 1)
+	g.settle(t, next)
+	require.Equal(t, 1, g.provider.Totals().Made)
+}
+
 // TestIdleHour: a pool without work, and without machines but stopped ones,
 // asks the store ten times an hour, which with the sweeper's 240 ticks and the
 // 30 questions whether the subscription lives is below 300; and it runs nothing.

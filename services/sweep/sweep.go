@@ -4,8 +4,8 @@
 //
 // Every replica runs a Sweeper and the store lets one of them lead. The
 // leader sleeps until the next deadline, or until it is told of an earlier
-// one; with nothing due, renewing the lead and looking is one call per
-// leader's time to live. A replica that stops resigns, so that another takes
+// one; with nothing due, renewing the lead and looking is one call, some time
+// before the lead would end. A replica that stops resigns, so that another takes
 // over at once; one that dies is replaced when its time runs out. All work is
 // safe to be done twice, so two replicas that both believe to lead do no harm.
 //
@@ -34,7 +34,7 @@ const (
 	streamTimeout  = 8 * time.Second // the duty comes again after 10 s
 	dutiesAtOnce   = 8
 	streamsAtOnce  = 16
-	defaultLeadTTL = 15 * time.Second
+	defaultLeadTTL = 18 * time.Second
 	// tellEvery is the least time between two sweeps that say which workers are
 	// attached: they are many, and busy sweepers sweep often. The store lists
 	// those that were seen within a minute.
@@ -47,7 +47,7 @@ type Config struct {
 	// that keeps its name over a restart leads again at once, even after it
 	// was killed.
 	Replica string
-	// LeaderTTL is how long a leader that is silent stays it (0: 15 s).
+	// LeaderTTL is how long a leader that is silent stays it (0: 18 s).
 	LeaderTTL time.Duration
 	// Lease is how long leases last after each renewal.
 	Lease time.Duration
@@ -87,7 +87,7 @@ type Deps struct {
 type Sweeper struct {
 	cfg     Config
 	deps    Deps
-	term    atomic.Int64 // of the lead; 0: another replica's
+	lead    atomic.Pointer[lead] // nil: another replica's
 	elected chan struct{}
 	turns   chan struct{} // bounds the duties at work
 	streams chan struct{} // bounds those that publish streams
@@ -119,8 +119,21 @@ func New(cfg Config, deps Deps) *Sweeper {
 	}
 }
 
-// Term is of this replica's lead, 0 if the last sweep wasn't ours to do.
-func (s *Sweeper) Term() int64 { return s.term.Load() }
+// lead is this replica's, as long as nothing but time ends it.
+type lead struct {
+	term  int64
+	until time.Time
+}
+
+// Term is of this replica's lead; 0 if it has none, as far as can be known
+// without asking: a process that was paused doesn't lead when it goes on, if
+// its time has run out by then.
+func (s *Sweeper) Term() int64 {
+	if l := s.lead.Load(); l != nil && time.Now().Before(l.until) {
+		return l.term
+	}
+	return 0
+}
 
 // Elected receives after this replica became the leader.
 func (s *Sweeper) Elected() <-chan struct{} { return s.elected }
@@ -142,7 +155,7 @@ func (s *Sweeper) Run(ctx context.Context) error {
 		}
 		s.wait(ctx, due, pause, err == nil)
 	}
-	s.term.Store(0)
+	s.lead.Store(nil)
 	s.duties.Wait()
 	watching.Wait()
 	s.resign(ctx)
@@ -177,28 +190,40 @@ func (s *Sweeper) sweep(ctx context.Context) (time.Duration, error) {
 		Retention: s.cfg.Retention, Attached: attached, Term: s.held,
 	})
 	if err != nil {
-		s.term.Store(0) // not known; nobody may act on it
+		s.lead.Store(nil) // not known; nobody may act on it
 		return 0, err
 	}
 	if attached != nil {
 		s.told = began
 	}
-	term := int64(0)
-	if swept.Leader {
-		term = swept.Term
-	}
-	s.held = term
-	if was := s.term.Swap(term); term != 0 && term != was {
-		s.deps.Log.InfoContext(ctx, "leading", "replica", s.cfg.Replica, "term", term)
-		signal(s.elected)
-	}
+	s.took(ctx, swept, began)
 	if swept.Requeued > 0 || swept.Dead > 0 {
 		s.deps.Log.WarnContext(ctx, "leases ran out", "requeued", swept.Requeued, "dead", swept.Dead)
 	}
 	for _, d := range swept.Duties {
 		s.start(ctx, d)
 	}
+	if swept.Leader {
+		// Early enough that no follower, who looks when the lead ends, gets it.
+		return min(swept.NextDue, s.cfg.LeaderTTL*5/6), nil
+	}
 	return min(swept.NextDue, s.cfg.LeaderTTL), nil
+}
+
+// took notes what a sweep said of the lead. It lasts from before the store was
+// asked, lest it seem longer than it is.
+func (s *Sweeper) took(ctx context.Context, swept pipeline.Swept, began time.Time) {
+	if !swept.Leader {
+		s.held = 0
+		s.lead.Store(nil)
+		return
+	}
+	s.held = swept.Term
+	was := s.lead.Swap(&lead{swept.Term, began.Add(s.cfg.LeaderTTL)})
+	if was == nil || was.term != swept.Term {
+		s.deps.Log.InfoContext(ctx, "leading", "replica", s.cfg.Replica, "term", swept.Term)
+		signal(s.elected)
+	}
 }
 
 // watch tells of deadlines that were set meanwhile.

@@ -8,12 +8,14 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/stretchr/testify/require"
 
 	"github.com/tcoder-dev/tcoder/internal/media"
+	"github.com/tcoder-dev/tcoder/internal/memstore"
 	"github.com/tcoder-dev/tcoder/internal/objectstore"
 	"github.com/tcoder-dev/tcoder/internal/objectstore/s3"
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
@@ -316,4 +318,75 @@ func TestRedisOutage(t *testing.T) {
 	renewed, err := b.store.RenewLeases(t.Context(), "w", lease, []pipeline.Renewal{{Ref: leases[0].Ref}})
 	require.NoError(t, err)
 	require.Empty(t, renewed.Lost)
+}
+
+// looks counts the sweeps of one replica.
+type looks struct {
+	*memstore.Store
+
+	n    int
+	hang bool // until the call is given up
+}
+
+func (l *looks) Sweep(ctx context.Context, r pipeline.SweepRequest) (pipeline.Swept, error) {
+	l.n++
+	if l.hang {
+		<-ctx.Done()
+		return pipeline.Swept{}, ctx.Err() //nolint:wrapcheck // as it is
+	}
+	return l.Store.Sweep(ctx, r)
+}
+
+// TestLeadRunsOut: a replica whose sweeps are stuck doesn't believe to lead
+// longer than the others wait for it.
+func TestLeadRunsOut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := &looks{Store: memstore.New(memstore.Config{Clock: time.Now})}
+		s := sweep.New(sweep.Config{Replica: "a", LeaderTTL: 6 * time.Second, Lease: 20 * time.Second}, sweep.Deps{
+			Store: l, Log: slog.New(slog.DiscardHandler),
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = s.Run(ctx) })
+		synctest.Wait()
+		l.hang = true
+		time.Sleep(6*time.Second - 1) // a sweep hangs for 10 s since the fifth
+		require.Equal(t, int64(1), s.Term())
+		time.Sleep(1)
+		require.Zero(t, s.Term())
+		l.hang = false
+		time.Sleep(12 * time.Second)
+		require.NotZero(t, s.Term())
+		cancel()
+		running.Wait()
+	})
+}
+
+// TestIdleLead: of replicas with nothing to do one leads and keeps the lead,
+// which costs each of them a call every 15 s.
+func TestIdleLead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := memstore.New(memstore.Config{Clock: time.Now})
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		var replicas []*looks
+		var sweepers []*sweep.Sweeper
+		for _, name := range []string{"a", "b"} {
+			l := &looks{Store: store}
+			s := sweep.New(sweep.Config{Replica: name, Lease: 20 * time.Second}, sweep.Deps{Store: l, Log: slog.New(slog.DiscardHandler)})
+			replicas, sweepers = append(replicas, l), append(sweepers, s)
+			running.Go(func() { _ = s.Run(ctx) })
+			time.Sleep(time.Second)
+		}
+		time.Sleep(time.Hour)
+		require.Equal(t, int64(1), sweepers[0].Term())
+		require.Zero(t, sweepers[1].Term())
+		for _, l := range replicas {
+			require.LessOrEqual(t, l.n, 245)
+		}
+		cancel()
+		running.Wait()
+	})
 }

@@ -13,6 +13,7 @@
 package fly
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -135,7 +136,7 @@ func (p *Provider) create(ctx context.Context, req machine.CreateRequest) (strin
 	asked := p.regions.order(wanted)
 	for {
 		input.Region = strings.Join(asked, ",")
-		made, err := p.post(ctx, input)
+		made, err := p.post(ctx, req, input)
 		if err == nil {
 			for region, why := range p.regions.made(made.Region, wanted, asked) {
 				if req.PassedOver != nil {
@@ -160,15 +161,19 @@ func (p *Provider) create(ctx context.Context, req machine.CreateRequest) (strin
 	}
 }
 
-func (p *Provider) post(ctx context.Context, input api.LaunchMachineInput) (*api.Machine, error) {
+func (p *Provider) post(ctx context.Context, req machine.CreateRequest, input api.LaunchMachineInput) (*api.Machine, error) {
 	var made *api.Machine
+	var withdrawn error
 	err := p.call(ctx, ActionCreate, "", func(ctx context.Context) (err error) {
+		if withdrawn = req.Confirmed(); withdrawn != nil {
+			return nil
+		}
 		if made, err = p.client.Launch(ctx, p.cfg.App, input); err == nil && made.ID == "" {
 			err = errors.New("the answer names no machine")
 		}
 		return err
 	})
-	return made, err
+	return made, cmp.Or(withdrawn, err)
 }
 
 // launch is what is asked of Fly, but for the region.

@@ -51,6 +51,7 @@ func Run(t *testing.T, setup func(t *testing.T) Fixture) {
 	}{
 		{"a created machine is listed under its id and runs", created},
 		{"creating an id again makes no second machine", createdTwice},
+		{"a creation that isn't confirmed makes nothing", withdrawn},
 		{"machines created at once are all there", createdAtOnce},
 		{"a stopped machine can be started again", stoppedAndStarted},
 		{"stopping and starting again changes nothing", repeated},
@@ -90,6 +91,17 @@ func createdTwice(t *testing.T, f Fixture) {
 	waitFor(t, f, first, machine.Stopped)
 	require.Equal(t, first, create(t, f, "m1"))
 	require.Equal(t, machine.Stopped, list(t, f)[0].State)
+}
+
+func withdrawn(t *testing.T, f Fixture) {
+	t.Helper()
+	why := errors.New("not any more")
+	_, err := f.Provider.Create(t.Context(), machine.CreateRequest{ID: "m1", Confirm: func() error { return why }})
+	require.ErrorIs(t, err, why)
+	require.Empty(t, list(t, f))
+	_, err = f.Provider.Create(t.Context(), machine.CreateRequest{ID: "m1", Confirm: func() error { return nil }})
+	require.NoError(t, err)
+	require.Len(t, list(t, f), 1)
 }
 
 func createdAtOnce(t *testing.T, f Fixture) {

@@ -143,6 +143,9 @@ func (p *Provider) Create(ctx context.Context, req machine.CreateRequest) (strin
 		if _, ok := p.children[req.ID]; ok {
 			return nil
 		}
+		if err := req.Confirmed(); err != nil {
+			return err
+		}
 		env := slices.Clone(p.cfg.Env)
 		for name, value := range req.Env {
 			env = append(env, name+"="+value)

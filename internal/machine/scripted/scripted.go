@@ -160,6 +160,9 @@ func (p *Provider) Create(ctx context.Context, req machine.CreateRequest) (strin
 		if p.find(req.ID) != nil {
 			return nil
 		}
+		if err := req.Confirmed(); err != nil {
+			return err
+		}
 		region, found := p.place(req.Regions)
 		if !found {
 			return &machine.Error{Class: machine.RegionFull, Message: "The provider has no room in the pool's regions."}
