@@ -30,7 +30,8 @@ func refused(status int) bool {
 // passing tells whether a status may be gone on the next try.
 func passing(status int) bool {
 	return status >= http.StatusInternalServerError ||
-		status == http.StatusTooManyRequests || status == http.StatusRequestTimeout
+		status == http.StatusTooManyRequests || status == http.StatusRequestTimeout ||
+		status == http.StatusConflict // two writes met
 }
 
 // newStoreClient returns a client for presigned requests. It follows no

@@ -203,7 +203,8 @@ func (e *refusedError) Error() string {
 // temporary reports whether the same request may succeed later.
 func (e *refusedError) temporary() bool {
 	return e.status >= http.StatusInternalServerError || e.status == http.StatusTooManyRequests ||
-		e.status == http.StatusRequestTimeout || e.code == "RequestTimeout"
+		e.status == http.StatusRequestTimeout || e.code == "RequestTimeout" ||
+		e.status == http.StatusConflict // two writes met
 }
 
 // exists reports whether the object was there already.

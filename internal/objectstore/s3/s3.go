@@ -34,6 +34,11 @@ const (
 	maxBackoff  = time.Second
 )
 
+// conflicts are refusals of a write that met another one, as S3 asks to try
+// again. The last is what versitygw says of a write into a folder that the
+// deletion of its last object takes away at that moment.
+var conflicts = map[string]struct{}{"OperationAborted": {}, "ConditionalRequestConflict": {}, "ExistingObjectIsDirectory": {}}
+
 // Config says which bucket, and how to reach it.
 type Config struct {
 	// Endpoint is the base URL the control plane uses, such as
@@ -95,6 +100,7 @@ func New(cfg Config) (*Store, error) {
 			HTTPClient:   httpClient,
 			Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
 				o.MaxAttempts, o.MaxBackoff = maxAttempts, maxBackoff
+				o.Retryables = append(o.Retryables, retry.RetryableErrorCode{Codes: conflicts})
 			}),
 			RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
 			ResponseChecksumValidation: aws.ResponseChecksumValidationWhenRequired,

@@ -2,6 +2,7 @@ package s3_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -48,6 +49,34 @@ func TestPublicEndpoint(t *testing.T) {
 	require.True(t, strings.HasPrefix(signed.URL, cfg.PublicEndpoint+"/"+cfg.Bucket+"/key?"), "wrong host or path")
 	status, _ := do(t, signed.Method, signed.URL, nil)
 	require.Equal(t, http.StatusOK, status)
+}
+
+// A write is stored though the last other object of its folders is removed at
+// that moment.
+func TestWritesMeetDeletions(t *testing.T) {
+	t.Parallel()
+	const writers, writes = 8, 50
+	store := newStore(t, s3test.New(t))
+	errs := make(chan error, writers)
+	for i := range writers {
+		go func() {
+			key := fmt.Sprintf("out/public/%d/file", i)
+			for range writes {
+				if err := store.Put(t.Context(), key, strings.NewReader("x"), objectstore.PutOptions{}); err != nil {
+					errs <- err
+					return
+				}
+				if err := store.Delete(t.Context(), key); err != nil {
+					errs <- err
+					return
+				}
+			}
+			errs <- nil
+		}()
+	}
+	for range writers {
+		require.NoError(t, <-errs)
+	}
 }
 
 // Any number of control planes may start at once on an empty store.

@@ -87,7 +87,8 @@ function isStored({ status }: Answer): boolean {
 }
 
 function isTemporary({ status, code }: Answer): boolean {
-  return status >= 500 || status === 429 || status === 408 || code === "RequestTimeout";
+  // 409: two writes met.
+  return status >= 500 || status === 429 || status === 408 || status === 409 || code === "RequestTimeout";
 }
 
 function storeError(message: string): TcoderError {
