@@ -21,6 +21,7 @@ type Machine struct {
 	Draining   bool          // its workers take nothing more
 	Outdated   bool          // it was made from an older image or settings
 	HostLost   bool          // the provider can't see its host: it can't be started
+	Unnamed    bool          // its record doesn't have its provider's id: the answer to its creation was lost
 	Unseen     bool          // the provider wasn't asked this time: Instance and what follows from it aren't known
 	Resting    bool          // something failed with it just now: it is left alone
 }

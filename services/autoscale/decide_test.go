@@ -116,6 +116,9 @@ func TestDecide(t *testing.T) {
 		"a creation that wasn't recorded": {
 			snapshot(0, 0, Machine{State: pipeline.MachineCreating, Instance: machine.Running, Silent: 1}), []string{"NOTE_CREATED m0"},
 		},
+		"a creation that was answered to nobody": {
+			snapshot(0, 0, with(running, func(m *Machine) { m.Busy, m.Unnamed = true, true })), []string{"NOTE_CREATED m0"},
+		},
 		"a boot in time":           {snapshot(0, 0, with(starting, func(m *Machine) { m.Silent = long })), nil},
 		"a boot that hangs":        {snapshot(0, 0, with(starting, func(m *Machine) { m.InState = long })), []string{"NOTE_BREAK m0"}},
 		"a boot that failed":       {snapshot(0, 0, with(starting, func(m *Machine) { m.Instance = machine.Failed })), []string{"NOTE_BREAK m0"}},
@@ -198,6 +201,7 @@ func anyPool(t *rapid.T) Snapshot {
 			Draining: rapid.Bool().Draw(t, "draining"),
 			Outdated: rapid.Bool().Draw(t, "outdated"),
 			HostLost: rapid.Bool().Draw(t, "host lost"),
+			Unnamed:  rapid.Bool().Draw(t, "unnamed"),
 			Unseen:   rapid.Bool().Draw(t, "unseen"),
 			Resting:  rapid.IntRange(0, 4).Draw(t, "resting") == 0,
 		})
@@ -302,8 +306,9 @@ func checkTransition(t *rapid.T, m Machine, kind Kind) {
 		NoteExit: pipeline.MachineExit, NoteBreak: pipeline.MachineBreak,
 	}
 	transition, moves := by[kind]
-	if !moves || kind == Stop && m.State == pipeline.MachineStopped {
-		return // a creation or a start that is taken up again, or a stop that is repeated
+	named := kind == NoteCreated && m.State != pipeline.MachineCreating
+	if !moves || named || kind == Stop && m.State == pipeline.MachineStopped {
+		return // a creation or a start that is taken up again, what it is called, or a stop that is repeated
 	}
 	_, ok := m.State.Next(transition)
 	require.True(t, ok, "%s of a machine that is %s", kind, m.State)

@@ -302,6 +302,29 @@ func TestLostThenRefused(t *testing.T) {
 	require.Equal(t, limit, machines())
 }
 
+// TestLostThenAttached: a machine whose creation wasn't answered, and whose
+// worker came before a list showed it, gets its provider's id by the next list.
+func TestLostThenAttached(t *testing.T) {
+	t.Parallel()
+	g := newRig()
+	r := g.reconciler(g.lead(t, "a"), 1)
+	g.settle(t, r)
+	lost := &machine.Error{Class: machine.Unclear, Message: "No answer."}
+	g.provider.Inject(scripted.Fault{Op: scripted.Create, Err: lost, Effect: true})
+	g.submit(t, 1)
+	r.Step(t.Context())
+	_, _, err := g.store.AttachWorker(t.Context(), pipeline.Worker{ID: "w", MachineID: "m2", Slots: 1}, time.Minute)
+	require.NoError(t, err)
+	for end := g.now.Add(20 * time.Second); g.now.Before(end); {
+		g.now = g.now.Add(g.settle(t, r))
+	}
+	view, err := g.store.Store.ReadPool(t.Context())
+	require.NoError(t, err)
+	require.Len(t, view.Machines, 1)
+	require.Equal(t, pipeline.MachineRunning, view.Machines[0].State)
+	require.Equal(t, "m2", view.Machines[0].ProviderID)
+}
+
 // TestNeverMade: a machine whose creation was lost and that can't be made any
 // more is forgotten once the list had the time to show it.
 func TestNeverMade(t *testing.T) {

@@ -173,7 +173,7 @@ func (r *Reconciler) join(view pipeline.PoolView, listed bool, now time.Time) []
 		if there {
 			m.Instance, m.Outdated, m.HostLost = i.State, i.Outdated, i.HostLost
 			if m.ProviderID == "" || listed {
-				m.ProviderID = i.ProviderID
+				m.ProviderID, m.Unnamed = i.ProviderID, m.ProviderID == ""
 			}
 		}
 		if !attached[record.ID] {

@@ -90,6 +90,8 @@ func whileRunning(s Snapshot, m Machine) Action {
 		return Action{Kind: Stop, Reason: "its worker is silent"}
 	case m.State == pipeline.MachineRunning && m.Draining:
 		return Action{Kind: NoteDrain}
+	case m.Unnamed:
+		return Action{Kind: NoteCreated}
 	default:
 		return Action{}
 	}
