@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"os"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -52,6 +53,24 @@ func TestFleet(t *testing.T) {
 	require.Zero(t, f.cloud.Pending())
 	require.Equal(t, fleetLimit, f.cloud.Counts().MostExisting)
 	require.Equal(t, 1, f.limited(), "more than was injected: the control planes don't share the limits of calls")
+	f.upgrade(t)
+}
+
+// upgrade takes another image for the machines: what is kept of the old one
+// goes, and what comes then has the new one.
+func (f *fleet) upgrade(t *testing.T) {
+	t.Helper()
+	f.eventually(t, "no machine is kept", func() bool { return f.cloud.Counts().Existing == fleetKept })
+	for _, r := range f.replicas {
+		r.Stop(t, syscall.SIGTERM)
+		r.args[slices.Index(r.args, fleetImage)] = "worker@sha256:2"
+		r.start(t)
+	}
+	f.eventually(t, "an old machine is kept", func() bool { return f.cloud.Counts().Existing == 0 })
+	f.submit(t, 1)
+	f.finish(t)
+	f.rest(t)
+	f.eventually(t, "no machine is kept", func() bool { return f.cloud.Counts().Existing == fleetKept })
 }
 
 // killBusy kills a machine in the middle of a task.

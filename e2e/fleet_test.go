@@ -30,6 +30,7 @@ const (
 	// bootWithin is how long a machine may boot: short enough to wait for one
 	// that never does, long enough for a loaded computer.
 	bootWithin = 20 * time.Second
+	fleetImage = "worker@sha256:1"
 	fleetKey   = "customer"
 	flyToken   = "fm2_fleet"
 )
@@ -73,7 +74,7 @@ func newFleet(t *testing.T, flags ...string) *fleet {
 		args := append([]string{"serve", "--listen", address}, d.flags...)
 		args = append(args, "--lease", "6s", "--heartbeat", "1s", "--pool", "fly", "--pool-limit", strconv.Itoa(fleetLimit),
 			"--pool-idle", "2s", "--pool-start-timeout", bootWithin.String(), "--fly-keep-stopped", strconv.Itoa(fleetKept),
-			"--fly-app", "acme", "--fly-api-url", f.api, "--fly-image", "worker@sha256:1", "--fly-kill-timeout", "10s",
+			"--fly-app", "acme", "--fly-api-url", f.api, "--fly-image", fleetImage, "--fly-kill-timeout", "10s",
 			"--fly-server-url", "http://"+strings.Join(addresses, ",http://"))
 		f.replicas = append(f.replicas, &fleetReplica{
 			url: "http://" + address, args: append(args, flags...),
