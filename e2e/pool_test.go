@@ -81,7 +81,7 @@ func TestPool(t *testing.T) {
 	require.Contains(t, errs, `max: "many" is not a number`)
 	_, errs, code = cli(t, s.url, "pool", "drain", "nosuch")
 	require.Equal(t, 1, code)
-	require.Contains(t, errs, "WORKER_NOT_FOUND")
+	require.Contains(t, errs, "there is no machine and no worker nosuch")
 	_, err = c.DrainMachine(ctx, "nosuch")
 	require.Equal(t, tcoderv1.ErrorReason_ERROR_REASON_MACHINE_NOT_FOUND, tcoder.ReasonOf(err))
 	_, err = c.UpdatePool(ctx, &tcoderv1.UpdatePoolRequest{MinWarm: new(uint32(9))})

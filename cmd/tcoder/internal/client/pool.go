@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -184,6 +185,12 @@ func (b *base) drain(ctx context.Context, client *tcoder.Client, id string) erro
 		return err
 	}
 	worker, err := client.DrainWorker(ctx, id)
+	if e, ok := errors.AsType[*tcoder.Error](err); ok && e.Reason == tcoderv1.ErrorReason_ERROR_REASON_WORKER_NOT_FOUND {
+		neither := *e
+		neither.Message, neither.Remedy = "there is no machine and no worker "+id, "tcoder pool status lists them"
+
+		return &neither
+	}
 	if err != nil {
 		return err
 	}
