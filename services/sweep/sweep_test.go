@@ -351,12 +351,12 @@ func TestLeadRunsOut(t *testing.T) {
 		running.Go(func() { _ = s.Run(ctx) })
 		synctest.Wait()
 		l.hang = true
-		time.Sleep(6*time.Second - 1) // a sweep hangs for 10 s since the fifth
+		<-time.After(6*time.Second - 1) // a sweep hangs for 10 s since the fifth
 		require.Equal(t, int64(1), s.Term())
-		time.Sleep(1)
+		<-time.After(1)
 		require.Zero(t, s.Term())
 		l.hang = false
-		time.Sleep(12 * time.Second)
+		<-time.After(12 * time.Second)
 		require.NotZero(t, s.Term())
 		cancel()
 		running.Wait()
@@ -378,9 +378,9 @@ func TestIdleLead(t *testing.T) {
 			s := sweep.New(sweep.Config{Replica: name, Lease: 20 * time.Second}, sweep.Deps{Store: l, Log: slog.New(slog.DiscardHandler)})
 			replicas, sweepers = append(replicas, l), append(sweepers, s)
 			running.Go(func() { _ = s.Run(ctx) })
-			time.Sleep(time.Second)
+			<-time.After(time.Second)
 		}
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		require.Equal(t, int64(1), sweepers[0].Term())
 		require.Zero(t, sweepers[1].Term())
 		for _, l := range replicas {

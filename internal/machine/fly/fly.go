@@ -166,7 +166,7 @@ func (p *Provider) post(ctx context.Context, req machine.CreateRequest, input ap
 	var withdrawn error
 	err := p.call(ctx, ActionCreate, "", func(ctx context.Context) (err error) {
 		if withdrawn = req.Confirmed(); withdrawn != nil {
-			return nil
+			return withdrawn
 		}
 		if made, err = p.client.Launch(ctx, p.cfg.App, input); err == nil && made.ID == "" {
 			err = errors.New("the answer names no machine")

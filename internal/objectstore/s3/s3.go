@@ -34,11 +34,6 @@ const (
 	maxBackoff  = time.Second
 )
 
-// conflicts are refusals of a write that met another one, as S3 asks to try
-// again. The last is what versitygw says of a write into a folder that the
-// deletion of its last object takes away at that moment.
-var conflicts = map[string]struct{}{"OperationAborted": {}, "ConditionalRequestConflict": {}, "ExistingObjectIsDirectory": {}}
-
 // Config says which bucket, and how to reach it.
 type Config struct {
 	// Endpoint is the base URL the control plane uses, such as
@@ -91,6 +86,10 @@ func New(cfg Config) (*Store, error) {
 	transport.MaxIdleConnsPerHost = 64 // one host takes all requests
 	httpClient := &http.Client{Transport: transport}
 
+	// Refusals of a write that met another one: S3 asks to try again, and
+	// versitygw says the last of a write into a folder that the deletion of its
+	// last object takes away at that moment.
+	conflicts := map[string]struct{}{"OperationAborted": {}, "ConditionalRequestConflict": {}, "ExistingObjectIsDirectory": {}}
 	newClient := func(endpoint string) *awss3.Client {
 		return awss3.New(awss3.Options{
 			BaseEndpoint: optional(endpoint),
