@@ -52,7 +52,7 @@ function place(from, to) {
   }
 }
 
-/** Bundles each test, and the page that the browser test serves, which has all it needs inside. */
+/** Bundles each test, and the pages that browser tests serve, which have all they need inside. */
 async function buildTests() {
   const common = { bundle: true, format: "esm", target: "es2022", sourcemap: true, logLevel: "warning" };
   const tests = readdirSync(join(here, "test")).filter((name) => name.endsWith(".test.ts"));
@@ -64,5 +64,10 @@ async function buildTests() {
     // The SDK under test is what users get: dist/index.js.
     external: ["@bufbuild/protobuf", "@connectrpc/*", "@tcoder/sdk", "playwright-core"],
   });
-  await build({ ...common, entryPoints: [join(here, "test/page.ts")], outdir: join(dist, "test"), platform: "browser" });
+  await build({
+    ...common,
+    entryPoints: ["page", "player"].map((name) => join(here, "test", `${name}.ts`)),
+    outdir: join(dist, "test"),
+    platform: "browser",
+  });
 }

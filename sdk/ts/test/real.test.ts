@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
-import { createServer, type Server } from "node:http";
+import type { Server } from "node:http";
 import { after, before, describe, test } from "node:test";
 
 import {
@@ -15,27 +14,15 @@ import {
   reasonName,
   Tcoder,
 } from "@tcoder/sdk";
-import { chromium } from "playwright-core";
 
+import { launchBrowser, servePages } from "./browser.js";
 import { addressOf } from "./server.js";
-import { binary, findProgram, Proxy, readClip, Stack } from "./tcoder.js";
+import { binary, notTested, Proxy, readClip, Stack } from "./tcoder.js";
 
 const bin = binary();
-const skip =
-  bin === undefined && "NOTHING WAS TESTED AGAINST A REAL SERVER: run `make build`, or set TCODER_BIN to a tcoder binary";
-if (skip) {
-  console.error(`\n*** ${skip} ***\n`);
-}
+const skip = notTested(bin);
 
 const spec = { preset: "hls", qualities: ["240p"] };
-const chromiumArgs = [
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--disable-dev-shm-usage",
-  "--no-first-run",
-  "--disable-background-networking",
-];
 
 describe("against a real server", { skip, timeout: 300_000 }, () => {
   let pages: Server;
@@ -46,8 +33,8 @@ describe("against a real server", { skip, timeout: 300_000 }, () => {
 
   before(async () => {
     clip = await readClip();
-    pages = await servePages(clip);
-    foreignPages = await servePages(clip);
+    pages = await servePages("page.js", clip);
+    foreignPages = await servePages("page.js", clip);
     stack = await Stack.start(bin!, addressOf(pages));
     client = new Tcoder({ baseUrl: stack.url });
   });
@@ -227,7 +214,7 @@ describe("against a real server", { skip, timeout: 300_000 }, () => {
   });
 
   test("a page in a browser uploads, watches and reads; a page of another origin is refused", async () => {
-    const browser = await chromium.launch({ executablePath: findProgram("chromium"), args: chromiumArgs });
+    const browser = await launchBrowser();
     try {
       const page = await browser.newPage();
       await page.goto(addressOf(pages));
@@ -299,27 +286,4 @@ async function rejected(call: Promise<unknown>, reason: Reason) {
 
 function failureText(failure: Failure | undefined): string {
   return failure === undefined ? "" : reasonName(failure.reason);
-}
-
-/** Serves the test's page and the film on an origin of their own. */
-async function servePages(clip: Uint8Array): Promise<Server> {
-  const script = await readFile(new URL("page.js", import.meta.url));
-  const server = createServer((req, res) => {
-    switch (req.url) {
-      case "/":
-        res.setHeader("Content-Type", "text/html").end('<!doctype html><script type="module" src="/page.js"></script>');
-        break;
-      case "/page.js":
-        res.setHeader("Content-Type", "text/javascript").end(script);
-        break;
-      case "/clip.mp4":
-        res.setHeader("Content-Type", "video/mp4").end(clip);
-        break;
-      default:
-        res.writeHead(404).end();
-    }
-  });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-
-  return server;
 }

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { accessSync, constants, existsSync } from "node:fs";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { connect, createServer, type Server, type Socket } from "node:net";
@@ -6,10 +6,12 @@ import { tmpdir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 
 import { addressOf } from "./server.js";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../../../.."); // from dist/test
+const film = join(root, "internal/mediatest/testdata/sintel.mp4");
 const startMs = 60_000;
 const stopMs = 60_000;
 
@@ -21,9 +23,34 @@ export function binary(): string | undefined {
   return named || (existsSync(built) ? built : undefined);
 }
 
+/** Why tests against a real server are skipped, said so that nobody overlooks it; false if they aren't. */
+export function notTested(bin: string | undefined): string | false {
+  if (bin !== undefined) {
+    return false;
+  }
+  const why = "NOTHING WAS TESTED AGAINST A REAL SERVER: run `make build`, or set TCODER_BIN to a tcoder binary";
+  console.error(`\n*** ${why} ***\n`);
+
+  return why;
+}
+
 /** The film cut that the project's tests share: 7 s, 1280x720, with sound. */
 export async function readClip(): Promise<Buffer<ArrayBuffer>> {
-  return (await readFile(join(root, "internal/mediatest/testdata/sintel.mp4"))) as Buffer<ArrayBuffer>;
+  return (await readFile(film)) as Buffer<ArrayBuffer>;
+}
+
+/** The film over and over for some seconds: long enough to be made in chunks. */
+export async function loopClip(seconds: number): Promise<Buffer<ArrayBuffer>> {
+  const dir = await mkdtemp(join(tmpdir(), "tcoder-clip-"));
+  try {
+    const path = join(dir, "looped.mp4");
+    const args = ["-nostdin", "-v", "error", "-stream_loop", "-1", "-i", film, "-t", String(seconds), "-c", "copy", path];
+    await promisify(execFile)("ffmpeg", args);
+
+    return (await readFile(path)) as Buffer<ArrayBuffer>;
+  } finally {
+    await rm(dir, { recursive: true, force: true });
+  }
 }
 
 /** Finds a program on PATH. */
