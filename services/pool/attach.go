@@ -56,24 +56,21 @@ func (s *Service) Attach(ctx context.Context, stream *stream) error {
 	reading := newGuard(control.SetReadDeadline)
 	defer reading.stop()
 	reading.start(helloTimeout)
-	first, err := stream.Receive()
-	if err != nil {
-		if errors.Is(err, io.EOF) {
+	var sess *session
+	if err := aside(func() error {
+		first, err := stream.Receive()
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		if first.GetHello() == nil {
 			return errIncompatible
 		}
-		return err
-	}
-	if first.GetHello() == nil {
-		return errIncompatible
-	}
-	var sess *session
-	if err := aside(func() (err error) {
 		sess, err = s.open(ctx, first.GetHello(), nil)
 		return err
 	}); err != nil {
 		return err
 	}
-	err = s.serve(ctx, sess, stream, control, reading)
+	err := s.serve(ctx, sess, stream, control, reading)
 	s.close(ctx, sess, err)
 	return err
 }
