@@ -41,13 +41,16 @@ func (m mediaWork) assemble(ctx context.Context, a Attempt, work *tcoderv1.Assem
 	}
 
 	renditions := []*tcoderv1.EncodedRendition{rendition}
-	uploads := newUploader(m.client, a.Sign, a.dir, m.pacing, func(error) {}, func(string) {})
+	waiting := &backlog{dir: a.dir}
+	uploads := newUploader(m.client, a.Sign, waiting, m.pacing, func(error) {}, func(string) {})
 	uploads.add(objectsOf(rendition)...)
 	uploads.close()
 
 	if err := uploads.run(ctx); err != nil {
 		return nil, err
 	}
+
+	a.logScratch(waiting)
 
 	if err := verifyUploads(uploads, renditions); err != nil {
 		return nil, err

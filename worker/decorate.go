@@ -10,10 +10,13 @@ import (
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 )
 
-// withScratch gives every attempt a folder of its own below base, and removes
-// it afterwards, whatever happened.
-func withScratch(base string, next Executor) Executor {
+// withScratch gives every attempt a folder of its own, and removes it
+// afterwards, whatever happened.
+func withScratch(places *room, next Executor) Executor {
 	return func(ctx context.Context, a Attempt) (report *tcoderv1.TaskReport, err error) {
+		base, release := places.take(scratchNeed(a.Assignment))
+		defer release()
+
 		a.dir, err = os.MkdirTemp(base, "attempt-")
 		if err != nil {
 			return nil, machineFault("The worker can't write to its scratch folder.", err)
@@ -115,6 +118,6 @@ func withReport(next Executor) Executor {
 }
 
 // decorate builds what the worker runs out of the bare work.
-func decorate(scratchDir string, work Executor) Executor {
-	return withReport(withLog(withRecovery(withTimeLimit(withScratch(scratchDir, work)))))
+func decorate(places *room, work Executor) Executor {
+	return withReport(withLog(withRecovery(withTimeLimit(withScratch(places, work)))))
 }

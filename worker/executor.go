@@ -100,7 +100,9 @@ func (m mediaWork) encode(
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 
-	uploads := newUploader(m.client, a.Sign, a.dir, m.pacing, func(err error) { cancel(err) }, a.segments.uploaded)
+	brake := new(ffmpeg.Brake)
+	waiting := &backlog{dir: a.dir, brake: brake, log: a.log}
+	uploads := newUploader(m.client, a.Sign, waiting, m.pacing, func(err error) { cancel(err) }, a.segments.uploaded)
 
 	var (
 		uploading sync.WaitGroup
@@ -111,6 +113,7 @@ func (m mediaWork) encode(
 
 	renditions, err := ffmpeg.Encode(ctx, m.tools, ffmpeg.EncodeRequest{
 		Source: source, Work: work, Dir: a.dir, TimeLimit: a.Assignment.GetTimeLimit().AsDuration(),
+		Brake: brake,
 		OnProgress: func(p ffmpeg.Progress) {
 			a.Progress(progressOf(a.Assignment.GetLease(), p))
 		},
@@ -139,12 +142,20 @@ func (m mediaWork) encode(
 
 	uploads.close()
 	uploading.Wait()
+	a.logScratch(waiting)
 
 	if uploaded != nil {
 		return nil, uploaded
 	}
 
 	return renditions, verifyUploads(uploads, renditions)
+}
+
+// logScratch tells how much lay in the attempt's folder at most, and how often
+// FFmpeg waited for the store.
+func (a Attempt) logScratch(b *backlog) {
+	peak, holds := b.told()
+	a.log.Info("results are made", "scratch_peak_bytes", peak, "pauses", holds)
 }
 
 // verifyUploads checks that what was measured is what was uploaded.

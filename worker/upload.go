@@ -37,6 +37,7 @@ type uploader struct {
 	dir       string
 	pacing    transferPacing
 	onFailure func(error)
+	backlog   *backlog
 	// onStored is told of every object that is in the store. Its file is gone.
 	onStored func(name string)
 
@@ -49,10 +50,10 @@ type uploader struct {
 }
 
 func newUploader(
-	client *http.Client, sign signer, dir string, pacing transferPacing, onFailure func(error), onStored func(name string),
+	client *http.Client, sign signer, backlog *backlog, pacing transferPacing, onFailure func(error), onStored func(name string),
 ) *uploader {
 	return &uploader{
-		client: client, sign: sign, dir: dir, pacing: pacing, onFailure: onFailure, onStored: onStored,
+		client: client, sign: sign, dir: backlog.dir, backlog: backlog, pacing: pacing, onFailure: onFailure, onStored: onStored,
 		known: map[string]uint64{}, wake: make(chan struct{}, 1),
 	}
 }
@@ -60,13 +61,20 @@ func newUploader(
 // add queues the objects that weren't added before. A file that is added must
 // not change any more.
 func (u *uploader) add(objects ...*tcoderv1.EncodedObject) {
+	var sizeBytes uint64
+
 	u.mu.Lock()
 
 	for _, object := range objects {
 		if _, seen := u.known[object.GetName()]; !seen {
 			u.known[object.GetName()] = object.GetSizeBytes()
 			u.pending = append(u.pending, object)
+			sizeBytes += object.GetSizeBytes()
 		}
+	}
+
+	if sizeBytes > 0 {
+		u.backlog.grow(sizeBytes) // before any of it can be stored
 	}
 	u.mu.Unlock()
 	u.poke()
@@ -198,6 +206,7 @@ func (u *uploader) store(ctx context.Context, object *tcoderv1.EncodedObject, re
 		return machineFault("A result could not be removed from the worker's disk.", err)
 	}
 
+	u.backlog.shrink(object.GetSizeBytes())
 	u.onStored(object.GetName())
 
 	return nil

@@ -134,7 +134,7 @@ func TestUploaderBatches(t *testing.T) {
 		return nil, nil
 	}
 
-	uploads := newUploader(b.store.client(t), b.sign, dir, testPacing(), func(err error) { t.Error(err) }, func(string) {})
+	uploads := newUploader(b.store.client(t), b.sign, &backlog{dir: dir}, testPacing(), func(err error) { t.Error(err) }, func(string) {})
 
 	for i := range files {
 		name := fmt.Sprintf("%05d.m4s", i)
@@ -159,7 +159,7 @@ func TestUploaderChangedFile(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "a.mp4"), []byte("12345"), 0o600))
 
 	told := make(chan error, 1)
-	uploads := newUploader(b.store.client(t), b.sign, dir, testPacing(), func(err error) { told <- err }, func(string) {})
+	uploads := newUploader(b.store.client(t), b.sign, &backlog{dir: dir}, testPacing(), func(err error) { told <- err }, func(string) {})
 	uploads.add(&tcoderv1.EncodedObject{Name: "a.mp4", SizeBytes: 4})
 
 	var fault *ffmpeg.Fault
@@ -191,7 +191,7 @@ func TestUploaderLostAnswer(t *testing.T) {
 		return true
 	})
 
-	uploads := newUploader(b.store.client(t), b.sign, dir, testPacing(), func(error) {}, func(string) {})
+	uploads := newUploader(b.store.client(t), b.sign, &backlog{dir: dir}, testPacing(), func(error) {}, func(string) {})
 	uploads.add(&tcoderv1.EncodedObject{Name: "a.mp4", SizeBytes: 5})
 	uploads.close()
 	require.NoError(t, uploads.run(t.Context()))

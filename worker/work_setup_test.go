@@ -57,7 +57,7 @@ func setupWork(t *testing.T, clip string) *workBundle {
 	journal, log := newJournal()
 	b.journal = journal
 	b.log = log
-	b.execute = decorate(b.scratch, mediaWork{tools: tools, client: b.store.client(t), pacing: pacing}.execute)
+	b.execute = decorate(&room{disk: b.scratch}, mediaWork{tools: tools, client: b.store.client(t), pacing: pacing}.execute)
 
 	t.Cleanup(func() {
 		left, err := os.ReadDir(b.scratch)

@@ -8,8 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -47,9 +45,10 @@ type Config struct {
 	Token string
 	// Slots is how many tasks run at a time, 1 to 64. Default 1.
 	Slots int
-	// ScratchDir is where attempts keep their files, at most the size of their
-	// results. Workers may share it. Default: a folder of the system's temporary
-	// one.
+	// ScratchDir is where attempts keep their files: at most 64 MiB of an HLS
+	// output, the whole of an MP4. Workers may share it. Default: a folder in
+	// memory for attempts that fit there, and one of the system's temporary
+	// folder for the others, see ScratchPlaces.
 	ScratchDir string
 	// Tools are the FFmpeg programs. Default: those in $PATH.
 	Tools ffmpeg.Tools
@@ -124,10 +123,6 @@ func New(cfg Config) (*Worker, error) {
 		return nil, fmt.Errorf("the worker's id %q is none", cfg.WorkerID)
 	}
 
-	if cfg.ScratchDir == "" {
-		cfg.ScratchDir = filepath.Join(os.TempDir(), "tcoder-scratch")
-	}
-
 	if cfg.DrainGrace == 0 {
 		cfg.DrainGrace = DefaultDrainGrace
 	}
@@ -188,12 +183,12 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 		work = mediaWork{tools: tools, client: client, pacing: defaultPacing()}.execute
 	}
 
-	scratch, err := openScratch(w.cfg.ScratchDir, w.cfg.WorkerID)
+	places, closeScratch, err := w.openScratch()
 	if err != nil {
 		return err
 	}
 
-	defer func() { err = errors.Join(err, scratch.close()) }()
+	defer func() { err = errors.Join(err, closeScratch()) }()
 
 	hello := &tcoderv1.Hello{
 		WorkerId:  w.cfg.WorkerID,
@@ -204,7 +199,40 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 		Cpus:      uint32(runtime.GOMAXPROCS(0)),
 	}
 
-	return newLoop(w.cfg, hello, decorate(scratch.dir, work), w.stop).run(ctx)
+	return newLoop(w.cfg, hello, decorate(places, work), w.stop).run(ctx)
+}
+
+// openScratch makes the worker's folders.
+func (w *Worker) openScratch() (*room, func() error, error) {
+	places, err := ScratchPlaces(w.cfg.ScratchDir)
+	if err != nil {
+		return nil, nil, err
+	}
+
+	found := &room{}
+	closeAll := func() error { return nil }
+
+	for i, place := range places {
+		opened, err := openScratch(place.Dir, w.cfg.WorkerID)
+		if err != nil && i+1 < len(places) {
+			w.cfg.Logger.Warn("the scratch folder in memory can't be used", "folder", place.Dir, "error", err)
+
+			continue
+		}
+
+		if err != nil {
+			return nil, nil, errors.Join(err, closeAll())
+		}
+
+		before := closeAll
+		closeAll = func() error { return errors.Join(before(), opened.close()) }
+
+		w.cfg.Logger.Info("scratch folder", "folder", place.Dir, "in_memory", place.InMemory, "free_bytes", place.FreeBytes)
+
+		found.memory, found.disk = found.disk, opened.dir // the disk comes last
+	}
+
+	return found, closeAll, nil
 }
 
 // tools completes the configured programs by those in $PATH.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
@@ -61,6 +62,9 @@ type EncodeRequest struct {
 	// from one goroutine at a time and never after Encode has returned. It may
 	// remove them at any time. Nil means not at all.
 	OnSegments func([]Segments)
+	// Brake may stop FFmpeg and continue it, while the caller can't take more.
+	// Progress is told meanwhile, slower and slower. Nil means not at all.
+	Brake *Brake
 }
 
 // Encode makes one output in req.Dir and returns what it really made: the
@@ -121,22 +125,16 @@ func encode(ctx context.Context, tools Tools, req EncodeRequest, args []string, 
 	}
 
 	run := tools.maker(req.Source, req.Dir, args, req.TimeLimit)
-
-	var last time.Duration = -1
+	pace := &pace{req: req, start: time.Now()}
 
 	run.stdout = &progressParser{onBlock: func(p Progress, end bool) {
-		if p.OutTime != last {
-			last = p.OutTime
+		if pace.advance(p, end) {
 			run.beat()
 		}
 
-		if chunk := chunkOf(req.Work); chunk != nil {
-			p.OutTime = max(0, p.OutTime-frameTime(req.Work, chunk.GetFirstFrame()))
-		}
-
-		p.tell(req.OnProgress, length(req.Work), end)
 		tell()
 	}}
+	run.brake, run.onHeld = req.Brake, pace.slow
 
 	end, err := run.run(ctx)
 	if err != nil {
@@ -154,6 +152,45 @@ func encode(ctx context.Context, tools Tools, req EncodeRequest, args []string, 
 	}
 
 	return end.log, nil
+}
+
+// pace tells the progress of an encode, also while that is stopped.
+type pace struct {
+	req   EncodeRequest
+	start time.Time
+
+	mu   sync.Mutex
+	last Progress // as FFmpeg told it
+}
+
+// advance takes in what FFmpeg tells, and reports whether it got further.
+func (t *pace) advance(p Progress, end bool) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+
+	further := p.OutTime != t.last.OutTime
+	t.last = p
+	t.tell(p, end)
+
+	return further
+}
+
+// slow tells again what FFmpeg told last, at the speed that is left of it.
+func (t *pace) slow() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+
+	p, spent := t.last, time.Since(t.start).Seconds()
+	p.Speed, p.FPS = min(p.Speed, p.OutTime.Seconds()/spent), min(p.FPS, float64(p.Frame)/spent)
+	t.tell(p, false)
+}
+
+func (t *pace) tell(p Progress, end bool) {
+	if chunk := chunkOf(t.req.Work); chunk != nil {
+		p.OutTime = max(0, p.OutTime-frameTime(t.req.Work, chunk.GetFirstFrame()))
+	}
+
+	p.tell(t.req.OnProgress, length(t.req.Work), end)
 }
 
 // hlsFolders are the folders of an output's renditions; none for MP4.

@@ -54,6 +54,11 @@ type process struct {
 	// loosely: threads reserve many.
 	maxMemoryBytes uint64
 	maxFileBytes   uint64
+	// brake may stop the process and continue it; nil: nothing does. The time
+	// limit goes on meanwhile, stallTimeout doesn't.
+	brake *Brake
+	// onHeld is called now and then while it is stopped. Nil means not at all.
+	onHeld func()
 
 	beats atomic.Int64
 }
@@ -97,28 +102,41 @@ func (p *process) run(parent context.Context) (exit, error) {
 	// Standard output may be held open by what SIGKILL didn't reach.
 	cmd.WaitDelay = 2 * p.killGrace
 
+	brake := p.brake
+	if brake == nil {
+		brake = new(Brake)
+	}
+
 	var kill *time.Timer
 	cmd.Cancel = func() error {
 		group := -cmd.Process.Pid
 		kill = time.AfterFunc(p.killGrace, func() { _ = syscall.Kill(group, syscall.SIGKILL) })
 
-		return syscall.Kill(group, syscall.SIGTERM)
+		brake.detach()
+
+		err := syscall.Kill(group, syscall.SIGTERM)
+		_ = syscall.Kill(group, syscall.SIGCONT) // a stopped process learns of it when it goes on
+
+		return err
 	}
 
 	if err := cmd.Start(); err != nil {
 		return exit{code: -1}, startError(parent, err)
 	}
 
+	brake.attach(cmd.Process.Pid)
+
 	watched := make(chan struct{})
 	done := make(chan struct{})
 
 	go func() {
 		defer close(watched)
-		p.watch(cmd.Process.Pid, done, cancel)
+		p.watch(cmd.Process.Pid, brake, done, cancel)
 	}()
 
 	err = cmd.Wait()
 
+	brake.detach()
 	close(done)
 	<-watched
 
@@ -211,9 +229,9 @@ func endError(parent, ctx context.Context, err error) error {
 // in a second.
 const watchInterval = 200 * time.Millisecond
 
-// watch cancels when nothing moves for stallTimeout, or memory passes its
-// limit.
-func (p *process) watch(pid int, done <-chan struct{}, cancel context.CancelCauseFunc) {
+// watch cancels when nothing moves for stallTimeout though it could, or memory
+// passes its limit.
+func (p *process) watch(pid int, brake *Brake, done <-chan struct{}, cancel context.CancelCauseFunc) {
 	const looks = 8 // at files, per timeout
 
 	ticker := time.NewTicker(watchInterval)
@@ -232,6 +250,14 @@ func (p *process) watch(pid int, done <-chan struct{}, cancel context.CancelCaus
 			cancel(errMemory)
 
 			return
+		}
+
+		if brake.holds() {
+			p.beat()
+
+			if p.onHeld != nil {
+				p.onHeld()
+			}
 		}
 
 		if p.stallTimeout > 0 && pulse.silence() >= p.stallTimeout {

@@ -257,3 +257,63 @@ func TestProcessOrphan(t *testing.T) {
 	require.Error(t, worker.Wait())
 	require.Eventually(t, func() bool { return gone(t, pid) }, 5*time.Second, time.Millisecond, fmt.Sprint("process ", pid))
 }
+
+// held runs a script that says that it is ready, stops it by a brake, and
+// returns once it has been stopped for longer than it may be silent.
+func held(t *testing.T, ctx context.Context, text string) (*Brake, <-chan string, <-chan error) {
+	t.Helper()
+
+	brake, seen, ended := new(Brake), make(chan struct{}, 64), make(chan error, 1)
+	run, lines := script(t, text)
+	run.brake, run.stallTimeout, run.killGrace = brake, 2*watchInterval, 10*time.Second
+	run.onHeld = func() { seen <- struct{}{} }
+
+	go func() {
+		_, err := run.run(ctx)
+		ended <- err
+	}()
+
+	require.Equal(t, "ready", <-lines)
+	brake.Hold()
+
+	for range 4 {
+		<-seen
+	}
+
+	require.Empty(t, ended)
+
+	return brake, lines, ended
+}
+
+// TestProcessHeld guarantees that a process which is stopped on purpose isn't
+// taken for one that hangs, and goes on where it was.
+func TestProcessHeld(t *testing.T) {
+	t.Parallel()
+
+	brake, lines, ended := held(t, t.Context(), `echo ready; sleep 0.2; echo further`)
+	brake.Release()
+	require.Equal(t, "further", <-lines)
+	require.NoError(t, <-ended)
+	brake.Hold() // nothing is there any more
+}
+
+// TestProcessHeldEnds guarantees that a stopped process is ended like any
+// other: it hears SIGTERM, has its time limit, and is killed if it ignores both.
+func TestProcessHeldEnds(t *testing.T) {
+	t.Parallel()
+
+	ctx, cancel := context.WithCancel(t.Context())
+	_, lines, ended := held(t, ctx, `trap "echo bye; exit 0" TERM; echo ready; while :; do sleep 0.01; done`)
+
+	cancel()
+	require.Equal(t, "bye", <-lines)
+	require.ErrorIs(t, <-ended, context.Canceled)
+
+	run, lines := script(t, `trap "" TERM; echo ready; while :; do sleep 0.01; done`)
+	run.brake, run.timeLimit = new(Brake), 2*time.Second
+	run.brake.Hold()
+
+	_, err := run.run(t.Context())
+	require.ErrorIs(t, err, errTimeLimit)
+	require.Empty(t, lines, "it was stopped from its start")
+}

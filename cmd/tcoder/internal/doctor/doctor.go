@@ -53,6 +53,7 @@ type doctor struct {
 	keeper  *sandbox.Sandbox // once it was tried out
 	listen  string
 	data    string
+	scratch string
 	server  string
 	json    bool
 }
@@ -74,6 +75,7 @@ With the flags of 'tcoder serve' it checks that Redis and that object store.`,
 	flags := cmd.Flags()
 	flags.StringVar(&d.listen, "listen", server.DefaultListen, "address to serve on")
 	flags.StringVar(&d.data, "data", ".tcoder", "folder of the data")
+	flags.StringVar(&d.scratch, "scratch", "", server.ScratchUsage)
 	flags.StringVar(&d.server, "server", "http://"+server.DefaultListen, "address of the server")
 	flags.BoolVar(&d.json, "json", false, "print JSON")
 	d.storage.Register(cmd)
@@ -88,7 +90,7 @@ func (d *doctor) run(ctx context.Context) error {
 	d.storage.ReadSecrets(d.Program)
 	var findings []finding
 	for _, check := range []func(context.Context) []finding{
-		d.checkSandbox, d.checkFFmpeg, d.checkRedis, d.checkStore, d.checkPort, d.checkFolders, d.checkServer,
+		d.checkSandbox, d.checkFFmpeg, d.checkRedis, d.checkStore, d.checkPort, d.checkFolders, d.checkScratch, d.checkServer,
 	} {
 		found := check(ctx)
 		if ctx.Err() != nil {

@@ -67,6 +67,22 @@ func TestHealthyMachine(t *testing.T) {
 	require.NotEmpty(t, findings["server"].Fix)
 }
 
+// Doctor tells which folder a worker would use for unfinished results, and how
+// large and fast it is.
+func TestScratch(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	findings, _ := doctorFor(t, nil, "--scratch", dir, "--redis-url", "redis://127.0.0.1:1", "--s3-endpoint", "http://127.0.0.1:1")
+	require.Regexp(t, "^"+dir+`, (on a disk|in memory), for all results: [0-9.]+ GiB free, writes [0-9]+ MiB/s$`, findings["scratch"].Detail)
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, left)
+
+	findings, _ = doctorFor(t, nil, "--scratch", "/dev/null/no", "--redis-url", "redis://127.0.0.1:1", "--s3-endpoint", "http://127.0.0.1:1")
+	require.Equal(t, statusFail, findings["scratch"].Status)
+	require.NotEmpty(t, findings["scratch"].Fix)
+}
+
 // Stores that can't be used fail, and say what to do.
 func TestBrokenStores(t *testing.T) {
 	t.Parallel()

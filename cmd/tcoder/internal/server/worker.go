@@ -16,6 +16,9 @@ import (
 // workerTokenEnv is the variable of the workers' credential.
 const workerTokenEnv = "TCODER_WORKER_TOKEN"
 
+// ScratchUsage tells of the setting that doctor reads too.
+const ScratchUsage = "folder for unfinished results (empty: one in memory, /dev/shm, for what fits there, else one in the temporary folder)"
+
 // workerToken is their credential.
 func workerToken() cli.Secret {
 	return cli.Secret{Env: workerTokenEnv, Usage: "credential that workers send; needed if there are API keys"}
@@ -52,7 +55,7 @@ and hand back the rest; a second one stops it at once.`,
 	flags.StringSliceVar(&w.servers, "server", []string{defaultServerURL}, "addresses of the server's replicas, of which it takes the next when one fails")
 	flags.StringVar(&w.transport, "transport", string(worker.TransportAuto), "how to talk to the server: stream, sync (calls, where a proxy cuts streams), or auto (calls where streams don't live)")
 	flags.IntVar(&w.slots, "slots", 1, "tasks to run at a time, 1 to 64")
-	flags.StringVar(&w.scratch, "scratch", "", "folder for unfinished results (empty: one in the temporary folder)")
+	flags.StringVar(&w.scratch, "scratch", "", ScratchUsage)
 	flags.DurationVar(&w.grace, "drain-grace", worker.DefaultDrainGrace, "time that tasks get to end by themselves on SIGTERM")
 	flags.StringVar(&w.machineID, "machine-id", "", "machine of the pool that it runs on; set by the pool")
 	w.sandbox.Register(cmd)
