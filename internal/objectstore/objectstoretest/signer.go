@@ -20,6 +20,7 @@ func signerTests() map[string]func(bench) {
 		"PresignPutIsBound":     presignPutIsBound,
 		"PresignGet":            presignGet,
 		"PresignGetRange":       presignGetRange,
+		"PresignOddKeys":        presignOddKeys,
 		"PresignExpires":        presignExpires,
 		"PresignArguments":      presignArguments,
 		"PresignNeedsNoNetwork": presignNeedsNoNetwork,
@@ -107,6 +108,22 @@ func presignPutIsBound(b bench) {
 		requireRefused(t, b.send(other, ""))
 	}
 	require.Equal(t, "x", b.content("in/mine"))
+}
+
+// presignOddKeys: whatever a key is made of, its URL is of that object.
+func presignOddKeys(b bench) {
+	t := b.t
+	for _, key := range []string{"in/a b+c.mp4", "in/100%.mp4", "in/%20.mp4", "in/ü~(1)!*'.mp4", "in/a=b&c;d,e:f@g$h.mp4", "in/#?.mp4"} {
+		put, err := b.PresignPut(t.Context(), objectstore.PutRequest{Key: key, SizeBytes: int64(len(key)), Expires: ttl})
+		require.NoError(t, err)
+		require.Equal(t, http.StatusOK, b.send(put, key).status, key)
+		require.Equal(t, key, b.content(key))
+		get, err := b.PresignGet(t.Context(), key, objectstore.GetOptions{Expires: ttl})
+		require.NoError(t, err)
+		answer := b.send(get, "")
+		require.Equal(t, http.StatusOK, answer.status, key)
+		require.Equal(t, key, answer.body)
+	}
 }
 
 // presignGet: a download needs no header and answers with the wanted ones.

@@ -2,19 +2,93 @@ package s3
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go/encoding/httpbinding"
 
 	"github.com/tcoder-dev/tcoder/internal/objectstore"
 )
+
+// unsignedPayload says that the body isn't part of the signature, as it isn't
+// known yet.
+const unsignedPayload = "UNSIGNED-PAYLOAD"
+
+// presigner signs requests for others to send. Every segment of every job is
+// written by one, so it calls the SDK's signer itself: the SDK's client for it
+// resolves the endpoint and builds a stack of middleware each time, which takes
+// ten times as long. It was asked once where the bucket is.
+type presigner struct {
+	base        *url.URL // of the bucket, ends in a slash
+	region      string
+	credentials aws.Credentials
+	signer      *v4.Signer
+}
+
+// newPresigner contacts nobody.
+func newPresigner(client *awss3.Client, cfg Config) (*presigner, error) {
+	const key = "key"
+	ctx := context.Background()
+	sample, err := awss3.NewPresignClient(client).PresignGetObject(ctx, &awss3.GetObjectInput{Bucket: &cfg.Bucket, Key: aws.String(key)})
+	if err != nil {
+		return nil, fmt.Errorf("objectstore: address of bucket %q: %w", cfg.Bucket, err)
+	}
+	base, err := url.Parse(strings.TrimSuffix(strings.Split(sample.URL, "?")[0], key))
+	if err != nil {
+		return nil, fmt.Errorf("objectstore: address of bucket %q: %w", cfg.Bucket, err)
+	}
+	return &presigner{
+		base: base, region: cfg.Region,
+		credentials: aws.Credentials{AccessKeyID: cfg.AccessKeyID, SecretAccessKey: cfg.SecretAccessKey},
+		// S3 takes paths as they are escaped once.
+		signer: v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true }),
+	}, nil
+}
+
+// unsigned is a request that is to be signed. Zero values are left out.
+type unsigned struct {
+	op, method, key string
+	query           url.Values
+	header          map[string]string
+	sizeBytes       int64
+	expires         time.Duration
+}
+
+func (p *presigner) sign(ctx context.Context, u unsigned) (objectstore.SignedRequest, error) {
+	if u.expires < objectstore.MinExpires || u.expires > objectstore.MaxExpires {
+		return objectstore.SignedRequest{}, fmt.Errorf("objectstore: %s %q: expires out of range: %s", u.op, u.key, u.expires)
+	}
+	if u.key == "" {
+		return objectstore.SignedRequest{}, fmt.Errorf("objectstore: %s: the key is empty", u.op)
+	}
+	target := *p.base
+	target.Path, target.RawPath = p.base.Path+u.key, p.base.EscapedPath()+httpbinding.EscapePath(u.key, false)
+	query := url.Values{"X-Amz-Expires": {strconv.Itoa(int(u.expires / time.Second))}}
+	maps.Copy(query, u.query)
+	target.RawQuery = query.Encode()
+	req := &http.Request{Method: u.method, URL: &target, Host: target.Host, Header: http.Header{}, ContentLength: u.sizeBytes}
+	for name, value := range u.header {
+		req.Header.Set(name, value)
+	}
+	now := time.Now().UTC().Truncate(time.Second) // the signature knows no less
+	signed, _, err := p.signer.PresignHTTP(ctx, p.credentials, req, unsignedPayload, "s3", p.region, now)
+	if err != nil {
+		return objectstore.SignedRequest{}, fmt.Errorf("objectstore: %s %q: %w", u.op, u.key, err)
+	}
+	header := map[string]string{} // but for what every HTTP client sets itself
+	maps.Copy(header, u.header)
+	return objectstore.SignedRequest{
+		Method: u.method, URL: signed, Header: header, ExpiresAt: now.Add(u.expires.Truncate(time.Second)),
+	}, nil
+}
 
 // PresignPut implements [objectstore.Signer].
 func (s *Store) PresignPut(ctx context.Context, req objectstore.PutRequest) (objectstore.SignedRequest, error) {
@@ -22,33 +96,28 @@ func (s *Store) PresignPut(ctx context.Context, req objectstore.PutRequest) (obj
 	if req.SizeBytes < 0 || req.SizeBytes > objectstore.MaxPutSizeBytes {
 		return objectstore.SignedRequest{}, outOfRange(op, req.Key, "size", req.SizeBytes)
 	}
-	input := &awss3.PutObjectInput{
-		Bucket:      &s.bucket,
-		Key:         &req.Key,
-		ContentType: optional(req.ContentType),
-	}
-	if req.SizeBytes > 0 {
-		input.ContentLength = &req.SizeBytes
+	header := map[string]string{}
+	if req.ContentType != "" {
+		header["Content-Type"] = req.ContentType
 	}
 	if req.IfNoneMatch {
-		input.IfNoneMatch = aws.String("*")
+		header["If-None-Match"] = "*"
 	}
-	return sign(op, req.Key, req.Expires, func(expires func(*awss3.PresignOptions)) (*v4.PresignedHTTPRequest, error) {
-		return s.presign.PresignPutObject(ctx, input, expires)
+	return s.presigner.sign(ctx, unsigned{
+		op: op, method: http.MethodPut, key: req.Key, header: header, sizeBytes: req.SizeBytes, expires: req.Expires,
 	})
 }
 
 // PresignGet implements [objectstore.Signer].
 func (s *Store) PresignGet(ctx context.Context, key string, opts objectstore.GetOptions) (objectstore.SignedRequest, error) {
-	input := &awss3.GetObjectInput{
-		Bucket:                     &s.bucket,
-		Key:                        &key,
-		ResponseContentDisposition: optional(opts.ContentDisposition),
-		ResponseContentType:        optional(opts.ContentType),
+	query := url.Values{}
+	if opts.ContentDisposition != "" {
+		query.Set("response-content-disposition", opts.ContentDisposition)
 	}
-	return sign("presign get", key, opts.Expires, func(expires func(*awss3.PresignOptions)) (*v4.PresignedHTTPRequest, error) {
-		return s.presign.PresignGetObject(ctx, input, expires)
-	})
+	if opts.ContentType != "" {
+		query.Set("response-content-type", opts.ContentType)
+	}
+	return s.presigner.sign(ctx, unsigned{op: "presign get", method: http.MethodGet, key: key, query: query, expires: opts.Expires})
 }
 
 // PresignPart implements [objectstore.Signer].
@@ -62,59 +131,10 @@ func (s *Store) PresignPart(ctx context.Context, key, uploadID string, partNumbe
 	if sizeBytes < 1 || sizeBytes > objectstore.MaxPutSizeBytes {
 		return objectstore.SignedRequest{}, outOfRange(op, key, "size", sizeBytes)
 	}
-	input := &awss3.UploadPartInput{
-		Bucket:        &s.bucket,
-		Key:           &key,
-		UploadId:      &uploadID,
-		PartNumber:    aws.Int32(int32(partNumber)),
-		ContentLength: &sizeBytes,
-	}
-	return sign(op, key, expires, func(expires func(*awss3.PresignOptions)) (*v4.PresignedHTTPRequest, error) {
-		return s.presign.PresignUploadPart(ctx, input, expires)
+	return s.presigner.sign(ctx, unsigned{
+		op: op, method: http.MethodPut, key: key, sizeBytes: sizeBytes, expires: expires,
+		query: url.Values{"partNumber": {strconv.Itoa(partNumber)}, "uploadId": {uploadID}},
 	})
-}
-
-type presignFunc func(expires func(*awss3.PresignOptions)) (*v4.PresignedHTTPRequest, error)
-
-func sign(op, key string, expires time.Duration, presign presignFunc) (objectstore.SignedRequest, error) {
-	if expires < objectstore.MinExpires || expires > objectstore.MaxExpires {
-		return objectstore.SignedRequest{}, fmt.Errorf("objectstore: %s %q: expires out of range: %s", op, key, expires)
-	}
-	req, err := presign(awss3.WithPresignExpires(expires))
-	if err != nil {
-		return objectstore.SignedRequest{}, classify(op, key, err)
-	}
-	expiresAt, err := expiry(req.URL)
-	if err != nil {
-		return objectstore.SignedRequest{}, fmt.Errorf("objectstore: %s %q: %w", op, key, err)
-	}
-	header := make(map[string]string)
-	for name := range req.SignedHeader {
-		switch canonical := http.CanonicalHeaderKey(name); canonical {
-		case "Host", "Content-Length": // every HTTP client sets these itself
-		default:
-			header[canonical] = req.SignedHeader.Get(name)
-		}
-	}
-	return objectstore.SignedRequest{Method: req.Method, URL: req.URL, Header: header, ExpiresAt: expiresAt}, nil
-}
-
-// expiry reads the deadline out of the URL: it is what the server will check.
-func expiry(signedURL string) (time.Time, error) {
-	u, err := url.Parse(signedURL)
-	if err != nil {
-		return time.Time{}, errors.New("signed URL can't be parsed") // its text would hold the signature
-	}
-	query := u.Query()
-	signedAt, err := time.Parse("20060102T150405Z", query.Get("X-Amz-Date"))
-	if err != nil {
-		return time.Time{}, fmt.Errorf("signing date: %w", err)
-	}
-	seconds, err := strconv.Atoi(query.Get("X-Amz-Expires"))
-	if err != nil {
-		return time.Time{}, fmt.Errorf("signed lifetime: %w", err)
-	}
-	return signedAt.Add(time.Duration(seconds) * time.Second), nil
 }
 
 func outOfRange(op, key, what string, value int64) error {

@@ -61,8 +61,9 @@ type Store struct {
 	region   string
 	pageSize *int32
 	client   *awss3.Client
-	presign  *awss3.PresignClient
 	http     *http.Client
+
+	presigner *presigner
 }
 
 var _ objectstore.Store = (*Store)(nil)
@@ -105,12 +106,16 @@ func New(cfg Config) (*Store, error) {
 			ResponseChecksumValidation: aws.ResponseChecksumValidationWhenRequired,
 		})
 	}
+	presigner, err := newPresigner(newClient(cfg.PublicEndpoint), cfg)
+	if err != nil {
+		return nil, err
+	}
 	store := &Store{
-		bucket:  cfg.Bucket,
-		region:  cfg.Region,
-		client:  newClient(cfg.Endpoint),
-		presign: awss3.NewPresignClient(newClient(cfg.PublicEndpoint)),
-		http:    httpClient,
+		bucket:    cfg.Bucket,
+		region:    cfg.Region,
+		client:    newClient(cfg.Endpoint),
+		http:      httpClient,
+		presigner: presigner,
 	}
 	if cfg.PageSize > 0 {
 		store.pageSize = &cfg.PageSize

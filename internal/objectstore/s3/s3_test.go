@@ -51,6 +51,23 @@ func TestPublicEndpoint(t *testing.T) {
 	require.Equal(t, http.StatusOK, status)
 }
 
+// URLs are of the host that the SDK itself would ask.
+func TestPresignedHost(t *testing.T) {
+	t.Parallel()
+	for want, cfg := range map[string]s3.Config{
+		"https://clips.s3.eu-central-1.amazonaws.com/in/key?":  {Region: "eu-central-1"},
+		"https://s3.eu-central-1.amazonaws.com/clips/in/key?":  {Region: "eu-central-1", PathStyle: true},
+		"https://clips.store.example.com/in/key?":              {Endpoint: "https://store.example.com"},
+		"https://store.example.com:8443/base/clips/in/key?":    {Endpoint: "https://store.example.com:8443/base", PathStyle: true},
+		"https://clips.s3.cn-north-1.amazonaws.com.cn/in/key?": {Region: "cn-north-1"},
+	} {
+		cfg.Bucket, cfg.AccessKeyID, cfg.SecretAccessKey = "clips", "id", "secret"
+		signed, err := newStore(t, cfg).PresignGet(t.Context(), "in/key", objectstore.GetOptions{Expires: time.Minute})
+		require.NoError(t, err)
+		require.True(t, strings.HasPrefix(signed.URL, want), "%s", want)
+	}
+}
+
 // A write is stored though the last other object of its folders is removed at
 // that moment.
 func TestWritesMeetDeletions(t *testing.T) {
