@@ -138,15 +138,34 @@ func (d *dispatcher) note(r claimed) {
 	}
 }
 
-// next picks the worker with the most free slots, the one that was given tasks
+// next picks whom to claim for, and how many tasks. A machine that fails fast
+// always has free slots: those that are doubted get what nobody else can take.
+func (d *dispatcher) next() (*session, int) {
+	var trusted, doubted []*session
+	now := time.Now()
+	for _, sess := range d.svc.current() {
+		if sess.doubted(now) {
+			doubted = append(doubted, sess)
+		} else {
+			trusted = append(trusted, sess)
+		}
+	}
+	sess, batch, free := d.pick(trusted)
+	if !free {
+		sess, batch, _ = d.pick(doubted)
+	}
+	return sess, batch
+}
+
+// pick picks the worker with the most free slots, the one that was given tasks
 // last among equals, so that those that aren't needed stay idle and leave, and
 // how many tasks make it as full as the second. Nobody is picked while a claim
 // for an emptier one is in flight. One that was refused isn't asked again
-// before the next wake-up.
-func (d *dispatcher) next() (*session, int) {
-	var best *session
+// before the next wake-up. free says whether anybody could be asked, now or
+// after its claim.
+func (d *dispatcher) pick(among []*session) (best *session, batch int, free bool) {
 	most, second, busy := 0, 0, 0
-	for _, sess := range d.svc.current() {
+	for _, sess := range among {
 		free, now := sess.free()
 		switch {
 		case free == 0 || sess.asked.refused == d.kicked:
@@ -159,9 +178,9 @@ func (d *dispatcher) next() (*session, int) {
 		}
 	}
 	if best == nil || busy > most {
-		return nil, 0
+		return nil, 0, busy > 0
 	}
-	return best, max(1, most-max(second, busy))
+	return best, max(1, most-max(second, busy)), true
 }
 
 // current returns the sessions that are open.

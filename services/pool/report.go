@@ -73,6 +73,7 @@ func (s *Service) report(ctx context.Context, sess *session, l *lease, ref pipel
 		}
 		return err
 	})
+	sess.judge(r, result.verdict)
 	sess.endReport(ref, err == nil)
 	if err != nil {
 		log.WarnContext(ctx, "report isn't settled, the worker says it again", "error", err)

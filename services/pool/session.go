@@ -15,6 +15,8 @@ const (
 	outboundMessages = 128
 	// reportsAtOnce is how many reports of a worker are worked on at a time.
 	reportsAtOnce = 64
+	// doubtFor is how long a worker is doubted that completes nothing since.
+	doubtFor = time.Minute
 )
 
 // lease is what a session remembers of a lease. Guarded by session.mu but for
@@ -55,6 +57,7 @@ type session struct {
 	lastRenewal time.Time
 	watched     bool          // somebody watches one of its jobs
 	idleAfter   time.Duration // the threshold that it was told
+	doubtUntil  time.Time
 }
 
 func newSession(w pipeline.Worker, number int64, log *slog.Logger) *session {
@@ -196,6 +199,37 @@ func (s *session) startReport(ref pipeline.LeaseRef) (*lease, bool) {
 	}
 	s.reports++
 	return l, true
+}
+
+// judge learns of a worker from how an attempt ended: it is doubted when the
+// attempt failed and the input isn't known to be why, until another comes off.
+func (s *session) judge(r *tcoderv1.TaskReport, verdict tcoderv1.ReportVerdict) {
+	failed := verdict == tcoderv1.ReportVerdict_REPORT_VERDICT_REJECTED
+	if !failed && verdict != tcoderv1.ReportVerdict_REPORT_VERDICT_ACCEPTED {
+		return
+	}
+	switch end := r.GetEnd().(type) {
+	case *tcoderv1.TaskReport_Released:
+		return
+	case *tcoderv1.TaskReport_Fault:
+		if end.Fault.GetClass() == tcoderv1.FaultClass_FAULT_CLASS_INPUT {
+			return
+		}
+		failed = true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.doubtUntil = time.Time{}
+	if failed {
+		s.doubtUntil = time.Now().Add(doubtFor)
+	}
+}
+
+// doubted tells whether others are to be asked first.
+func (s *session) doubted(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return now.Before(s.doubtUntil)
 }
 
 // endReport ends what startReport began; the lease is over if it was settled.
