@@ -33,7 +33,12 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-const defaultUnaryTimeout = 30 * time.Second
+const (
+	defaultUnaryTimeout = 30 * time.Second
+	// compressMinBytes is the size of a message from which it is compressed. To
+	// prepare a compressor takes longer than to send what is smaller.
+	compressMinBytes = 4 << 10
+)
 
 // Chain is the way of every call to its handler.
 type Chain struct {
@@ -87,6 +92,7 @@ func (c *Chain) Options(readMaxBytes int) []connect.HandlerOption {
 	return []connect.HandlerOption{
 		connect.WithRequestGate(c.gate.check),
 		connect.WithInterceptors(c.interceptors...),
+		connect.WithCompressMinBytes(compressMinBytes),
 		connect.WithReadMaxBytes(readMaxBytes),
 		connect.WithCodec(binaryCodec{}),
 		connect.WithCodec(jsonCodec{name: "json"}),
