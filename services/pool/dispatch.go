@@ -228,6 +228,10 @@ func (s *Service) claim(ctx context.Context, sess *session, most int) claimed {
 // assign sends a task to its worker, or hands it back.
 func (s *Service) assign(ctx context.Context, sess *session, l *lease) {
 	ids := slog.Group("", "job_id", l.job.ID, "task_id", l.ref.TaskID, "attempt", l.ref.Attempt)
+	if s.unable(ctx, sess, l) {
+		sess.log.WarnContext(ctx, "worker has no encoder for its task", ids)
+		return
+	}
 	m, err := s.assignment(ctx, l)
 	if err != nil {
 		// No worker can run it; failing it, with its backoff, keeps it from

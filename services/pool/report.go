@@ -203,11 +203,11 @@ func (s *Service) settleProbe(ctx context.Context, sess *session, out settled, j
 	if err != nil {
 		return out, fmt.Errorf("resolve spec of job %s: %w", job.ID, err)
 	}
-	slots, err := s.capacity(ctx)
+	workers, err := s.deps.Store.ListWorkers(ctx)
 	if err != nil {
 		return out, err
 	}
-	plan, err := media.MakePlan(probe, spec, s.cfg.Limits, slots)
+	plan, err := media.MakePlan(probe, spec, s.cfg.Limits, s.capacity(workers))
 	if err != nil {
 		var refusal *media.PlanError
 		if !errors.As(err, &refusal) {
@@ -215,6 +215,11 @@ func (s *Service) settleProbe(ctx context.Context, sess *session, out settled, j
 		}
 		v, err := s.fail(ctx, sess, result.Ref, pipeline.FaultInput,
 			pipeline.Failure{Reason: pipeline.Reason(refusal.Reason), Message: refusal.Message})
+		out.verdict = mapper.VerdictToProto(v)
+		return out, err
+	}
+	if failure := missingEncoder(workers, plan.Outputs...); failure != nil {
+		v, err := s.fail(ctx, sess, result.Ref, pipeline.FaultInput, *failure)
 		out.verdict = mapper.VerdictToProto(v)
 		return out, err
 	}
@@ -237,18 +242,12 @@ func (s *Service) settleProbe(ctx context.Context, sess *session, out settled, j
 
 // capacity is how many tasks the pool could run at a time: those of the workers
 // that are there, or one for each machine that may be.
-func (s *Service) capacity(ctx context.Context) (int, error) {
-	workers, err := s.deps.Store.ListWorkers(ctx)
-	if err != nil {
-		return 0, err
-	}
+func (s *Service) capacity(workers []pipeline.Worker) int {
 	slots := 0
-	for _, w := range workers {
-		if w.Attached && !w.Draining {
-			slots += w.Slots
-		}
+	for _, w := range present(workers) {
+		slots += w.Slots
 	}
-	return max(slots, s.settings.Load().Limit), nil
+	return max(slots, s.settings.Load().Limit)
 }
 
 // settleEncode commits what an attempt made, if it is what was planned.
