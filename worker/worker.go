@@ -180,6 +180,10 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 			encoders = ffmpeg.VideoCodecs(names)
 		}
 
+		if tools.Threads == 0 {
+			tools.Threads = ffmpeg.ThreadsPerSlot(w.cfg.Slots, runtime.GOMAXPROCS(0))
+		}
+
 		work = mediaWork{tools: tools, client: client, pacing: defaultPacing()}.execute
 	}
 

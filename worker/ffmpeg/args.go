@@ -22,8 +22,8 @@ const lengthSlack = time.Second
 // EncodeArgs returns the arguments of the one FFmpeg process that makes an
 // output: one decode, one chain of filters for all renditions. It is pure.
 // Paths of outputs are relative to the folder that FFmpeg is run in, which has
-// a folder for each HLS rendition.
-func EncodeArgs(work *tcoderv1.EncodeWork, sourceURL string) ([]string, error) {
+// a folder for each HLS rendition. threads is as in Tools.
+func EncodeArgs(work *tcoderv1.EncodeWork, sourceURL string, threads int) ([]string, error) {
 	if err := checkWork(work); err != nil {
 		return nil, err
 	}
@@ -32,6 +32,8 @@ func EncodeArgs(work *tcoderv1.EncodeWork, sourceURL string) ([]string, error) {
 		"-nostdin", "-hide_banner", "-nostats", "-v", "level+warning",
 		"-progress", "pipe:1", "-stats_period", "0.5",
 	}
+	args = append(args, filterThreads(threads)...)
+	args = append(args, codecThreads(threads)...)
 	args = append(args, inputArgs(work.GetLimits())...)
 	args = append(args, chunkInput(work)...)
 	args = append(args, "-i", sourceURL)
@@ -48,7 +50,7 @@ func EncodeArgs(work *tcoderv1.EncodeWork, sourceURL string) ([]string, error) {
 			args = append(args, "-map", input(video.GetStreamIndex()), "-c:v", "copy")
 		} else {
 			args = append(args, "-map", fmt.Sprintf("[v%d]", encoded))
-			args = append(args, videoArgs(video, rendition)...)
+			args = append(args, videoArgs(video, rendition, threads)...)
 			args = append(args, keyframeArgs(work)...)
 			encoded++
 
@@ -180,19 +182,20 @@ func videoEncoder(codec tcoderv1.VideoCodec) string {
 
 // videoArgs encode a rendition. Groups of pictures are closed and equally
 // long in all renditions: a keyframe each GopFrames, and nowhere else.
-func videoArgs(video *tcoderv1.VideoPlan, rendition *tcoderv1.RenditionPlan) []string {
+func videoArgs(video *tcoderv1.VideoPlan, rendition *tcoderv1.RenditionPlan, threads int) []string {
 	gop := strconv.FormatUint(uint64(video.GetGopFrames()), 10)
 	args := []string{"-c:v", videoEncoder(video.GetCodec())}
 
 	switch video.GetCodec() {
 	case tcoderv1.VideoCodec_VIDEO_CODEC_HEVC:
 		args = append(args, "-preset", video.GetEncoderPreset(), "-profile:v", "main", "-tag:v", "hvc1",
-			"-x265-params", "log-level=error:open-gop=0:scenecut=0:keyint="+gop+":min-keyint="+gop)
+			"-x265-params", "log-level=error:open-gop=0:scenecut=0:keyint="+gop+":min-keyint="+gop+ownThreads("pools", threads))
 	case tcoderv1.VideoCodec_VIDEO_CODEC_AV1:
-		args = append(args, "-preset", svtPreset(video.GetEncoderPreset()), "-g", gop, "-svtav1-params", "scd=0:irefresh-type=2")
+		args = append(args, "-preset", svtPreset(video.GetEncoderPreset()), "-g", gop, "-svtav1-params", "scd=0:irefresh-type=2"+ownThreads("lp", threads))
 	case tcoderv1.VideoCodec_VIDEO_CODEC_H264, tcoderv1.VideoCodec_VIDEO_CODEC_UNSPECIFIED:
 		args = append(args, "-preset", video.GetEncoderPreset(), "-profile:v", "high",
 			"-g", gop, "-keyint_min", gop, "-sc_threshold", "0", "-flags:v", "+cgop")
+		args = append(args, codecThreads(threads)...)
 	}
 
 	args = append(args, rateArgs(video, rendition.GetVideoBitrateBps())...)

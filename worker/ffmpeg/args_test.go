@@ -132,7 +132,7 @@ func TestEncodeArgs(t *testing.T) {
 			change(work)
 			before := proto.Clone(work)
 
-			args, err := ffmpeg.EncodeArgs(work, "http://127.0.0.1:9000/source")
+			args, err := ffmpeg.EncodeArgs(work, "http://127.0.0.1:9000/source", 0)
 			require.NoError(t, err)
 			require.True(t, proto.Equal(before, work), "the work was changed")
 
@@ -179,7 +179,7 @@ func TestEncodeArgsRefuses(t *testing.T) {
 			work := ladder()
 			change(work.GetOutput())
 
-			_, err := ffmpeg.EncodeArgs(work, "http://127.0.0.1:9000/source")
+			_, err := ffmpeg.EncodeArgs(work, "http://127.0.0.1:9000/source", 0)
 			require.Error(t, err)
 		})
 	}

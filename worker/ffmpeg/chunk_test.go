@@ -172,11 +172,11 @@ func TestEncodeChunkRefused(t *testing.T) {
 			work := ladder()
 			work.Output.Audio = nil
 			work.Output.Chunks = []*tcoderv1.Chunk{{FirstFrame: 96, EndFrame: 192}}
-			_, err := ffmpeg.EncodeArgs(work, "http://127.0.0.1:1/source")
+			_, err := ffmpeg.EncodeArgs(work, "http://127.0.0.1:1/source", 0)
 			require.NoError(t, err)
 
 			change(work.GetOutput())
-			_, err = ffmpeg.EncodeArgs(work, "http://127.0.0.1:1/source")
+			_, err = ffmpeg.EncodeArgs(work, "http://127.0.0.1:1/source", 0)
 			require.Error(t, err)
 		})
 	}

@@ -76,7 +76,7 @@ type EncodeRequest struct {
 // FFmpeg's process group is dead when it returns. On cancel of ctx it returns
 // ctx's error, within twice KillGrace.
 func Encode(ctx context.Context, tools Tools, req EncodeRequest) ([]*tcoderv1.EncodedRendition, error) {
-	args, err := EncodeArgs(req.Work, req.Source.URL)
+	args, err := EncodeArgs(req.Work, req.Source.URL, tools.Threads)
 	if err != nil {
 		return nil, unknownFault(tcoderv1.ErrorReason_ERROR_REASON_ENCODE_FAILED, err.Error(), "the plan can't be carried out by this worker")
 	}

@@ -54,7 +54,7 @@ and hand back the rest; a second one stops it at once.`,
 	flags := cmd.Flags()
 	flags.StringSliceVar(&w.servers, "server", []string{defaultServerURL}, "addresses of the server's replicas, of which it takes the next when one fails")
 	flags.StringVar(&w.transport, "transport", string(worker.TransportAuto), "how to talk to the server: stream, sync (calls, where a proxy cuts streams), or auto (calls where streams don't live)")
-	flags.IntVar(&w.slots, "slots", 1, "tasks to run at a time, 1 to 64")
+	flags.IntVar(&w.slots, "slots", 1, "tasks to run at a time, 1 to 64; they share the processors, one alone takes all")
 	flags.StringVar(&w.scratch, "scratch", "", ScratchUsage)
 	flags.DurationVar(&w.grace, "drain-grace", worker.DefaultDrainGrace, "time that tasks get to end by themselves on SIGTERM")
 	flags.StringVar(&w.machineID, "machine-id", "", "machine of the pool that it runs on; set by the pool")

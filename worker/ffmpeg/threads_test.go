@@ -1,0 +1,76 @@
+package ffmpeg_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
+	"github.com/tcoder-dev/tcoder/internal/media"
+	"github.com/tcoder-dev/tcoder/internal/mediatest"
+	"github.com/tcoder-dev/tcoder/worker/ffmpeg"
+)
+
+// TestThreads guarantees that tasks share a worker's processors: one that is
+// alone takes what it likes, and as many as there are processors take one
+// thread each, in the decoder, the filters and each encoder.
+func TestThreads(t *testing.T) {
+	t.Parallel()
+
+	for _, test := range []struct{ slots, cpus, threads int }{
+		{1, 1, 0}, {1, 2, 0}, {1, 16, 0}, {2, 2, 1}, {2, 4, 2}, {3, 8, 2}, {4, 4, 1}, {8, 4, 1},
+	} {
+		require.Equal(t, test.threads, ffmpeg.ThreadsPerSlot(test.slots, test.cpus), "%+v", test)
+	}
+
+	count := func(args []string, option string) (n int) {
+		for i, arg := range args {
+			if arg == option {
+				require.Equal(t, "2", args[i+1])
+
+				n++
+			}
+		}
+
+		return n
+	}
+
+	args, err := ffmpeg.EncodeArgs(ladder(), "http://127.0.0.1:9000/source", 2)
+	require.NoError(t, err)
+	require.Equal(t, 1+3, count(args, "-threads"), "the source's, and each rendition's")
+	require.Equal(t, 1, count(args, "-filter_threads"))
+	require.Equal(t, 1, count(args, "-filter_complex_threads"))
+	require.Less(t, slices.Index(args, "-threads"), slices.Index(args, "-i"), "of the decoder")
+
+	args, err = ffmpeg.EncodeArgs(ladder(), "http://127.0.0.1:9000/source", 0)
+	require.NoError(t, err)
+	require.Zero(t, count(args, "-threads"))
+
+	for codec, bound := range map[tcoderv1.VideoCodec]string{
+		tcoderv1.VideoCodec_VIDEO_CODEC_HEVC: ":pools=2", tcoderv1.VideoCodec_VIDEO_CODEC_AV1: ":lp=2",
+	} {
+		work := ladder()
+		work.Output.Video.Codec = codec
+		args, err := ffmpeg.EncodeArgs(work, "http://127.0.0.1:9000/source", 2)
+		require.NoError(t, err)
+		require.Equal(t, 3, strings.Count(strings.Join(args, " "), bound))
+	}
+}
+
+// TestThreadsEncode guarantees that every encoder takes its bound.
+func TestThreadsEncode(t *testing.T) {
+	t.Parallel()
+
+	source := clip(t, mediatest.OneFrame)
+
+	for _, codec := range []media.VideoCodec{media.H264, media.HEVC, media.AV1} {
+		bounded := tools(t)
+		bounded.Threads = 1
+		work := plan(t, probe(t, source), media.Spec{Video: media.VideoSettings{Codec: codec}})
+		_, err := ffmpeg.Encode(t.Context(), bounded, ffmpeg.EncodeRequest{Source: source, Work: work, Dir: t.TempDir(), TimeLimit: time.Minute})
+		require.NoError(t, err, codec)
+	}
+}
