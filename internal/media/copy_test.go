@@ -198,3 +198,26 @@ func TestChunksOfACopiedLadder(t *testing.T) {
 		e.Result.Duration += e.Segments[0].Duration
 	})), "segments, planned are")
 }
+
+// A chunk beside a copy guarantees that its segments can be watched before it
+// is done, though keyframes of the source make them longer than what was asked
+// for.
+func TestUploadedBesideACopy(t *testing.T) {
+	t.Parallel()
+	o := media.OutputPlan{
+		Kind: media.KindHLS, SegmentSeconds: 4,
+		Video: &media.VideoPlan{
+			FrameRate: media.Rational{Num: 24, Den: 1}, GOPFrames: 144, ExpectedFrames: 960, SegmentStarts: []int64{0, 130, 240},
+			Renditions: []media.RenditionPlan{{Name: "720p", Width: 1280, Height: 720, Copy: true}, {Name: "240p", Width: 426, Height: 240}},
+		},
+		Chunks: []media.Chunk{{End: 130}, {First: 130, End: 960}},
+	}
+	uploaded := func(d time.Duration) media.UploadedSegments {
+		return media.UploadedSegments{
+			Rendition: media.RenditionResult{Name: "240p", Width: 426, Height: 240, Codecs: "avc1.64001e"},
+			Segments:  []media.EncodedObject{{Name: "s", SizeBytes: 1, Duration: d}},
+		}
+	}
+	require.NoError(t, media.VerifyUploaded(o, 1, uploaded(130*time.Second/24)))
+	require.ErrorContains(t, media.VerifyUploaded(o, 1, uploaded(11*time.Second)), "lasts 11s")
+}

@@ -240,7 +240,7 @@ func VerifyUploaded(whole OutputPlan, part int, u UploadedSegments) error {
 			}
 		}
 	}
-	longest := time.Duration(targetSeconds(o, nil))*time.Second + time.Second/2
+	longest := time.Duration(targetSeconds(whole, nil))*time.Second + time.Second/2
 	for _, s := range u.Segments {
 		if s.SizeBytes <= 0 || s.Duration <= 0 {
 			return fmt.Errorf("segment %s is empty", s.Name)
