@@ -55,7 +55,7 @@ func TestCreateJob(t *testing.T) {
 // Each bad create is refused at once, with its reason.
 func TestBadJobs(t *testing.T) {
 	t.Parallel()
-	p := start(t, options{job: job.Config{MaxSizeBytes: 10}})
+	p := start(t, options{job: job.Config{MaxSizeBytes: 100, ProjectMaxSizeBytes: map[string]int64{"default": 10}}})
 	p.put("ok", 10)
 	p.put("empty", 0)
 	p.put("large", 11)

@@ -295,7 +295,7 @@ func TestExpiredURL(t *testing.T) {
 // protocol, and leaves nothing behind.
 func TestBadUploads(t *testing.T) {
 	t.Parallel()
-	p := start(t, options{upload: upload.Config{MaxSizeBytes: 1000}})
+	p := start(t, options{upload: upload.Config{MaxSizeBytes: 2000, ProjectMaxSizeBytes: map[string]int64{"default": 1000}}})
 	tests := map[string]struct {
 		req    *tcoderv1.CreateUploadRequest
 		reason tcoderv1.ErrorReason

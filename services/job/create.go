@@ -74,6 +74,10 @@ func (s *Service) source(ctx context.Context, project, key string) (objectstore.
 	if strings.HasPrefix(key, "in/") && !strings.HasPrefix(key, "in/"+project+"/") {
 		return objectstore.ObjectInfo{}, notFound
 	}
+	most := s.cfg.MaxSizeBytes
+	if own, found := s.cfg.ProjectMaxSizeBytes[project]; found {
+		most = own
+	}
 	object, err := s.deps.In.Head(ctx, key)
 	switch {
 	case errors.Is(err, objectstore.ErrNotFound):
@@ -82,13 +86,13 @@ func (s *Service) source(ctx context.Context, project, key string) (objectstore.
 		return objectstore.ObjectInfo{}, storeError("head source", err)
 	case object.SizeBytes == 0:
 		return objectstore.ObjectInfo{}, pipeline.NewError(pipeline.ReasonSizeInvalid, "the object is empty")
-	case object.SizeBytes > s.cfg.MaxSizeBytes:
+	case object.SizeBytes > most:
 		return objectstore.ObjectInfo{}, &pipeline.Error{
 			Reason:  pipeline.ReasonUploadTooLarge,
-			Message: fmt.Sprintf("%d bytes are above the limit of %d", object.SizeBytes, s.cfg.MaxSizeBytes),
+			Message: fmt.Sprintf("%d bytes are above the limit of %d", object.SizeBytes, most),
 			Metadata: map[string]string{
 				"size_bytes":  strconv.FormatInt(object.SizeBytes, 10),
-				"limit_bytes": strconv.FormatInt(s.cfg.MaxSizeBytes, 10),
+				"limit_bytes": strconv.FormatInt(most, 10),
 			},
 		}
 	}

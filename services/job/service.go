@@ -23,8 +23,10 @@ import (
 // Config says how the service behaves. The zero value of a field means its
 // default.
 type Config struct {
-	// MaxSizeBytes is the largest source (0: 100 GiB).
-	MaxSizeBytes int64
+	// MaxSizeBytes is the largest source (0: 100 GiB), ProjectMaxSizeBytes that
+	// of some projects in its place.
+	MaxSizeBytes        int64
+	ProjectMaxSizeBytes map[string]int64
 	// WaitingLimit is how many jobs of a project may wait or be uploading at
 	// most; another one is refused with QUEUE_FULL (0: any number).
 	WaitingLimit int

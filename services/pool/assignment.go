@@ -74,7 +74,7 @@ func (s *Service) assignment(ctx context.Context, l *lease) (*tcoderv1.AttachRes
 	}
 	switch l.task.Kind {
 	case pipeline.KindProbe:
-		a.Work = &tcoderv1.Assignment_Probe{Probe: &tcoderv1.ProbeWork{Limits: mapper.LimitsToProto(s.cfg.Limits)}}
+		a.Work = &tcoderv1.Assignment_Probe{Probe: &tcoderv1.ProbeWork{Limits: mapper.LimitsToProto(s.limits(l.job.Project))}}
 	case pipeline.KindEncode, pipeline.KindAudio:
 		output, ok := plannedOutput(l.job, l.task)
 		if ok {
@@ -87,7 +87,7 @@ func (s *Service) assignment(ctx context.Context, l *lease) (*tcoderv1.AttachRes
 			Output:   mapper.OutputPlanToProto(output),
 			Source:   mapper.ProbeToProto(*l.job.Probe),
 			Duration: durationpb.New(l.job.Plan.Duration),
-			Limits:   mapper.LimitsToProto(s.cfg.Limits),
+			Limits:   mapper.LimitsToProto(s.limits(l.job.Project)),
 		}}
 	case pipeline.KindAssemble:
 		work, err := s.assembleWork(ctx, l)

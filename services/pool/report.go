@@ -207,7 +207,7 @@ func (s *Service) settleProbe(ctx context.Context, sess *session, out settled, j
 	if err != nil {
 		return out, err
 	}
-	plan, err := media.MakePlan(probe, spec, s.cfg.Limits, s.capacity(workers))
+	plan, err := media.MakePlan(probe, spec, s.limits(job.Project), s.capacity(workers))
 	if err != nil {
 		var refusal *media.PlanError
 		if !errors.As(err, &refusal) {

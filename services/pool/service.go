@@ -62,8 +62,10 @@ type Config struct {
 	// ProjectRunningLimit is how many tasks of a project may run at a time (0:
 	// any number). Those beyond it wait, whatever is free.
 	ProjectRunningLimit int
-	// Limits bound what a source may be.
-	Limits media.Limits
+	// Limits bound what a source may be, ProjectLimits those of some projects
+	// in their place.
+	Limits        media.Limits
+	ProjectLimits map[string]media.Limits
 	// Retry is the policy for attempts that fail.
 	Retry pipeline.RetryPolicy
 	// Provider names what makes machines; `none` if nothing does.
@@ -163,6 +165,14 @@ func New(cfg Config, deps Deps) *Service {
 	s.metrics = newMetrics(s)
 	s.dispatch = newDispatcher(s)
 	return s
+}
+
+// limits bound the sources of a project.
+func (s *Service) limits(project string) media.Limits {
+	if own, found := s.cfg.ProjectLimits[project]; found {
+		return own
+	}
+	return s.cfg.Limits
 }
 
 func orDefault(d *time.Duration, value time.Duration) {

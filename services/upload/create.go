@@ -21,7 +21,7 @@ func (s *Service) CreateUpload(
 	if err := checkFilename(req.GetFilename()); err != nil {
 		return nil, err
 	}
-	if err := checkSize(req.GetSizeBytes(), s.cfg.MaxSizeBytes); err != nil {
+	if err := checkSize(req.GetSizeBytes(), s.largest(interceptor.Project(ctx))); err != nil {
 		return nil, err
 	}
 	spec := mapper.SpecFromProto(req.GetSpec())

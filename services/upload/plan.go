@@ -80,6 +80,14 @@ func checkFilename(name string) error {
 	}
 }
 
+// largest is the largest upload of a project.
+func (s *Service) largest(project string) int64 {
+	if own, found := s.cfg.ProjectMaxSizeBytes[project]; found {
+		return min(own, maxObjectBytes)
+	}
+	return s.cfg.MaxSizeBytes
+}
+
 // checkSize refuses a declared size that no upload can have.
 func checkSize(declared uint64, maxBytes int64) error {
 	if declared == 0 {

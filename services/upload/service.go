@@ -26,6 +26,8 @@ type Config struct {
 	// MaxSizeBytes is the largest upload, at most 5 TiB less 5 GiB, which is
 	// what the stores hold (0: 100 GiB).
 	MaxSizeBytes int64
+	// ProjectMaxSizeBytes is that of some projects in its place.
+	ProjectMaxSizeBytes map[string]int64
 	// WaitingLimit is how many jobs of a project may wait or be uploading at
 	// most; another one is refused with QUEUE_FULL (0: any number).
 	WaitingLimit int

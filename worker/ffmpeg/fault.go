@@ -106,6 +106,9 @@ type mark struct {
 	fault func(log string) *Fault
 }
 
+// maxPixelsMark is what FFmpeg says where -max_pixels refuses a picture.
+const maxPixelsMark = "exceeds specified max pixel count"
+
 // marks are the causes, the surest first.
 func marks() []mark {
 	machine := func(message string) func(string) *Fault {
@@ -138,7 +141,7 @@ func marks() []mark {
 		{"Cannot allocate memory", unknown(tcoderv1.ErrorReason_ERROR_REASON_ENCODE_FAILED, memorySpent)},
 		{"Unknown encoder", missing},
 		{"No such filter", missing},
-		{"exceeds specified max pixel count", input(tcoderv1.ErrorReason_ERROR_REASON_INPUT_LIMIT_EXCEEDED, "the source's picture has more pixels than the limit")},
+		{maxPixelsMark, input(tcoderv1.ErrorReason_ERROR_REASON_INPUT_LIMIT_EXCEEDED, "the source's picture has more pixels than the limit")},
 		{"Too many streams", input(tcoderv1.ErrorReason_ERROR_REASON_INPUT_LIMIT_EXCEEDED, "the source has more streams than the limit")},
 		{"Format not on whitelist", input(tcoderv1.ErrorReason_ERROR_REASON_INPUT_NOT_MEDIA, "the source is not in a container format that is accepted")},
 		{"Protocol '", input(tcoderv1.ErrorReason_ERROR_REASON_INPUT_NOT_MEDIA, "the source refers to other files")},

@@ -3,6 +3,7 @@ package ffmpeg
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"math"
 	"regexp"
 	"strconv"
@@ -88,9 +89,15 @@ func (p *prober) readHeader(ctx context.Context) (*header, error) {
 	case err != nil:
 		return nil, endFault(err, end.log)
 	case end.code != 0:
-		return nil, exitFault(end, notMedia)
+		fault := exitFault(end, notMedia)
+		if strings.Contains(end.log, maxPixelsMark) {
+			fault.Message = fmt.Sprintf("the source's picture has more pixels than the limit, %d", p.req.Limits.GetMaxPixels())
+		}
+
+		return nil, fault
 	case output.overflow:
-		return nil, inputFault(tcoderv1.ErrorReason_ERROR_REASON_INPUT_LIMIT_EXCEEDED, end.log, "the source has too many streams")
+		return nil, inputFault(tcoderv1.ErrorReason_ERROR_REASON_INPUT_LIMIT_EXCEEDED, end.log,
+			fmt.Sprintf("the source has far too many streams, the limit is %d", p.req.Limits.GetMaxStreams()))
 	}
 
 	found := header{estimated: strings.Contains(end.log, "Estimating duration from bitrate")}

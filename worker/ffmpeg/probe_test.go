@@ -284,12 +284,13 @@ func TestProbeLimits(t *testing.T) {
 
 	for _, test := range []struct {
 		source ffmpeg.Source
+		limit  string
 		change func(*tcoderv1.InputLimits)
 	}{
-		{film, func(l *tcoderv1.InputLimits) { l.MaxPixels = 1280*720 - 1 }},
-		{film, func(l *tcoderv1.InputLimits) { l.MaxDuration.Seconds = 6 }},
-		{film, func(l *tcoderv1.InputLimits) { l.MaxFps = 23 }},
-		{many, func(l *tcoderv1.InputLimits) { l.MaxStreams = 3 }},
+		{film, "pixels than the limit, 921599", func(l *tcoderv1.InputLimits) { l.MaxPixels = 1280*720 - 1 }},
+		{film, "lasts 7s, the limit is 6s", func(l *tcoderv1.InputLimits) { l.MaxDuration.Seconds = 6 }},
+		{film, "24 frames per second, the limit is 23", func(l *tcoderv1.InputLimits) { l.MaxFps = 23 }},
+		{many, "4 streams, the limit is 3", func(l *tcoderv1.InputLimits) { l.MaxStreams = 3 }},
 	} {
 		tight := limits()
 		test.change(tight)
@@ -297,6 +298,7 @@ func TestProbeLimits(t *testing.T) {
 		found := fault(t, test.source, tight)
 		require.Equal(t, tcoderv1.ErrorReason_ERROR_REASON_INPUT_LIMIT_EXCEEDED, found.Reason, found.Message)
 		require.Equal(t, tcoderv1.FaultClass_FAULT_CLASS_INPUT, found.Class)
+		require.Contains(t, found.Message, test.limit)
 	}
 }
 

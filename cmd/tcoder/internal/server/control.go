@@ -17,7 +17,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tcoder-dev/tcoder/cmd/tcoder/internal/cli"
-	"github.com/tcoder-dev/tcoder/internal/media"
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 	"github.com/tcoder-dev/tcoder/services"
 	"github.com/tcoder-dev/tcoder/services/job"
@@ -37,18 +36,17 @@ const (
 
 // controlSettings say whom the control plane serves and how.
 type controlSettings struct {
-	listen         string
-	hosts          []string
-	origins        []string
-	open           bool
-	maxUploadBytes int64
-	input          media.Limits
-	heartbeat      time.Duration
-	lease          time.Duration
-	retention      time.Duration
-	waitingLimit   int
-	runningLimit   int
-	traceEndpoint  string
+	listen        string
+	hosts         []string
+	origins       []string
+	open          bool
+	input         inputSettings
+	heartbeat     time.Duration
+	lease         time.Duration
+	retention     time.Duration
+	waitingLimit  int
+	runningLimit  int
+	traceEndpoint string
 
 	apiKeys     map[string]string
 	workerToken string
@@ -60,12 +58,7 @@ func (s *controlSettings) register(cmd *cobra.Command) {
 	flags.StringSliceVar(&s.hosts, "allow-host", nil, "names by which clients may call the server, besides localhost and IP addresses (*: any)")
 	flags.StringSliceVar(&s.origins, "allow-origin", nil, "origins whose web pages may call the server, such as https://app.example.com (*: any)")
 	flags.BoolVar(&s.open, "allow-unauthenticated", false, "serve on other addresses than loopback without API keys")
-	flags.Int64Var(&s.maxUploadBytes, "max-upload-bytes", 100<<30, "largest source, in bytes")
-	// 8K, a day, and more streams than anybody needs.
-	flags.Int64Var(&s.input.MaxPixels, "max-input-pixels", 8192*4320, "most pixels of a source's picture")
-	flags.DurationVar(&s.input.MaxDuration, "max-input-duration", 24*time.Hour, "how long a source may last")
-	flags.Float64Var(&s.input.MaxFPS, "max-input-fps", 240, "most frames per second of a source")
-	flags.IntVar(&s.input.MaxStreams, "max-input-streams", 64, "most streams of a source")
+	s.input.register(cmd)
 	flags.DurationVar(&s.heartbeat, "heartbeat", 5*time.Second, "how often a worker is heard")
 	flags.DurationVar(&s.lease, "lease", 20*time.Second, "how long a task stays with a worker that isn't heard any more")
 	flags.DurationVar(&s.retention, "retention", 30*24*time.Hour, "how long an ended job is kept, with its source and outputs (0: for ever)")
@@ -84,11 +77,10 @@ func (s *controlSettings) read(program *cli.Program) error {
 	if s.apiKeys, err = parseAPIKeys(program.Env(apiKeysEnv)); err != nil {
 		return err
 	}
+	if err := s.input.read(); err != nil {
+		return err
+	}
 	switch {
-	case s.maxUploadBytes < 1:
-		return cli.Usagef("max-upload-bytes: %d is not positive", s.maxUploadBytes)
-	case s.input.MaxPixels < 1 || s.input.MaxDuration < time.Second || s.input.MaxFPS < 1 || s.input.MaxStreams < 1:
-		return cli.Usagef("max-input-pixels, -duration, -fps, -streams: none may be below 1 or 1s")
 	case s.heartbeat <= 0 || s.lease < 2*s.heartbeat:
 		return cli.Usagef("lease: %s is less than two heartbeats of %s", s.lease, s.heartbeat)
 	case s.retention < 0:
@@ -156,8 +148,12 @@ func newControl(s *controlSettings, p *poolSettings, st *stores, listener net.Li
 	tracer trace.TracerProvider, log *slog.Logger,
 ) (*control, error) {
 	publisher := publish.New(st.redis, st.out, log)
-	uploads := upload.New(upload.Config{MaxSizeBytes: s.maxUploadBytes, WaitingLimit: s.waitingLimit}, upload.Deps{Store: st.redis, In: st.in, Log: log})
-	jobs := job.New(job.Config{MaxSizeBytes: s.maxUploadBytes, WaitingLimit: s.waitingLimit, RunningLimit: s.runningLimit}, job.Deps{
+	uploads := upload.New(upload.Config{
+		MaxSizeBytes: s.input.bytes, ProjectMaxSizeBytes: s.input.sizes(), WaitingLimit: s.waitingLimit,
+	}, upload.Deps{Store: st.redis, In: st.in, Log: log})
+	jobs := job.New(job.Config{
+		MaxSizeBytes: s.input.bytes, ProjectMaxSizeBytes: s.input.sizes(), WaitingLimit: s.waitingLimit, RunningLimit: s.runningLimit,
+	}, job.Deps{
 		Store: st.redis, In: st.in, Out: st.out, SettleUpload: uploads.Settle, Log: log,
 	})
 	var workers *pool.Service // the sweeper tells the store of its workers
@@ -180,7 +176,7 @@ func newControl(s *controlSettings, p *poolSettings, st *stores, listener net.Li
 	}
 	c := &control{serverURL: localURL(listener)}
 	config := pool.Config{
-		Heartbeat: s.heartbeat, Lease: s.lease, Limits: s.input, Retry: pipeline.DefaultRetryPolicy(), Provider: p.provider,
+		Heartbeat: s.heartbeat, Lease: s.lease, Limits: s.input.input, ProjectLimits: s.input.inputs(), Retry: pipeline.DefaultRetryPolicy(), Provider: p.provider,
 		ProjectRunningLimit: s.runningLimit,
 	}
 	deps := pool.Deps{Store: st.redis, In: st.in, Out: st.out, Publish: publisher.Publish, Log: log}
