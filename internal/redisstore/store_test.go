@@ -39,8 +39,17 @@ func TestConformanceCluster(t *testing.T) {
 	conform(t, redisstore.Config{URL: "redis+cluster://" + redistest.StartCluster(t)})
 }
 
+// TestConformanceBare guarantees the same of a server whose Lua has neither
+// struct nor cmsgpack.
+func TestConformanceBare(t *testing.T) {
+	t.Parallel()
+
+	url, _ := redistest.New(t)
+	conform(t, redisstore.Config{URL: url}, func(s *redisstore.Store) { redisstore.WithoutLibraries(t, s) })
+}
+
 // conform runs the suite on a server, each test with a hash tag of its own.
-func conform(t *testing.T, cfg redisstore.Config) {
+func conform(t *testing.T, cfg redisstore.Config, change ...func(*redisstore.Store)) {
 	t.Helper()
 
 	storetest.Run(t, func(t *testing.T) storetest.Harness {
@@ -49,6 +58,10 @@ func conform(t *testing.T, cfg redisstore.Config) {
 		own := cfg
 		_, own.Tag = redistest.New(t)
 		store := openAs(t, own)
+
+		for _, f := range change {
+			f(store)
+		}
 
 		return storetest.Harness{Store: store, Advance: func(t *testing.T, d time.Duration) {
 			t.Helper()

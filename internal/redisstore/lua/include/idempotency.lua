@@ -1,6 +1,7 @@
 -- Idempotency keys: expiry, the id that was made, the request's fingerprint.
 -- Those that calls wrote are in EXPIRING, a chunk each: the latest expiry, and
 -- the keys. The sweeper removes them: a time to live would be a command for each.
+-- $include(binary.lua)
 -- $include(read.lua)
 -- $include(write.lua)
 

@@ -2,6 +2,7 @@
 -- and COLD), REST, and the newest events of the job, those after base; t:<job>-<i>
 -- is every other task. What most calls change is in front: they take that apart,
 -- and leave what is behind as it is.
+-- $include(binary.lua)
 -- $include(read.lua)
 -- $include(out.lua)
 -- Of a job: project, progress (media time, speed, fps, time left), state, run, sequence, base, open (tasks of the run that
