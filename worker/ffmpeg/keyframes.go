@@ -475,7 +475,7 @@ func (t *indexTrack) syncPlaces() ([]uint64, bool) {
 func (t *indexTrack) timesShown() ([]int64, bool) {
 	// Each takes 8 bytes in memory: a film of ten hours.
 	const most = 2_500_000
-	if t.frames > most {
+	if t.frames > most || counted(t.times) != t.frames || len(t.shifts) > 0 && counted(t.shifts) != t.frames {
 		return nil, false
 	}
 
@@ -484,32 +484,35 @@ func (t *indexTrack) timesShown() ([]int64, bool) {
 	var clock int64
 
 	for pairs := t.times; len(pairs) >= 8; pairs = pairs[8:] {
-		count, duration := uint64(binary.BigEndian.Uint32(pairs)), int64(binary.BigEndian.Uint32(pairs[4:]))
-		if count > t.frames-uint64(len(at)) {
-			return nil, false
-		}
+		duration := int64(binary.BigEndian.Uint32(pairs[4:]))
 
-		for range count {
+		for range binary.BigEndian.Uint32(pairs) {
 			at = append(at, clock)
 			clock += duration
 		}
 	}
 
-	n := uint64(0)
+	n := 0
 
 	for pairs := t.shifts; len(pairs) >= 8; pairs = pairs[8:] {
-		count, shift := uint64(binary.BigEndian.Uint32(pairs)), int64(int32(binary.BigEndian.Uint32(pairs[4:])))
-		if count > uint64(len(at))-n {
-			return nil, false
-		}
+		shift := int64(int32(binary.BigEndian.Uint32(pairs[4:])))
 
-		for range count {
+		for range binary.BigEndian.Uint32(pairs) {
 			at[n] += shift
 			n++
 		}
 	}
 
-	return at, uint64(len(at)) == t.frames && (len(t.shifts) == 0 || n == t.frames)
+	return at, true
+}
+
+// counted is how many samples the pairs of a table are about.
+func counted(pairs []byte) (n uint64) {
+	for ; len(pairs) >= 8; pairs = pairs[8:] {
+		n += uint64(binary.BigEndian.Uint32(pairs))
+	}
+
+	return n
 }
 
 // steady reports whether pictures, in the order they are shown, are within a
