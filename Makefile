@@ -127,7 +127,7 @@ test-model: deps-dev ## Compare the scripts with the model for MODEL_CASES (300)
 
 .PHONY: test-crash
 test-crash: test-setup ## Kill, pause and cut off every part of a cell under thousands of jobs (TCODER_CRASH_SEED=n: again)
-	TCODER_CRASH=long go test -count=1 -v -timeout 295s ./e2e/crash
+	TCODER_CRASH=long go test -count=1 -v -timeout 295s -run '^TestCrash$$' ./e2e/crash
 
 .PHONY: test-fleet
 test-fleet: test-setup ## Take a pool on a faked Fly from none to its limit and back, with each fault by itself and all at once

@@ -3,6 +3,7 @@ package crash_test
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/tcoder-dev/tcoder/internal/faultproxy"
 )
@@ -13,33 +14,49 @@ type aimed struct {
 	worker  *process // of a worker's fault
 	replica *replica // of a control plane's
 	victims []sight
+	kills   int64 // of Redis, when these were seen
 
-	links []*faultproxy.Proxy // ways to a worker on which answers are held
-	redis *faultproxy.Proxy   // way to a control plane on which Redis's are
-	taken []any
+	links hold // on the ways to a worker
+	redis hold // on the way from a control plane to Redis
 }
 
-func (a *aimed) releaseLinks() {
-	for _, link := range a.links {
-		link.Release()
+// hold is answers that are held back on some ways.
+type hold struct {
+	ways []*faultproxy.Proxy
+	give func() // gives back whom the aim took for that
+}
+
+func (h *hold) begin() {
+	for _, way := range h.ways {
+		way.Hold(faultproxy.Down)
 	}
 }
 
-func (a *aimed) releaseRedis() {
-	if a.redis != nil {
-		a.redis.Release()
+// release lets answers pass, and others strike whom they come from.
+func (h *hold) release() {
+	for _, way := range h.ways {
+		way.Release()
+	}
+	h.ways = nil
+	if h.give != nil {
+		h.give()
+		h.give = nil
 	}
 }
 
 func (a *aimed) release() {
-	a.releaseLinks()
-	a.releaseRedis()
+	a.links.release()
+	a.redis.release()
 }
 
+// end makes good what is left of a fault, and gives back whom it hit.
 func (a *aimed) end(s *strikes) {
 	a.release()
-	for _, victim := range a.taken {
-		s.give(victim)
+	if a.worker != nil {
+		s.give(a.worker)
+	}
+	if a.replica != nil {
+		s.give(a.replica)
 	}
 }
 
@@ -60,125 +77,65 @@ func (s *strikes) aim(ctx context.Context, f fault, r *replica) *aimed {
 }
 
 // aimLate holds back what Redis answers a control plane until that has ended
-// the last task of a job.
+// the last task of a job; of another task, if none comes.
 func (s *strikes) aimLate(ctx context.Context, f fault, a *aimed) {
 	r := a.replica
 	if r == nil {
-		if r = s.idle(f.replica); r == nil {
+		if r = s.takeReplica(ctx, f.replica); r == nil {
 			return
 		}
-		a.taken = append(a.taken, r)
+		a.redis.give = func() { s.give(r) }
 	}
-	a.redis = r.redis
-	hold := func() { r.redis.Hold(faultproxy.Down) }
-	for range aimTries {
-		done, p := s.ends(ctx, s.cell.attached(r), hold, unpublished)
-		if len(done) > 0 && (!f.kind.ofWorker() || s.take(p, false)) {
+	for began, last := time.Now(), false; ctx.Err() == nil && !last; {
+		last = time.Since(began) > aimFor
+		a.kills = s.kills.Load()
+		a.redis.ways = []*faultproxy.Proxy{r.redis}
+		done, p := s.ends(ctx, func(e *ending) bool { return s.cell.attached(r)(e.worker) && s.cell.last(ctx, e.ref) }, a.redis.begin)
+		hit := slices.ContainsFunc(done, func(v sight) bool { return v.state == unpublished }) || last && len(done) > 0
+		if hit && (!f.kind.ofWorker() || s.take(p)) {
+			a.victims = done
 			if f.kind.ofWorker() {
 				a.worker = p
-				a.links = p.links
-				a.taken = append(a.taken, p)
+				a.links.ways = p.links // a half-open connection ends with its release
 			}
-			a.victims = done
 
 			return
 		}
 		r.redis.Release()
 	}
-}
-
-// idle takes a replica that has workers and that nobody strikes, the given one
-// if it may; nil if there is none.
-func (s *strikes) idle(first int) *replica {
-	for i := range replicaCount {
-		r := s.cell.replicas[(first+i)%replicaCount]
-		if slices.ContainsFunc(s.cell.workers, s.cell.attached(r)) && s.take(r, false) {
-			return r
-		}
-	}
-
-	return nil
+	a.redis.release()
 }
 
 // aimEarly holds back what a worker is told until one of its tasks is done.
 func (s *strikes) aimEarly(ctx context.Context, f fault, a *aimed) {
-	p := s.cell.workers[f.worker]
-	if f.kind.ofWorker() {
-		s.take(p, true)
-		a.worker = p
-		a.taken = append(a.taken, p)
-	} else if p = s.free(a); p == nil {
+	p := s.takeWorker(ctx, f.worker, func(p *process) bool { return a.replica == nil || s.cell.attached(a.replica)(p) })
+	if p == nil {
 		return
 	}
-	a.links = p.links
-	hold := func() {
-		for _, link := range p.links {
-			link.Hold(faultproxy.Down)
-		}
+	if f.kind.ofWorker() {
+		a.worker = p
+	} else {
+		a.links.give = func() { s.give(p) }
 	}
-	a.victims, _ = s.ends(ctx, func(other *process) bool { return other == p }, hold, unheard)
+	a.links.ways = p.links
+	a.kills = s.kills.Load()
+	a.victims, _ = s.ends(ctx, func(e *ending) bool { return e.worker == p }, a.links.begin)
 }
 
-// free takes a worker that nobody else strikes, of the replica that is hit.
-func (s *strikes) free(a *aimed) *process {
-	for _, p := range s.cell.workers {
-		if (a.replica == nil || s.cell.attached(a.replica)(p)) && s.take(p, false) {
-			a.taken = append(a.taken, p)
-
-			return p
-		}
-	}
-
-	return nil
-}
-
-// ends waits until some workers hold a task whose end brings the state that is
-// wanted, holds answers back, and waits for that end. What was leased when
-// answers were held, and is done now, nobody has heard of.
-func (s *strikes) ends(ctx context.Context, of func(*process) bool, hold func(), want state) (done []sight, worker *process) {
-	if eventually(ctx, aimWithin, aimEvery, func() bool { return s.promising(ctx, of, want) }) != nil {
+// ends waits for an attempt that is about to end and will do, holds answers
+// back, lets it end, and waits until the store has it as done.
+func (s *strikes) ends(ctx context.Context, will func(*ending) bool, hold func()) (done []sight, worker *process) {
+	e := s.cell.gate.next(ctx, aimWithin, will)
+	if e == nil {
 		return nil, nil
 	}
 	hold()
-	before, err := s.cell.leases(ctx, of)
-	if err != nil {
-		return nil, nil
-	}
+	close(e.pass)
 	_ = eventually(ctx, holdWithin, aimEvery, func() bool {
-		now, err := s.cell.leases(ctx, of)
-		if err != nil {
-			return true
-		}
-		for ref, p := range before {
-			if now[ref] != nil {
-				continue
-			}
-			delete(before, ref)
-			found := s.cell.done(ctx, ref)
-			if slices.ContainsFunc(found, func(v sight) bool { return v.state == want }) {
-				done, worker = found, p
+		done = s.cell.done(ctx, e.ref)
 
-				return true
-			}
-		}
-
-		return len(before) == 0
+		return len(done) > 0
 	})
 
-	return done, worker
-}
-
-// promising tells whether some workers hold a task whose end would bring a state.
-func (s *strikes) promising(ctx context.Context, of func(*process) bool, want state) bool {
-	held, err := s.cell.leases(ctx, of)
-	if err != nil || want == unheard {
-		return len(held) > 0
-	}
-	for ref := range held {
-		if s.cell.last(ctx, ref) {
-			return true
-		}
-	}
-
-	return false
+	return done, e.worker
 }

@@ -60,6 +60,7 @@ type cell struct {
 	bucket   s3.Config
 	replicas []*replica
 	workers  []*process
+	gate     *gate
 }
 
 // replica is a control plane.
@@ -98,6 +99,7 @@ func newCell(t *testing.T, seed uint64, reliable bool) *cell {
 		require.NoError(t, c.out.Put(t.Context(), key, body, objectstore.PutOptions{}))
 	}
 	t.Cleanup(func() { c.tellLogs(t) })
+	c.gate = newGate(t, c.workerOf)
 	for range replicaCount {
 		r := &replica{address: daemon.FreeAddress(t, host), redis: newProxy(t, "unix", mustPath(t, c.redisURL))}
 		r.client, err = tcoder.New("http://"+r.address, tcoder.WithRetry(tcoder.RetryPolicy{Patience: time.Millisecond, FirstPatience: time.Millisecond}))
@@ -150,7 +152,7 @@ func (c *cell) work(t *testing.T, p *process) {
 	t.Helper()
 	p.lives.Add(1)
 	config := fakeWorker{
-		ID: p.id(), Slots: slots, Scratch: filepath.Join(c.logs, "scratch"), Seed: c.seed, Reliable: c.reliable,
+		ID: p.id(), Slots: slots, Scratch: filepath.Join(c.logs, "scratch"), Seed: c.seed, Reliable: c.reliable, Gate: c.gate.URL,
 		Transport: []worker.Transport{worker.TransportStream, worker.TransportAuto, worker.TransportSync}[p.index%3],
 	}
 	for _, link := range p.links {

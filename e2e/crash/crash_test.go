@@ -34,7 +34,7 @@ func chosen(t *testing.T) (form, uint64) {
 	t.Helper()
 	f, seed := form{rounds: 2, least: 1, jobs: 100, lanes: 3, within: 90 * time.Second}, uint64(shortSeed)
 	if os.Getenv("TCODER_CRASH") == "long" {
-		f = form{rounds: 22, least: 20, jobs: 2000, lanes: 4, within: 210 * time.Second}
+		f = form{rounds: 20, least: 20, jobs: 2000, lanes: 5, within: 235 * time.Second}
 		seed = rand.Uint64N(1_000_000)
 	}
 	if text := os.Getenv("TCODER_CRASH_SEED"); text != "" {
@@ -72,13 +72,16 @@ func TestCrash(t *testing.T) {
 	clerk.Go(func() { o.redrive(redriving) })
 	require.NoError(t, o.started(ctx))
 	newStrikes(t, c, p).run(ctx, form.lanes)
+	t.Logf("the last fault after %s", time.Since(began).Round(time.Second))
 	close(stop)
 	customers.Wait()
+	t.Logf("the last job placed after %s", time.Since(began).Round(time.Second))
 	require.NoError(t, context.Cause(ctx), "the faults and jobs of the plan take too long; not hit often enough: %s", p.short())
 
 	c.settle(t, whole)
 	endRedriving()
 	clerk.Wait()
+	t.Logf("the last job ended after %s", time.Since(began).Round(time.Second))
 	c.close(t, o)
 	require.Empty(t, p.short(), "faults that didn't hit each state often enough")
 	c.verify(t, o)

@@ -18,11 +18,12 @@ import (
 const (
 	// backlog is how many tasks may be ready before jobs are held back: always
 	// some, so that faults find tasks that wait.
-	backlog   = 15
-	customers = 4
+	backlog = 15
+	// customers are enough that some aren't asking a paused replica.
+	customers = 10
 	// callWithin bounds one call, so that a customer of a paused replica asks
 	// another one.
-	callWithin = 2 * time.Second
+	callWithin = time.Second
 	lookEvery  = 100 * time.Millisecond
 )
 
@@ -72,12 +73,15 @@ func (o *orders) hungry(ctx context.Context) func() bool {
 }
 
 func (o *orders) order(ctx context.Context, key string, rng *rand.Rand) {
-	source, spec := shortSource, &tcoderv1.JobSpec{Preset: "web-optimized", Qualities: []string{"240p"}}
-	if rng.IntN(4) == 0 {
-		segmentSeconds := 10.0
-		source, spec = longSource, &tcoderv1.JobSpec{
-			Preset: "hls", Qualities: []string{"240p"}, Hls: &tcoderv1.HlsSettings{SegmentSeconds: &segmentSeconds},
-		}
+	segmentSeconds := 10.0
+	source, spec := shortSource, &tcoderv1.JobSpec{
+		Preset: "web-optimized", Qualities: []string{"240p"}, Hls: &tcoderv1.HlsSettings{SegmentSeconds: &segmentSeconds},
+	}
+	switch rng.IntN(10) {
+	case 0: // chunks, and sound by itself
+		source, spec.Preset = longSource, "hls"
+	case 1, 2: // the same, and one task that is blocked by them
+		source = longSource
 	}
 	o.ask(ctx, rng, func(ctx context.Context, client *tcoder.Client) error {
 		job, err := client.CreateJob(ctx, source, tcoder.JobOptions{Spec: spec, IdempotencyKey: key})

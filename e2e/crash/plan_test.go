@@ -57,20 +57,15 @@ type plan struct {
 	round  []kind
 	struck map[kind]int
 	hits   map[kind]map[state]int
-	// required are the states that faults have to hit: those that there were.
-	required map[state]bool
 }
 
 func newPlan(seed uint64, rounds, least int) *plan {
 	p := &plan{
 		rng: rand.New(rand.NewPCG(seed, seed)), rounds: rounds, least: least,
-		struck: map[kind]int{}, hits: map[kind]map[state]int{}, required: map[state]bool{},
+		struck: map[kind]int{}, hits: map[kind]map[state]int{},
 	}
 	for _, k := range kinds() {
 		p.hits[k] = map[state]int{}
-	}
-	for _, s := range states() {
-		p.required[s] = s != blocked // until a plan has such tasks
 	}
 
 	return p
@@ -108,7 +103,7 @@ func (p *plan) lacking() []kind {
 	var list []kind
 	for _, k := range kinds() {
 		for _, s := range states() {
-			if p.required[s] && p.hits[k][s] < p.least {
+			if p.hits[k][s] < p.least {
 				list = append(list, k)
 
 				break
@@ -117,17 +112,6 @@ func (p *plan) lacking() []kind {
 	}
 
 	return list
-}
-
-// seen notes which states there are.
-func (p *plan) seen(all []sight) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, s := range all {
-		if s.state == blocked {
-			p.required[blocked] = true
-		}
-	}
 }
 
 // hit counts a fault, once for each state that it hit.

@@ -122,26 +122,6 @@ func (c *cell) lookAgain(ctx context.Context, before []sight) ([]sight, error) {
 	return slices.DeleteFunc(slices.Clone(before), func(s sight) bool { return !slices.Contains(now, s) }), nil
 }
 
-// leases are the leases of some workers, by the store.
-func (c *cell) leases(ctx context.Context, of func(*process) bool) (map[pipeline.LeaseRef]*process, error) {
-	workers, err := c.store.ListWorkers(ctx)
-	if err != nil {
-		return nil, err
-	}
-	held := map[pipeline.LeaseRef]*process{}
-	for _, w := range workers {
-		p, found := c.workerOf(w.ID)
-		if !found || !of(p) {
-			continue
-		}
-		for _, ref := range w.Held {
-			held[ref] = p
-		}
-	}
-
-	return held, nil
-}
-
 // done reads what became of a lease that is no more: unheard, and unpublished
 // if its task was the last. Nothing if it wasn't the end that was accepted.
 func (c *cell) done(ctx context.Context, ref pipeline.LeaseRef) []sight {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -12,20 +13,22 @@ import (
 )
 
 const (
-	// aimTries and aimWithin bound the wait for a fault's moment.
-	aimTries   = 6
-	aimWithin  = time.Second
-	holdWithin = 600 * time.Millisecond
-	aimEvery   = 8 * time.Millisecond
+	// These bound the wait for whom a fault hits, and for its moment.
+	takeWithin  = 5 * time.Second
+	aimFor      = 3 * time.Second
+	aimWithin   = 2 * time.Second
+	holdWithin  = 500 * time.Millisecond // less than a lease
+	redisWithin = 10 * time.Second
+	aimEvery    = 20 * time.Millisecond
 	// candidates are how many tasks of each state a fault is held against.
 	candidates = 4
 )
 
-// range of how long things are gone. A pause outlasts the lease.
+// range of how long things are gone. A pause of a worker outlasts the lease.
 const (
 	shortest = 50 * time.Millisecond
-	downFor  = 800 * time.Millisecond
-	halfFor  = lease + time.Second
+	downFor  = 400 * time.Millisecond
+	halfFor  = lease + 500*time.Millisecond
 )
 
 // strikes does to a cell what a plan says.
@@ -34,20 +37,17 @@ type strikes struct {
 	plan *plan
 	t    *testing.T
 
-	// redis is held for reading while a fault needs Redis to be there.
-	redis sync.RWMutex
+	redis sync.Mutex   // one kills Redis at a time
+	kills atomic.Int64 // of Redis: what was seen before one may not be so after it
 
-	mu    sync.Mutex
-	freed *sync.Cond
-	busy  map[any]bool // who is struck: *process, *replica
+	mu   sync.Mutex
+	busy map[any]bool // who is struck: *process, *replica
 }
 
 func newStrikes(t *testing.T, c *cell, p *plan) *strikes {
 	t.Helper()
-	s := &strikes{cell: c, plan: p, t: t, busy: map[any]bool{}}
-	s.freed = sync.NewCond(&s.mu)
 
-	return s
+	return &strikes{cell: c, plan: p, t: t, busy: map[any]bool{}}
 }
 
 // run strikes, some faults at a time, until the plan or ctx ends.
@@ -67,26 +67,51 @@ func (s *strikes) run(ctx context.Context, lanes int) {
 	group.Wait()
 }
 
-// take reserves a victim, and waits for that if it may.
-func (s *strikes) take(victim any, wait bool) bool {
+// take reserves a victim, if nobody else has.
+func (s *strikes) take(victim any) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.busy[victim] {
-		if !wait {
-			return false
-		}
-		s.freed.Wait()
+	if s.busy[victim] {
+		return false
 	}
 	s.busy[victim] = true
 
 	return true
 }
 
+// takeWorker reserves a worker that will do, the first from one on that is
+// free; nil if none becomes free.
+func (s *strikes) takeWorker(ctx context.Context, from int, will func(*process) bool) *process {
+	return takeOne(ctx, s, s.cell.workers, from, will)
+}
+
+// takeReplica reserves a replica that has workers.
+func (s *strikes) takeReplica(ctx context.Context, from int) *replica {
+	return takeOne(ctx, s, s.cell.replicas, from, func(r *replica) bool {
+		return slices.ContainsFunc(s.cell.workers, s.cell.attached(r))
+	})
+}
+
+func takeOne[V comparable](ctx context.Context, s *strikes, of []V, from int, will func(V) bool) (taken V) {
+	_ = eventually(ctx, takeWithin, aimEvery, func() bool {
+		for i := range of {
+			if v := of[(from+i)%len(of)]; will(v) && s.take(v) {
+				taken = v
+
+				return true
+			}
+		}
+
+		return false
+	})
+
+	return taken
+}
+
 func (s *strikes) give(victim any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.busy, victim)
-	s.freed.Broadcast()
 }
 
 // strike waits for a fault's moment, does it, counts what it hit, and makes
@@ -94,18 +119,26 @@ func (s *strikes) give(victim any) {
 func (s *strikes) strike(ctx context.Context, f fault) {
 	switch {
 	case f.kind == killRedis:
-		s.redis.Lock()
-		defer s.redis.Unlock()
-		a := s.aim(ctx, f, nil)
-		defer a.end(s)
-		s.fire(ctx, f, a, s.cell.redis.Kill)
-		wait(ctx, f.lasting(0, downFor))
-		s.cell.redis.Restart() //nolint:contextcheck // it has to be there again, also when the time is over
+		s.strikeRedis(ctx, f)
 	case f.kind.ofWorker():
 		s.strikeWorker(ctx, f)
 	default:
 		s.strikeReplica(ctx, f)
 	}
+}
+
+func (s *strikes) strikeRedis(ctx context.Context, f fault) {
+	s.redis.Lock()
+	defer s.redis.Unlock()
+	a := s.aim(ctx, f, nil)
+	defer a.end(s)
+	s.fire(ctx, f, a, func() {
+		s.cell.redis.Kill()
+		s.kills.Add(1)
+	})
+	a.release()
+	wait(ctx, f.lasting(0, downFor))
+	s.cell.redis.Restart() //nolint:contextcheck // it has to be there again, also when the time is over
 }
 
 // blow is how a kind of fault is done and made good again.
@@ -114,10 +147,12 @@ type blow struct {
 }
 
 func (s *strikes) strikeWorker(ctx context.Context, f fault) {
-	s.redis.RLock()
 	a := s.aim(ctx, f, nil)
 	defer a.end(s)
 	p := a.worker
+	if p == nil { // all are being struck
+		return
+	}
 	links := func(do func(*faultproxy.Proxy)) func() {
 		return func() {
 			for _, link := range p.links {
@@ -142,7 +177,7 @@ func (s *strikes) strikeWorker(ctx context.Context, f fault) {
 			wait(ctx, shortest)
 		}},
 		halfOpenWorker: {links(func(link *faultproxy.Proxy) { link.Hold(faultproxy.Both) }), func() {
-			a.releaseRedis()
+			a.redis.release()
 			wait(ctx, f.lasting(shortest, halfFor))
 			if f.broken {
 				cut()
@@ -151,18 +186,14 @@ func (s *strikes) strikeWorker(ctx context.Context, f fault) {
 		}},
 	}
 	s.fire(ctx, f, a, blows[f.kind].strike)
-	s.redis.RUnlock()
 	blows[f.kind].heal()
 }
 
 func (s *strikes) strikeReplica(ctx context.Context, f fault) {
-	r := s.idle(f.replica)
-	if r == nil {
-		r = s.cell.replicas[f.replica]
-		s.take(r, true)
+	r := s.takeReplica(ctx, f.replica)
+	if r == nil { // none has workers
+		return
 	}
-	defer s.give(r)
-	s.redis.RLock()
 	a := s.aim(ctx, f, r)
 	defer a.end(s)
 	blows := map[kind]blow{
@@ -181,7 +212,7 @@ func (s *strikes) strikeReplica(ctx context.Context, f fault) {
 			wait(ctx, shortest)
 		}},
 		halfOpenRedis: {func() { r.redis.Hold(faultproxy.Both) }, func() {
-			a.releaseLinks()
+			a.links.release()
 			wait(ctx, f.lasting(shortest, halfFor))
 			if f.broken {
 				r.redis.Cut()
@@ -190,23 +221,35 @@ func (s *strikes) strikeReplica(ctx context.Context, f fault) {
 		}},
 	}
 	s.fire(ctx, f, a, blows[f.kind].strike)
-	s.redis.RUnlock()
 	blows[f.kind].heal()
 }
 
 // fire strikes, and counts the tasks that were in a state both right before
-// and right after it. A killed Redis can't be asked afterwards.
+// and right after it. A killed Redis can't be asked afterwards, and what was
+// seen before it was killed counts for nobody else.
 func (s *strikes) fire(ctx context.Context, f fault, a *aimed, act func()) {
-	victims := a.victims
-	all, err := s.cell.look(ctx)
-	if err == nil {
-		s.plan.seen(all)
-		victims = append(victims, s.within(f, a, all)...)
-		victims, err = s.cell.lookAgain(ctx, victims)
+	var all []sight
+	_ = eventually(ctx, redisWithin, aimEvery, func() bool {
+		var err error
+		all, err = s.cell.look(ctx)
+
+		return err == nil
+	})
+	victims := s.within(f, a, all)
+	kills := s.kills.Load()
+	if kills == a.kills {
+		victims = append(victims, a.victims...)
+	}
+	victims, err := s.cell.lookAgain(ctx, victims)
+	if s.kills.Load() != kills {
+		victims = nil
 	}
 	act()
 	if err == nil && f.kind != killRedis {
 		victims, err = s.cell.lookAgain(ctx, victims)
+		if s.kills.Load() != kills {
+			victims = nil
+		}
 	}
 	if err != nil {
 		victims = nil // Redis or the test ended

@@ -84,7 +84,8 @@ func (c *cell) verifyJob(t *testing.T, job pipeline.Job) {
 }
 
 // acceptedKeys are the objects of the results that were accepted in a job's
-// last run. Outputs leave some out: chunks share the init segment of the first.
+// last run. Outputs leave some out: chunks share the init segment of the first,
+// and what a file is put together of is no output.
 func acceptedKeys(job pipeline.Job) []string {
 	var keys []string
 	for _, task := range job.Tasks {
@@ -97,6 +98,9 @@ func acceptedKeys(job pipeline.Job) []string {
 		for _, rendition := range task.Result.Renditions {
 			if rendition.InitSegment != nil {
 				keys = append(keys, dir+rendition.InitSegment.Name)
+			}
+			for _, segment := range rendition.Segments {
+				keys = append(keys, dir+segment.Name)
 			}
 		}
 	}

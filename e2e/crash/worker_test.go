@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"io"
 	"log/slog"
 	"math"
 	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -38,18 +40,20 @@ type fakeWorker struct {
 	Seed uint64 `json:"seed"`
 	// Reliable lets no attempt fail.
 	Reliable bool `json:"reliable"`
+	// Gate is asked before an attempt ends well.
+	Gate string `json:"gate"`
 }
 
 // How the fake works. An attempt's length and end depend on the seed and the
 // attempt alone.
 const (
-	fakeShortest = 30 * time.Millisecond
+	fakeShortest = 50 * time.Millisecond
 	fakeLongest  = 500 * time.Millisecond
 	fakeSteps    = 5 // of progress
 	// Only early attempts fail, so that every task succeeds in the end.
 	fakeFailing = 2
-	fakeUnknown = 0.12 // of those: delayed and charged
-	fakeMachine = 0.04 // of those: ready again at once
+	fakeUnlucky = 0.15 // of tasks: those attempts fail, delayed for a while and charged
+	fakeMachine = 0.04 // of early attempts: they fail, ready again at once
 	fakeRate    = 24   // frames per second
 	fakeObject  = 600  // bytes
 	// bytesASecond is how long a source is, by its size.
@@ -87,11 +91,40 @@ func runFakeWorker(config string) error {
 // asks for.
 func (f fakeWorker) execute(ctx context.Context, a worker.Attempt) (*tcoderv1.TaskReport, error) {
 	lease := a.Assignment.GetLease()
-	hash := fnv.New64a()
-	fmt.Fprintln(hash, lease.GetTaskId(), lease.GetAttempt())
-	chance := rand.New(rand.NewPCG(f.Seed, hash.Sum64()))
+	task := f.chance(lease.GetTaskId())
+	chance := f.chance(lease.GetTaskId(), lease.GetAttempt())
 	length := fakeShortest + time.Duration(chance.Int64N(int64(fakeLongest-fakeShortest)))
-	fate := chance.Float64()
+	early := !f.Reliable && lease.GetAttempt() <= fakeFailing
+	unlucky, machine := early && task.Float64() < fakeUnlucky, early && chance.Float64() < fakeMachine
+	if unlucky {
+		length = fakeShortest
+	}
+
+	report := &tcoderv1.TaskReport{}
+	var objects []*tcoderv1.EncodedObject
+	var requests []*tcoderv1.SignedRequest
+	switch work := a.Assignment.GetWork().(type) {
+	case *tcoderv1.Assignment_Probe:
+		seconds := time.Duration(a.Assignment.GetSourceSizeBytes()/bytesASecond) * time.Second
+		report.End = &tcoderv1.TaskReport_Probe{Probe: fakeProbe(seconds)}
+	case *tcoderv1.Assignment_Encode:
+		objects = fakeWork(report, work.Encode.GetOutput(), work.Encode.GetDuration().AsDuration())
+	case *tcoderv1.Assignment_Assemble:
+		if err := readPieces(ctx, a, slices.Concat(work.Assemble.GetVideo(), work.Assemble.GetAudio())); err != nil {
+			return nil, err
+		}
+		objects = fakeWork(report, work.Assemble.GetOutput(), work.Assemble.GetVideoDuration().AsDuration())
+	default:
+		return nil, fmt.Errorf("the fake worker can't do a %s", a.Assignment.GetKind())
+	}
+	if len(objects) > 0 {
+		// Before the work: what is left can then be done while nobody answers.
+		var err error
+		if requests, err = a.Sign(ctx, objects); err != nil {
+			return nil, err
+		}
+	}
+
 	for step := range fakeSteps {
 		select {
 		case <-time.After(length / fakeSteps):
@@ -100,32 +133,41 @@ func (f fakeWorker) execute(ctx context.Context, a worker.Attempt) (*tcoderv1.Ta
 		}
 		a.Progress(&tcoderv1.TaskProgress{Lease: lease, Fraction: float64(step+1) / fakeSteps, Speed: 1})
 	}
-	if !f.Reliable && lease.GetAttempt() <= fakeFailing {
-		switch {
-		case fate < fakeUnknown:
-			return nil, errors.New("a fake failure")
-		case fate < fakeUnknown+fakeMachine:
-			return nil, &ffmpeg.Fault{
-				Class: tcoderv1.FaultClass_FAULT_CLASS_MACHINE, Reason: tcoderv1.ErrorReason_ERROR_REASON_INTERNAL, Message: "A fake fault.",
-			}
+
+	switch {
+	case unlucky:
+		return nil, errors.New("a fake failure")
+	case machine:
+		return nil, &ffmpeg.Fault{
+			Class: tcoderv1.FaultClass_FAULT_CLASS_MACHINE, Reason: tcoderv1.ErrorReason_ERROR_REASON_INTERNAL, Message: "A fake fault.",
 		}
 	}
-	switch work := a.Assignment.GetWork().(type) {
-	case *tcoderv1.Assignment_Probe:
-		seconds := time.Duration(a.Assignment.GetSourceSizeBytes()/bytesASecond) * time.Second
-
-		return &tcoderv1.TaskReport{End: &tcoderv1.TaskReport_Probe{Probe: fakeProbe(seconds)}}, nil
-	case *tcoderv1.Assignment_Encode:
-		result := fakeResult(work.Encode)
-
-		return &tcoderv1.TaskReport{End: &tcoderv1.TaskReport_Encode{Encode: result}}, upload(ctx, a, result)
-	default:
-		return nil, fmt.Errorf("the fake worker can't do a %s", a.Assignment.GetKind())
+	if err := upload(ctx, objects, requests); err != nil {
+		return nil, err
 	}
+
+	return report, f.ask(ctx, lease)
 }
 
-// upload sends the objects of a result by the requests that the control plane signs.
-func upload(ctx context.Context, a worker.Attempt, result *tcoderv1.EncodeResult) error {
+// ask returns when the attempt may end.
+func (f fakeWorker) ask(ctx context.Context, lease *tcoderv1.LeaseRef) error {
+	url := fmt.Sprintf("%s/%s/%s/%d", f.Gate, f.ID, lease.GetTaskId(), lease.GetAttempt())
+
+	return send(ctx, &tcoderv1.SignedRequest{Method: http.MethodGet, Url: url}, nil, 0)
+}
+
+// chance is the same for the same words in each run.
+func (f fakeWorker) chance(words ...any) *rand.Rand {
+	hash := fnv.New64a()
+	fmt.Fprintln(hash, words...)
+
+	return rand.New(rand.NewPCG(f.Seed, hash.Sum64()))
+}
+
+// fakeWork writes the end of an encode into a report, and returns the objects that it is to upload.
+func fakeWork(report *tcoderv1.TaskReport, output *tcoderv1.OutputPlan, length time.Duration) []*tcoderv1.EncodedObject {
+	result := fakeResult(output, length)
+	report.End = &tcoderv1.TaskReport_Encode{Encode: result}
 	var objects []*tcoderv1.EncodedObject
 	for _, r := range result.GetRenditions() {
 		if r.GetFile() != nil {
@@ -134,13 +176,34 @@ func upload(ctx context.Context, a worker.Attempt, result *tcoderv1.EncodeResult
 			objects = append(append(objects, r.GetInitSegment()), r.GetSegments()...)
 		}
 	}
-	requests, err := a.Sign(ctx, objects)
+
+	return objects
+}
+
+// readPieces requires that what a file is put together of is there.
+func readPieces(ctx context.Context, a worker.Attempt, pieces []*tcoderv1.Piece) error {
+	objects := make([]*tcoderv1.EncodedObject, len(pieces))
+	for i, piece := range pieces {
+		objects[i] = &tcoderv1.EncodedObject{Name: piece.GetName(), SizeBytes: piece.GetSizeBytes()}
+	}
+	requests, err := a.SignRead(ctx, objects)
 	if err != nil {
 		return err
 	}
 	for i, request := range requests {
+		if err := send(ctx, request, nil, int64(objects[i].GetSizeBytes())); err != nil {
+			return err
+		}
+	}
+
+	return nil
+}
+
+// upload sends objects by the requests that the control plane signed.
+func upload(ctx context.Context, objects []*tcoderv1.EncodedObject, requests []*tcoderv1.SignedRequest) error {
+	for i, request := range requests {
 		for try := 1; ; try++ {
-			err := put(ctx, request, int(objects[i].GetSizeBytes()))
+			err := send(ctx, request, bytes.Repeat([]byte("."), int(objects[i].GetSizeBytes())), 0)
 			if err == nil {
 				break
 			}
@@ -153,8 +216,9 @@ func upload(ctx context.Context, a worker.Attempt, result *tcoderv1.EncodeResult
 	return nil
 }
 
-func put(ctx context.Context, signed *tcoderv1.SignedRequest, size int) error {
-	request, err := http.NewRequestWithContext(ctx, signed.GetMethod(), signed.GetUrl(), bytes.NewReader(bytes.Repeat([]byte("."), size)))
+// send sends a signed request, whose answer has so many bytes.
+func send(ctx context.Context, signed *tcoderv1.SignedRequest, body []byte, answer int64) error {
+	request, err := http.NewRequestWithContext(ctx, signed.GetMethod(), signed.GetUrl(), bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -165,12 +229,13 @@ func put(ctx context.Context, signed *tcoderv1.SignedRequest, size int) error {
 	if err != nil {
 		return err
 	}
-	defer response.Body.Close() //nolint:errcheck // nothing of it is read
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("the store answers a PUT with %s", response.Status)
+	defer response.Body.Close() //nolint:errcheck // what of it matters is read
+	got, err := io.Copy(io.Discard, response.Body)
+	if err == nil && (response.StatusCode != http.StatusOK || got != answer) {
+		err = fmt.Errorf("the store answers a %s with %s and %d bytes", signed.GetMethod(), response.Status, got)
 	}
 
-	return nil
+	return err
 }
 
 // store is the worker's client of the object store.
@@ -195,9 +260,7 @@ func fakeProbe(length time.Duration) *tcoderv1.ProbeResult {
 }
 
 // fakeResult is what the planned output looks like when it is made.
-func fakeResult(work *tcoderv1.EncodeWork) *tcoderv1.EncodeResult {
-	output := work.GetOutput()
-	length := work.GetDuration().AsDuration()
+func fakeResult(output *tcoderv1.OutputPlan, length time.Duration) *tcoderv1.EncodeResult {
 	frames := uint64(math.Round(length.Seconds() * fakeRate))
 
 	if chunks := output.GetChunks(); len(chunks) > 0 {
