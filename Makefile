@@ -134,10 +134,11 @@ test-fleet: test-setup ## Take a pool on a faked Fly from none to its limit and 
 	TCODER_FLEET=long go test -count=1 -v -timeout 290s -parallel 3 -run '^TestFleet' ./e2e
 
 .PHONY: fuzz
+# Inputs aren't made smaller: by default that takes up to a minute for each that reaches new code, and no other is tried meanwhile.
 fuzz: ## Run every fuzz target for FUZZTIME (10s)
 	go list ./... | while read -r pkg; do
 		for target in $$(go test -list '^Fuzz' "$$pkg" | grep '^Fuzz' || true); do
-			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg"
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x "$$pkg"
 		done
 	done
 

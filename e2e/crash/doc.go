@@ -4,7 +4,9 @@
 //
 // The control planes are the real program, the workers the real worker with an
 // FFmpeg that only takes time, Redis and the S3 server are real. Networks fail
-// in proxies between them. Before an attempt ends well its worker asks the test,
-// so that a fault finds the moment in which one does: see gate. TCODER_CRASH=long runs the long form (`make
-// test-crash`), TCODER_CRASH_SEED the plan of an earlier run.
+// in proxies between them. Before an attempt ends well its worker asks the
+// test, so that a fault finds the moment in which one does: see gate.
+//
+// TCODER_CRASH=long runs the long form (`make test-crash`), TCODER_CRASH_SEED
+// the plan of an earlier run.
 package crash

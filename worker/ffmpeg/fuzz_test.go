@@ -86,8 +86,10 @@ func FuzzTracks(f *testing.F) {
 	f.Add(media.Bytes())
 	f.Add(append(head.Bytes(), media.Bytes()...))
 
+	// One for all inputs: a process tries them one after the other, and a folder for each takes longer than the readers do.
+	path := filepath.Join(f.TempDir(), "file")
+
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		path := filepath.Join(t.TempDir(), "file")
 		require.NoError(t, os.WriteFile(path, raw, 0o600))
 
 		tracks, err := readTracks(path)
