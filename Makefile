@@ -133,6 +133,12 @@ test-crash: test-setup ## Kill, pause and cut off every part of a cell under tho
 test-fleet: test-setup ## Take a pool on a faked Fly from none to its limit and back, with each fault by itself and all at once
 	TCODER_FLEET=long go test -count=1 -v -timeout 290s -parallel 3 -run '^TestFleet' ./e2e
 
+# A class alone: make test-matrix MATRIX=prores
+.PHONY: test-matrix
+test-matrix: test-setup ## Make every preset, whole and in chunks, of every class of input, check what comes, and print it as a table
+	TCODER_MATRIX=full go test -count=1 -v -timeout 20m -parallel 3 -run '^TestMatrix$$/$(if $(MATRIX),^($(MATRIX))$$)' ./e2e | \
+		grep -vE '^=== |^ +--- PASS'
+
 .PHONY: fuzz
 # Inputs aren't made smaller: by default that takes up to a minute for each that reaches new code, and no other is tried meanwhile.
 fuzz: ## Run every fuzz target for FUZZTIME (10s)

@@ -79,7 +79,12 @@ func clip(ctx context.Context, dir, name string, made recipe) (string, error) {
 	inputs := make([]string, 0, len(made.from))
 
 	for _, id := range made.from {
-		input, err := clip(ctx, dir, string(id), recipes()[id])
+		from, isClip := recipes()[id]
+		if !isClip {
+			from = ingredients()[id]
+		}
+
+		input, err := clip(ctx, dir, string(id), from)
 		if err != nil {
 			return "", err
 		}

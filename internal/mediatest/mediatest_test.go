@@ -290,3 +290,29 @@ func ffmpeg(t *testing.T, args ...string) string {
 
 	return string(output)
 }
+
+// TestNumbered guarantees that each picture of a numbered clip can be told, whatever its kind, and that each second
+// begins with a flash, and with a tone where there is sound.
+func TestNumbered(t *testing.T) {
+	t.Parallel()
+
+	for _, id := range []mediatest.ID{mediatest.Film, mediatest.Interlaced} {
+		pictures := mediatest.Watch(t, mediatest.Numbered(t, id))
+		flashes := []time.Duration{}
+
+		for i, p := range pictures {
+			require.Equal(t, i, p.Number, id)
+
+			if p.Flash {
+				flashes = append(flashes, p.At-pictures[0].At)
+			}
+		}
+
+		require.Len(t, flashes, int(mediatest.NumberedLength.Seconds())-1, id)
+		require.Len(t, mediatest.Tones(t, mediatest.Numbered(t, id)), len(flashes), id)
+
+		for i, at := range flashes {
+			require.InDelta(t, float64(i+1), at.Seconds(), 0.001, id)
+		}
+	}
+}

@@ -126,7 +126,6 @@ func recipes() map[ID]recipe {
 		Corrupt:        {ext: ".mp4", from: []ID{Film}, version: "1", bytes: corrupted},
 		Empty:          {ext: ".mp4", version: "1", bytes: text("")},
 		Text:           {ext: ".mp4", version: "1", bytes: text("This is a line of English, whatever its name says.\n")},
-		subtitles:      {ext: ".srt", version: "1", bytes: text("1\n00:00:00,000 --> 00:00:02,000\nThe hunter is near.\n")},
 	}
 }
 
