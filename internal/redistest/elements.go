@@ -25,29 +25,53 @@ func Elements(t testing.TB, url, tag string) map[string][]string {
 
 func elements(ctx context.Context, client *redis.Client, tag string) (map[string][]string, error) {
 	found := map[string][]string{}
-	keys := client.Scan(ctx, 0, tag+":*", 1000).Iterator()
-	for keys.Next(ctx) {
-		key := keys.Val()
-		kind, err := client.Type(ctx, key).Result()
-		if err != nil {
-			return nil, err
-		}
-		switch kind {
-		case "zset":
-			found[key], err = client.ZRange(ctx, key, 0, -1).Result()
-		case "hash":
-			found[key], err = client.HKeys(ctx, key).Result()
-		case "list":
-			found[key], err = client.LRange(ctx, key, 0, -1).Result()
-		case "string":
-			found[key] = nil
-		case "none": // it ended meanwhile
-		default:
-			err = fmt.Errorf("%s is a %s", key, kind)
+	for cursor, more := uint64(0), true; more; more = cursor != 0 {
+		keys, next, err := client.Scan(ctx, cursor, tag+":*", 1000).Result()
+		if err == nil {
+			err = readElements(ctx, client, keys, found)
 		}
 		if err != nil {
 			return nil, err
 		}
+		cursor = next
 	}
-	return found, keys.Err()
+	return found, nil
+}
+
+// readElements reads what keys hold, all in two round trips.
+func readElements(ctx context.Context, client *redis.Client, keys []string, into map[string][]string) error {
+	kinds := make([]*redis.StatusCmd, len(keys))
+	if _, err := client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, key := range keys {
+			kinds[i] = p.Type(ctx, key)
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	read := map[string]*redis.StringSliceCmd{}
+	if _, err := client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, key := range keys {
+			switch kind := kinds[i].Val(); kind {
+			case "zset":
+				read[key] = p.ZRange(ctx, key, 0, -1)
+			case "hash":
+				read[key] = p.HKeys(ctx, key)
+			case "list":
+				read[key] = p.LRange(ctx, key, 0, -1)
+			case "string":
+				into[key] = nil
+			case "none": // it ended meanwhile
+			default:
+				return fmt.Errorf("%s is a %s", key, kind)
+			}
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	for key, elements := range read {
+		into[key] = elements.Val()
+	}
+	return nil
 }
