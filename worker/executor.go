@@ -24,6 +24,9 @@ type Attempt struct {
 	// SignRead gets presigned GETs for pieces of an AssembleWork, in order.
 	SignRead func(ctx context.Context, pieces []*tcoderv1.EncodedObject) ([]*tcoderv1.SignedRequest, error)
 
+	// Parts does a step of writing an object below the attempt's folder in parts.
+	Parts func(ctx context.Context, object *tcoderv1.EncodedObject, step *tcoderv1.PartsStep) (*tcoderv1.SignResponse, error)
+
 	source   *grant
 	segments *segmentLog // of what is uploaded
 	// dir is the attempt's own folder, removed after it. Set by scratch.
@@ -103,6 +106,8 @@ func (m mediaWork) encode(
 	brake := new(ffmpeg.Brake)
 	waiting := &backlog{dir: a.dir, brake: brake, log: a.log}
 	uploads := newUploader(m.client, a.Sign, waiting, m.pacing, func(err error) { cancel(err) }, a.segments.uploaded)
+
+	uploads.maxPut, uploads.step = a.Assignment.GetMaxPutBytes(), a.Parts
 
 	var (
 		uploading sync.WaitGroup

@@ -397,7 +397,7 @@ func (l *loop) resendSigns() {
 func (l *loop) sendSign(id uint64) {
 	call := l.signs[id]
 	l.send(&tcoderv1.AttachRequest{Message: &tcoderv1.AttachRequest_Sign{Sign: &tcoderv1.SignRequest{
-		RequestId: id, Lease: call.task.lease, Objects: call.objects, Read: call.read,
+		RequestId: id, Lease: call.task.lease, Objects: call.objects, Read: call.read, Parts: call.parts,
 	}}})
 }
 

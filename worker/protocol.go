@@ -154,6 +154,9 @@ func (l *loop) work(ctx context.Context, task *heldTask, assignment *tcoderv1.As
 		SignRead: func(ctx context.Context, pieces []*tcoderv1.EncodedObject) ([]*tcoderv1.SignedRequest, error) {
 			return l.signObjects(ctx, &signCall{task: task, objects: pieces, read: true})
 		},
+		Parts: func(ctx context.Context, object *tcoderv1.EncodedObject, step *tcoderv1.PartsStep) (*tcoderv1.SignResponse, error) {
+			return l.askPlane(ctx, &signCall{task: task, objects: []*tcoderv1.EncodedObject{object}, parts: step})
+		},
 		log: task.log,
 	})
 	if err != nil {
@@ -166,8 +169,15 @@ func (l *loop) work(ctx context.Context, task *heldTask, assignment *tcoderv1.As
 	}
 }
 
-// signObjects has the loop ask for URLs, and waits for the answer.
+// signObjects has the loop ask for URLs.
 func (l *loop) signObjects(ctx context.Context, call *signCall) ([]*tcoderv1.SignedRequest, error) {
+	response, err := l.askPlane(ctx, call)
+
+	return response.GetRequests(), err
+}
+
+// askPlane has the loop ask, and waits for the answer.
+func (l *loop) askPlane(ctx context.Context, call *signCall) (*tcoderv1.SignResponse, error) {
 	call.answer = make(chan *tcoderv1.SignResponse, 1)
 
 	select {
@@ -182,7 +192,7 @@ func (l *loop) signObjects(ctx context.Context, call *signCall) ([]*tcoderv1.Sig
 			return nil, &signRefusedError{failure: response.GetRefused()}
 		}
 
-		return response.GetRequests(), nil
+		return response, nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}

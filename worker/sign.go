@@ -15,6 +15,7 @@ type signCall struct {
 	task    *heldTask
 	objects []*tcoderv1.EncodedObject
 	read    bool                        // to read them; else to write
+	parts   *tcoderv1.PartsStep         // to write the one in parts
 	answer  chan *tcoderv1.SignResponse // takes one
 }
 
@@ -56,25 +57,38 @@ type signer func(ctx context.Context, objects []*tcoderv1.EncodedObject) ([]*tco
 func (s signer) patiently(
 	ctx context.Context, pacing transferPacing, objects []*tcoderv1.EncodedObject,
 ) ([]*tcoderv1.SignedRequest, error) {
+	requests, err := patiently(ctx, pacing, func(ctx context.Context) ([]*tcoderv1.SignedRequest, error) { return s(ctx, objects) })
+	if err == nil && len(requests) != len(objects) {
+		return nil, wrongNumber()
+	}
+
+	return requests, err
+}
+
+func wrongNumber() *ffmpeg.Fault {
+	return transferFailed("The control plane signed another number of requests than asked for.", nil)
+}
+
+// patiently asks the control plane, again where a refusal may pass.
+func patiently[T any](ctx context.Context, pacing transferPacing, ask func(context.Context) (T, error)) (T, error) {
+	var none T
+
 	pause, started := pacing.firstPause, time.Now()
 
 	for {
-		requests, err := s(ctx, objects)
-		if err == nil && len(requests) != len(objects) {
-			return nil, transferFailed("The control plane signed another number of requests than asked for.", nil)
-		}
+		answer, err := ask(ctx)
 
 		var refusal *signRefusedError
 		if err == nil || !errors.As(err, &refusal) {
-			return requests, err
+			return answer, err
 		}
 
 		if !refusal.passing() || time.Since(started) > pacing.patience {
-			return nil, refusal.fault()
+			return none, refusal.fault()
 		}
 
 		if !waitFor(ctx, nil, jitter(pause)) {
-			return nil, context.Cause(ctx)
+			return none, context.Cause(ctx)
 		}
 
 		pause = min(2*pause, pacing.maxPause)

@@ -78,6 +78,13 @@ func (s *store) get(path string) ([]byte, bool) {
 	return content, ok
 }
 
+func (s *store) etagOf(path string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	return s.etags[path]
+}
+
 func (s *store) typeOf(path string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -129,7 +136,7 @@ func (s *store) sign(method, path string, object *tcoderv1.EncodedObject) *tcode
 		Url:       s.URL + path + "?" + secret + "=" + signature,
 		ExpiresAt: timestamppb.New(time.Now().Add(time.Hour)),
 	}
-	if object != nil {
+	if object.GetContentType() != "" {
 		request.Headers = map[string]string{"Content-Type": object.GetContentType()}
 	}
 
@@ -193,6 +200,7 @@ func (s *store) accept(w http.ResponseWriter, r *http.Request, object *tcoderv1.
 	s.puts = append(s.puts, r.URL.Path)
 	s.types[r.URL.Path] = r.Header.Get("Content-Type")
 	s.mu.Unlock()
+	w.Header().Set("ETag", s.etagOf(r.URL.Path))
 }
 
 // testPacing makes failures quick.

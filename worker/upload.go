@@ -2,17 +2,14 @@ package worker
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
-	"github.com/tcoder-dev/tcoder/worker/ffmpeg"
 )
 
 const (
@@ -38,6 +35,10 @@ type uploader struct {
 	pacing    transferPacing
 	onFailure func(error)
 	backlog   *backlog
+	// maxPut is the most that the store takes in one PUT, 0 without a bound; step
+	// writes larger objects.
+	maxPut uint64
+	step   stepper
 	// onStored is told of every object that is in the store. Its file is gone.
 	onStored func(name string)
 
@@ -135,7 +136,7 @@ func (u *uploader) run(ctx context.Context) error {
 			break
 		}
 
-		requests, err := u.sign.patiently(ctx, u.pacing, batch)
+		requests, err := u.signWhole(ctx, batch)
 		if err != nil {
 			fail(err)
 
@@ -196,9 +197,33 @@ func (u *uploader) next(ctx context.Context) (batch []*tcoderv1.EncodedObject, m
 	}
 }
 
+// signWhole gets requests for the objects of a batch; none for those that are
+// written in parts.
+func (u *uploader) signWhole(ctx context.Context, batch []*tcoderv1.EncodedObject) ([]*tcoderv1.SignedRequest, error) {
+	whole := slices.DeleteFunc(slices.Clone(batch), u.inParts)
+	if len(whole) == 0 {
+		return make([]*tcoderv1.SignedRequest, len(batch)), nil
+	}
+
+	signed, err := u.sign.patiently(ctx, u.pacing, whole)
+	if err != nil || len(whole) == len(batch) {
+		return signed, err
+	}
+
+	requests := make([]*tcoderv1.SignedRequest, len(batch))
+
+	for i, object := range batch {
+		if !u.inParts(object) {
+			requests[i], signed = signed[0], signed[1:]
+		}
+	}
+
+	return requests, nil
+}
+
 // store uploads one object, and makes room on the disk for what follows.
 func (u *uploader) store(ctx context.Context, object *tcoderv1.EncodedObject, request *tcoderv1.SignedRequest) error {
-	if err := u.put(ctx, object, request); err != nil {
+	if err := u.write(ctx, object, request); err != nil {
 		return err
 	}
 
@@ -212,158 +237,23 @@ func (u *uploader) store(ctx context.Context, object *tcoderv1.EncodedObject, re
 	return nil
 }
 
-// put uploads one object until the store has it.
-func (u *uploader) put(ctx context.Context, object *tcoderv1.EncodedObject, request *tcoderv1.SignedRequest) error {
-	var (
-		pause     = u.pacing.firstPause
-		started   = time.Now()
-		refusals  int
-		ambiguous bool // an earlier try may have reached the store
-	)
+// write uploads one object, by one PUT or in parts.
+func (u *uploader) write(ctx context.Context, object *tcoderv1.EncodedObject, request *tcoderv1.SignedRequest) error {
+	if u.inParts(object) {
+		return u.putParts(ctx, object)
+	}
 
-	for try := 1; ; try++ {
-		if request == nil || expiresSoon(request) {
+	_, err := u.put(ctx, upload{
+		object: object, size: int64(object.GetSizeBytes()),
+		sign: func(ctx context.Context) (*tcoderv1.SignedRequest, error) {
 			fresh, err := u.sign.patiently(ctx, u.pacing, []*tcoderv1.EncodedObject{object})
 			if err != nil {
-				return err
+				return nil, err
 			}
 
-			request = fresh[0]
-		}
+			return fresh[0], nil
+		},
+	}, request)
 
-		err := u.putOnce(ctx, object, request)
-		if err == nil {
-			return nil
-		}
-
-		var (
-			fault  *ffmpeg.Fault
-			status statusError
-		)
-
-		switch {
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case errors.As(err, &fault):
-			return fault
-		case !errors.As(err, &status) || passing(int(status)):
-			ambiguous = true
-		case int(status) == http.StatusPreconditionFailed && ambiguous:
-			return nil // the try whose answer was lost had succeeded
-		case refused(int(status)) && refusals < maxRefusals:
-			refusals++
-			request = nil
-		default:
-			return transferFailed("The store refused a result.", err)
-		}
-
-		if try >= minTries && time.Since(started) > u.pacing.patience {
-			return transferFailed("A result could not be written to the store.", err)
-		}
-
-		if !waitFor(ctx, nil, jitter(pause)) {
-			return context.Cause(ctx)
-		}
-
-		pause = min(2*pause, u.pacing.maxPause)
-	}
+	return err
 }
-
-// putOnce makes one try. A *ffmpeg.Fault is final; any other error may pass.
-func (u *uploader) putOnce(ctx context.Context, object *tcoderv1.EncodedObject, signed *tcoderv1.SignedRequest) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-
-	file, err := u.open(object)
-	if err != nil {
-		return err
-	}
-
-	// The store needs longer to answer a large upload than to send some bytes.
-	stall := 3 * u.pacing.stall
-
-	watchdog := time.AfterFunc(stall, func() { cancel(errStalled) })
-	defer watchdog.Stop()
-
-	body := io.ReadCloser(&watchedFile{file: file, onRead: func() { watchdog.Reset(stall) }})
-	if object.GetSizeBytes() == 0 {
-		_ = file.Close()
-		body = http.NoBody
-	}
-
-	request, err := http.NewRequestWithContext(ctx, http.MethodPut, signed.GetUrl(), body)
-	if err != nil {
-		_ = file.Close()
-
-		return transferFailed("The address of a result is not one of a store.", err)
-	}
-
-	request.ContentLength = int64(object.GetSizeBytes())
-	setHeaders(request, signed.GetHeaders())
-
-	response, err := u.client.Do(request)
-	if err != nil {
-		return fmt.Errorf("put: %w", stallOr(ctx, scrub(err)))
-	}
-	defer response.Body.Close() //nolint:errcheck // nothing was written
-
-	// Reading the answer to its end lets the next upload use the connection.
-	if _, err := io.CopyN(io.Discard, response.Body, 64<<10); err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("put: read the answer: %w", stallOr(ctx, scrub(err)))
-	}
-
-	if response.StatusCode/100 != 2 {
-		return statusError(response.StatusCode)
-	}
-
-	return nil
-}
-
-func (u *uploader) open(object *tcoderv1.EncodedObject) (*os.File, error) {
-	file, err := os.Open(filepath.Join(u.dir, filepath.FromSlash(object.GetName())))
-	if err != nil {
-		return nil, machineFault("A result could not be read from the worker's disk.", err)
-	}
-
-	info, err := file.Stat()
-	if err == nil && uint64(info.Size()) == object.GetSizeBytes() {
-		return file, nil
-	}
-
-	_ = file.Close()
-
-	if err != nil {
-		return nil, machineFault("A result could not be read from the worker's disk.", err)
-	}
-
-	return nil, changedFault()
-}
-
-// changedFault is a file that was not final when it was taken for it.
-func changedFault() *ffmpeg.Fault {
-	return &ffmpeg.Fault{
-		Class:   tcoderv1.FaultClass_FAULT_CLASS_UNKNOWN,
-		Reason:  tcoderv1.ErrorReason_ERROR_REASON_OUTPUT_INVALID,
-		Message: "A result changed after it was finished.",
-	}
-}
-
-func expiresSoon(request *tcoderv1.SignedRequest) bool {
-	return request.GetExpiresAt() != nil && time.Until(request.GetExpiresAt().AsTime()) < minRequestLife
-}
-
-// watchedFile tells of every read.
-type watchedFile struct {
-	file   *os.File
-	onRead func()
-}
-
-// Read reads from the file.
-func (f *watchedFile) Read(into []byte) (int, error) {
-	f.onRead()
-
-	return f.file.Read(into)
-}
-
-// Close closes the file.
-func (f *watchedFile) Close() error { return f.file.Close() }

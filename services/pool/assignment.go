@@ -71,6 +71,7 @@ func (s *Service) assignment(ctx context.Context, l *lease) (*tcoderv1.AttachRes
 		SourceSizeBytes: uint64(max(0, l.job.Source.SizeBytes)),
 		SourceEtag:      l.job.Source.ETag,
 		TimeLimit:       durationpb.New(timeLimit(l)),
+		MaxPutBytes:     uint64(s.cfg.MaxPutBytes),
 	}
 	switch l.task.Kind {
 	case pipeline.KindProbe:

@@ -66,6 +66,10 @@ type Config struct {
 	// in their place.
 	Limits        media.Limits
 	ProjectLimits map[string]media.Limits
+	// MaxPutBytes is the largest result that is written by one PUT, and the
+	// largest part of a larger one (0: objectstore.MaxPutSizeBytes). Stores take
+	// no part but the last below objectstore.MinPartSizeBytes.
+	MaxPutBytes int64
 	// Retry is the policy for attempts that fail.
 	Retry pipeline.RetryPolicy
 	// Provider names what makes machines; `none` if nothing does.
@@ -108,6 +112,10 @@ type Sources interface {
 type Outputs interface {
 	PresignPut(ctx context.Context, req objectstore.PutRequest) (objectstore.SignedRequest, error)
 	PresignGet(ctx context.Context, key string, opts objectstore.GetOptions) (objectstore.SignedRequest, error)
+	PresignPart(ctx context.Context, key, uploadID string, partNumber int, sizeBytes int64, expires time.Duration) (objectstore.SignedRequest, error)
+	CreateMultipart(ctx context.Context, key, contentType string) (uploadID string, err error)
+	CompleteMultipart(ctx context.Context, key, uploadID string, parts []objectstore.Part) error
+	AbortMultipart(ctx context.Context, key, uploadID string) error
 	Head(ctx context.Context, key string) (objectstore.ObjectInfo, error)
 }
 
@@ -151,6 +159,9 @@ func New(cfg Config, deps Deps) *Service {
 	orDefault(&cfg.StoreInterval, defaultStoreInterval)
 	orDefault(&cfg.WatchInterval, defaultWatchInterval)
 	orDefault(&cfg.WatchRefresh, defaultWatchRefresh)
+	if cfg.MaxPutBytes == 0 {
+		cfg.MaxPutBytes = objectstore.MaxPutSizeBytes
+	}
 	cfg.StoreInterval = min(cfg.StoreInterval, cfg.Heartbeat)
 	s := &Service{
 		cfg:      cfg,

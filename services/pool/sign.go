@@ -27,21 +27,27 @@ func writable(o media.EncodedObject) bool {
 		return false
 	}
 	return len(o.Name) <= 200 && objectName.MatchString(o.Name) &&
-		o.SizeBytes > 0 && o.SizeBytes <= objectstore.MaxPutSizeBytes
+		o.SizeBytes > 0 && o.SizeBytes <= objectstore.MaxPutSizeBytes*objectstore.MaxParts
 }
 
 // sign answers a worker's request for URLs: to write objects, for a lease that
 // it holds, below its attempt's folder; or to read what an assemble task reads.
 func (s *Service) sign(ctx context.Context, sess *session, req *tcoderv1.SignRequest) {
-	answer := &tcoderv1.SignResponse{RequestId: req.GetRequestId()}
+	if req.GetParts() != nil {
+		s.takeParts(ctx, sess, req)
+		return
+	}
 	requests, refused := s.signObjects(ctx, sess, req)
+	s.answerSign(ctx, sess, req, &tcoderv1.SignResponse{Requests: requests}, refused)
+}
+
+func (s *Service) answerSign(ctx context.Context, sess *session, req *tcoderv1.SignRequest, answer *tcoderv1.SignResponse, refused *pipeline.Failure) {
 	if refused != nil {
 		sess.log.WarnContext(ctx, "worker may not write", "task_id", req.GetLease().GetTaskId(),
 			"attempt", req.GetLease().GetAttempt(), "reason", string(refused.Reason), "why", refused.Message)
-		answer.Refused = mapper.FailureToProto(refused)
-	} else {
-		answer.Requests = requests
+		answer = &tcoderv1.SignResponse{Refused: mapper.FailureToProto(refused)}
 	}
+	answer.RequestId = req.GetRequestId()
 	sess.send(&tcoderv1.AttachResponse{Message: &tcoderv1.AttachResponse_Sign{Sign: answer}})
 }
 
@@ -62,7 +68,7 @@ func (s *Service) signObjects(ctx context.Context, sess *session, req *tcoderv1.
 	var total int64
 	for _, o := range req.GetObjects() {
 		object := mapper.EncodedObjectFromProto(o)
-		if !writable(object) {
+		if !writable(object) || object.SizeBytes > s.cfg.MaxPutBytes {
 			return nil, &pipeline.Failure{Reason: pipeline.ReasonOutputInvalid, Message: "An object's name, size or type is not allowed."}
 		}
 		objects = append(objects, object)

@@ -44,20 +44,23 @@ func (s *Service) verifyObjects(ctx context.Context, prefix string, r media.Enco
 	heads, ctx := errgroup.WithContext(ctx)
 	heads.SetLimit(headsAtOnce)
 	for _, o := range all {
-		heads.Go(func() error {
-			info, err := s.deps.Out.Head(ctx, prefix+o.Name)
-			switch {
-			case errors.Is(err, objectstore.ErrNotFound):
-				return &mismatchError{o.Name, "isn't in the store"}
-			case err != nil:
-				return err
-			case info.SizeBytes != o.SizeBytes:
-				return &mismatchError{o.Name, fmt.Sprintf("has %d bytes in the store, the result says %d", info.SizeBytes, o.SizeBytes)}
-			}
-			return nil
-		})
+		heads.Go(func() error { return s.verifyObject(ctx, prefix+o.Name, o) })
 	}
 	return heads.Wait()
+}
+
+// verifyObject looks for one object. The error is as verifyObjects'.
+func (s *Service) verifyObject(ctx context.Context, key string, o media.EncodedObject) error {
+	info, err := s.deps.Out.Head(ctx, key)
+	switch {
+	case errors.Is(err, objectstore.ErrNotFound):
+		return &mismatchError{o.Name, "isn't in the store"}
+	case err != nil:
+		return err
+	case info.SizeBytes != o.SizeBytes:
+		return &mismatchError{o.Name, fmt.Sprintf("has %d bytes in the store, the result says %d", info.SizeBytes, o.SizeBytes)}
+	}
+	return nil
 }
 
 // objectsOf returns all objects of a result, and those at the ends of each

@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tcoder-dev/tcoder/cmd/tcoder/internal/cli"
+	"github.com/tcoder-dev/tcoder/internal/objectstore"
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 	"github.com/tcoder-dev/tcoder/services"
 	"github.com/tcoder-dev/tcoder/services/job"
@@ -46,6 +47,7 @@ type controlSettings struct {
 	retention     time.Duration
 	waitingLimit  int
 	runningLimit  int
+	maxPutBytes   int64
 	traceEndpoint string
 
 	apiKeys     map[string]string
@@ -64,6 +66,7 @@ func (s *controlSettings) register(cmd *cobra.Command) {
 	flags.DurationVar(&s.retention, "retention", 30*24*time.Hour, "how long an ended job is kept, with its source and outputs (0: for ever)")
 	flags.IntVar(&s.waitingLimit, "project-waiting-limit", 0, "most jobs of a project that may wait; more are refused until some start (0: any number)")
 	flags.IntVar(&s.runningLimit, "project-running-limit", 0, "most tasks of a project that may run at a time (0: any number)")
+	flags.Int64Var(&s.maxPutBytes, "max-put-bytes", objectstore.MaxPutSizeBytes, "largest result that the object store takes in one PUT; larger ones are uploaded in parts of at most this")
 	flags.StringVar(&s.traceEndpoint, "trace-endpoint", "", "URL to send OpenTelemetry traces to by OTLP over HTTP (empty: no traces)")
 	cli.AddSecrets(cmd,
 		cli.Secret{Env: apiKeysEnv, Usage: "keys that clients may use, as key or project=key, separated by commas (empty: none is asked for)"},
@@ -83,6 +86,8 @@ func (s *controlSettings) read(program *cli.Program) error {
 	switch {
 	case s.heartbeat <= 0 || s.lease < 2*s.heartbeat:
 		return cli.Usagef("lease: %s is less than two heartbeats of %s", s.lease, s.heartbeat)
+	case s.maxPutBytes < objectstore.MinPartSizeBytes || s.maxPutBytes > objectstore.MaxPutSizeBytes:
+		return cli.Usagef("max-put-bytes: %d is not in %d to %d", s.maxPutBytes, objectstore.MinPartSizeBytes, objectstore.MaxPutSizeBytes)
 	case s.retention < 0:
 		return cli.Usagef("retention: %s is negative", s.retention)
 	case s.waitingLimit < 0 || s.runningLimit < 0:
@@ -177,7 +182,7 @@ func newControl(s *controlSettings, p *poolSettings, st *stores, listener net.Li
 	c := &control{serverURL: localURL(listener)}
 	config := pool.Config{
 		Heartbeat: s.heartbeat, Lease: s.lease, Limits: s.input.input, ProjectLimits: s.input.inputs(), Retry: pipeline.DefaultRetryPolicy(), Provider: p.provider,
-		ProjectRunningLimit: s.runningLimit,
+		ProjectRunningLimit: s.runningLimit, MaxPutBytes: s.maxPutBytes,
 	}
 	deps := pool.Deps{Store: st.redis, In: st.in, Out: st.out, Publish: publisher.Publish, Log: log}
 	var collectors []prometheus.Collector

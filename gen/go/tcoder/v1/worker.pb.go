@@ -1168,7 +1168,9 @@ type SignRequest struct {
 	// The objects, with their exact sizes.
 	Objects []*EncodedObject `protobuf:"bytes,3,rep,name=objects,proto3" json:"objects,omitempty"`
 	// True asks for GETs of pieces of the attempt's AssembleWork, by their names there.
-	Read          bool `protobuf:"varint,4,opt,name=read,proto3" json:"read,omitempty"`
+	Read bool `protobuf:"varint,4,opt,name=read,proto3" json:"read,omitempty"`
+	// A step of writing one object in parts, in place of a PUT of the whole.
+	Parts         *PartsStep `protobuf:"bytes,5,opt,name=parts,proto3" json:"parts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1231,6 +1233,97 @@ func (x *SignRequest) GetRead() bool {
 	return false
 }
 
+func (x *SignRequest) GetParts() *PartsStep {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+// A step of writing an object in parts, for one that is larger than
+// Assignment.max_put_bytes. With neither parts to sign nor ETags nor abort it
+// is the first step, which begins.
+type PartsStep struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The upload, as the first step's answer named it; empty begins one.
+	UploadId string `protobuf:"bytes,1,opt,name=upload_id,json=uploadId,proto3" json:"upload_id,omitempty"`
+	// Asks for PUTs of so many parts, from `first`. At most 100.
+	Count uint32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	// Number of the first part to sign, from 1.
+	First uint32 `protobuf:"varint,3,opt,name=first,proto3" json:"first,omitempty"`
+	// ETags of all parts, in order: makes the object of them.
+	Etags []string `protobuf:"bytes,4,rep,name=etags,proto3" json:"etags,omitempty"`
+	// Gives the upload up.
+	Abort         bool `protobuf:"varint,5,opt,name=abort,proto3" json:"abort,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartsStep) Reset() {
+	*x = PartsStep{}
+	mi := &file_tcoder_v1_worker_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartsStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartsStep) ProtoMessage() {}
+
+func (x *PartsStep) ProtoReflect() protoreflect.Message {
+	mi := &file_tcoder_v1_worker_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartsStep.ProtoReflect.Descriptor instead.
+func (*PartsStep) Descriptor() ([]byte, []int) {
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *PartsStep) GetUploadId() string {
+	if x != nil {
+		return x.UploadId
+	}
+	return ""
+}
+
+func (x *PartsStep) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *PartsStep) GetFirst() uint32 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *PartsStep) GetEtags() []string {
+	if x != nil {
+		return x.Etags
+	}
+	return nil
+}
+
+func (x *PartsStep) GetAbort() bool {
+	if x != nil {
+		return x.Abort
+	}
+	return false
+}
+
 // The worker is stopping.
 type Draining struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1240,7 +1333,7 @@ type Draining struct {
 
 func (x *Draining) Reset() {
 	*x = Draining{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[14]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1345,7 @@ func (x *Draining) String() string {
 func (*Draining) ProtoMessage() {}
 
 func (x *Draining) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[14]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1358,7 @@ func (x *Draining) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Draining.ProtoReflect.Descriptor instead.
 func (*Draining) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{14}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{15}
 }
 
 // The worker has been idle for the pool's threshold.
@@ -1277,7 +1370,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[15]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1289,7 +1382,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[15]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1302,7 +1395,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{15}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{16}
 }
 
 // One message of the control plane.
@@ -1328,7 +1421,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[16]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1433,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[16]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1353,7 +1446,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{16}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AttachResponse) GetMessage() isAttachResponse_Message {
@@ -1530,7 +1623,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[17]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1542,7 +1635,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[17]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1555,7 +1648,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{17}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Welcome) GetHeartbeatInterval() *durationpb.Duration {
@@ -1606,7 +1699,7 @@ type LeaseRenewal struct {
 
 func (x *LeaseRenewal) Reset() {
 	*x = LeaseRenewal{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[18]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1618,7 +1711,7 @@ func (x *LeaseRenewal) String() string {
 func (*LeaseRenewal) ProtoMessage() {}
 
 func (x *LeaseRenewal) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[18]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1631,7 +1724,7 @@ func (x *LeaseRenewal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRenewal.ProtoReflect.Descriptor instead.
 func (*LeaseRenewal) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{18}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LeaseRenewal) GetLease() *LeaseRef {
@@ -1665,7 +1758,7 @@ type InputLimits struct {
 
 func (x *InputLimits) Reset() {
 	*x = InputLimits{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[19]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1677,7 +1770,7 @@ func (x *InputLimits) String() string {
 func (*InputLimits) ProtoMessage() {}
 
 func (x *InputLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[19]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1690,7 +1783,7 @@ func (x *InputLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InputLimits.ProtoReflect.Descriptor instead.
 func (*InputLimits) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{19}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *InputLimits) GetMaxPixels() uint64 {
@@ -1732,7 +1825,7 @@ type ProbeWork struct {
 
 func (x *ProbeWork) Reset() {
 	*x = ProbeWork{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[20]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1744,7 +1837,7 @@ func (x *ProbeWork) String() string {
 func (*ProbeWork) ProtoMessage() {}
 
 func (x *ProbeWork) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[20]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1757,7 +1850,7 @@ func (x *ProbeWork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeWork.ProtoReflect.Descriptor instead.
 func (*ProbeWork) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{20}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ProbeWork) GetLimits() *InputLimits {
@@ -1784,7 +1877,7 @@ type EncodeWork struct {
 
 func (x *EncodeWork) Reset() {
 	*x = EncodeWork{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[21]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1796,7 +1889,7 @@ func (x *EncodeWork) String() string {
 func (*EncodeWork) ProtoMessage() {}
 
 func (x *EncodeWork) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[21]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1809,7 +1902,7 @@ func (x *EncodeWork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EncodeWork.ProtoReflect.Descriptor instead.
 func (*EncodeWork) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{21}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *EncodeWork) GetOutput() *OutputPlan {
@@ -1853,7 +1946,7 @@ type Piece struct {
 
 func (x *Piece) Reset() {
 	*x = Piece{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[22]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1865,7 +1958,7 @@ func (x *Piece) String() string {
 func (*Piece) ProtoMessage() {}
 
 func (x *Piece) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[22]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1878,7 +1971,7 @@ func (x *Piece) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Piece.ProtoReflect.Descriptor instead.
 func (*Piece) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{22}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Piece) GetName() string {
@@ -1916,7 +2009,7 @@ type AssembleWork struct {
 
 func (x *AssembleWork) Reset() {
 	*x = AssembleWork{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[23]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1928,7 +2021,7 @@ func (x *AssembleWork) String() string {
 func (*AssembleWork) ProtoMessage() {}
 
 func (x *AssembleWork) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[23]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1941,7 +2034,7 @@ func (x *AssembleWork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssembleWork.ProtoReflect.Descriptor instead.
 func (*AssembleWork) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{23}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *AssembleWork) GetOutput() *OutputPlan {
@@ -2010,14 +2103,17 @@ type Assignment struct {
 	//	*Assignment_Probe
 	//	*Assignment_Encode
 	//	*Assignment_Assemble
-	Work          isAssignment_Work `protobuf_oneof:"work"`
+	Work isAssignment_Work `protobuf_oneof:"work"`
+	// Largest result that the store takes in one PUT; a larger one is written in
+	// parts. 0: there is no bound.
+	MaxPutBytes   uint64 `protobuf:"varint,11,opt,name=max_put_bytes,json=maxPutBytes,proto3" json:"max_put_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[24]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2029,7 +2125,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[24]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2042,7 +2138,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{24}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Assignment) GetLease() *LeaseRef {
@@ -2128,6 +2224,13 @@ func (x *Assignment) GetAssemble() *AssembleWork {
 	return nil
 }
 
+func (x *Assignment) GetMaxPutBytes() uint64 {
+	if x != nil {
+		return x.MaxPutBytes
+	}
+	return 0
+}
+
 type isAssignment_Work interface {
 	isAssignment_Work()
 }
@@ -2168,7 +2271,7 @@ type HeartbeatAck struct {
 
 func (x *HeartbeatAck) Reset() {
 	*x = HeartbeatAck{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[25]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2180,7 +2283,7 @@ func (x *HeartbeatAck) String() string {
 func (*HeartbeatAck) ProtoMessage() {}
 
 func (x *HeartbeatAck) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[25]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2193,7 +2296,7 @@ func (x *HeartbeatAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAck.ProtoReflect.Descriptor instead.
 func (*HeartbeatAck) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{25}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *HeartbeatAck) GetRenewed() []*LeaseRenewal {
@@ -2230,7 +2333,7 @@ type ReportAck struct {
 
 func (x *ReportAck) Reset() {
 	*x = ReportAck{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[26]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2242,7 +2345,7 @@ func (x *ReportAck) String() string {
 func (*ReportAck) ProtoMessage() {}
 
 func (x *ReportAck) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[26]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2255,7 +2358,7 @@ func (x *ReportAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportAck.ProtoReflect.Descriptor instead.
 func (*ReportAck) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{26}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReportAck) GetLease() *LeaseRef {
@@ -2288,7 +2391,7 @@ type SegmentAck struct {
 
 func (x *SegmentAck) Reset() {
 	*x = SegmentAck{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[27]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2300,7 +2403,7 @@ func (x *SegmentAck) String() string {
 func (*SegmentAck) ProtoMessage() {}
 
 func (x *SegmentAck) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[27]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2313,7 +2416,7 @@ func (x *SegmentAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentAck.ProtoReflect.Descriptor instead.
 func (*SegmentAck) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{27}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SegmentAck) GetLease() *LeaseRef {
@@ -2345,14 +2448,16 @@ type SignResponse struct {
 	// One for each object, in the order asked. Empty if refused.
 	Requests []*SignedRequest `protobuf:"bytes,2,rep,name=requests,proto3" json:"requests,omitempty"`
 	// Why it was refused.
-	Refused       *Failure `protobuf:"bytes,3,opt,name=refused,proto3" json:"refused,omitempty"`
+	Refused *Failure `protobuf:"bytes,3,opt,name=refused,proto3" json:"refused,omitempty"`
+	// Answer to a step that begins to write an object in parts.
+	Parts         *PartsPlan `protobuf:"bytes,4,opt,name=parts,proto3" json:"parts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SignResponse) Reset() {
 	*x = SignResponse{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[28]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2364,7 +2469,7 @@ func (x *SignResponse) String() string {
 func (*SignResponse) ProtoMessage() {}
 
 func (x *SignResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[28]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2377,7 +2482,7 @@ func (x *SignResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignResponse.ProtoReflect.Descriptor instead.
 func (*SignResponse) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{28}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SignResponse) GetRequestId() uint64 {
@@ -2401,6 +2506,68 @@ func (x *SignResponse) GetRefused() *Failure {
 	return nil
 }
 
+func (x *SignResponse) GetParts() *PartsPlan {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+// How an object is written in parts.
+type PartsPlan struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The upload.
+	UploadId string `protobuf:"bytes,1,opt,name=upload_id,json=uploadId,proto3" json:"upload_id,omitempty"`
+	// Size of every part but the last, which has the rest.
+	PartSizeBytes uint64 `protobuf:"varint,2,opt,name=part_size_bytes,json=partSizeBytes,proto3" json:"part_size_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartsPlan) Reset() {
+	*x = PartsPlan{}
+	mi := &file_tcoder_v1_worker_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartsPlan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartsPlan) ProtoMessage() {}
+
+func (x *PartsPlan) ProtoReflect() protoreflect.Message {
+	mi := &file_tcoder_v1_worker_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartsPlan.ProtoReflect.Descriptor instead.
+func (*PartsPlan) Descriptor() ([]byte, []int) {
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *PartsPlan) GetUploadId() string {
+	if x != nil {
+		return x.UploadId
+	}
+	return ""
+}
+
+func (x *PartsPlan) GetPartSizeBytes() uint64 {
+	if x != nil {
+		return x.PartSizeBytes
+	}
+	return 0
+}
+
 // Stop an attempt.
 type StopTask struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2414,7 +2581,7 @@ type StopTask struct {
 
 func (x *StopTask) Reset() {
 	*x = StopTask{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[29]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2426,7 +2593,7 @@ func (x *StopTask) String() string {
 func (*StopTask) ProtoMessage() {}
 
 func (x *StopTask) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[29]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2439,7 +2606,7 @@ func (x *StopTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopTask.ProtoReflect.Descriptor instead.
 func (*StopTask) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{29}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StopTask) GetLease() *LeaseRef {
@@ -2467,7 +2634,7 @@ type Drain struct {
 
 func (x *Drain) Reset() {
 	*x = Drain{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[30]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2479,7 +2646,7 @@ func (x *Drain) String() string {
 func (*Drain) ProtoMessage() {}
 
 func (x *Drain) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[30]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2492,7 +2659,7 @@ func (x *Drain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Drain.ProtoReflect.Descriptor instead.
 func (*Drain) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{30}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Drain) GetReason() string {
@@ -2511,7 +2678,7 @@ type LeaveGranted struct {
 
 func (x *LeaveGranted) Reset() {
 	*x = LeaveGranted{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[31]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2523,7 +2690,7 @@ func (x *LeaveGranted) String() string {
 func (*LeaveGranted) ProtoMessage() {}
 
 func (x *LeaveGranted) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[31]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2536,7 +2703,7 @@ func (x *LeaveGranted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveGranted.ProtoReflect.Descriptor instead.
 func (*LeaveGranted) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{31}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{33}
 }
 
 // What a worker says in one call of PoolService.Sync.
@@ -2559,7 +2726,7 @@ type SyncRequest struct {
 
 func (x *SyncRequest) Reset() {
 	*x = SyncRequest{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[32]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2571,7 +2738,7 @@ func (x *SyncRequest) String() string {
 func (*SyncRequest) ProtoMessage() {}
 
 func (x *SyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[32]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2584,7 +2751,7 @@ func (x *SyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncRequest.ProtoReflect.Descriptor instead.
 func (*SyncRequest) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{32}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SyncRequest) GetHello() *Hello {
@@ -2638,7 +2805,7 @@ type SyncResponse struct {
 
 func (x *SyncResponse) Reset() {
 	*x = SyncResponse{}
-	mi := &file_tcoder_v1_worker_proto_msgTypes[33]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2650,7 +2817,7 @@ func (x *SyncResponse) String() string {
 func (*SyncResponse) ProtoMessage() {}
 
 func (x *SyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tcoder_v1_worker_proto_msgTypes[33]
+	mi := &file_tcoder_v1_worker_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2663,7 +2830,7 @@ func (x *SyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncResponse.ProtoReflect.Descriptor instead.
 func (*SyncResponse) Descriptor() ([]byte, []int) {
-	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{33}
+	return file_tcoder_v1_worker_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SyncResponse) GetSession() int64 {
@@ -2763,14 +2930,21 @@ const file_tcoder_v1_worker_proto_rawDesc = "" +
 	"\n" +
 	"renditions\x18\x03 \x03(\v2\x1b.tcoder.v1.UploadedSegmentsB\n" +
 	"\xbaH\a\x92\x01\x04\b\x01\x10 R\n" +
-	"renditions\"\xb3\x01\n" +
+	"renditions\"\xdf\x01\n" +
 	"\vSignRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\x04R\trequestId\x121\n" +
 	"\x05lease\x18\x02 \x01(\v2\x13.tcoder.v1.LeaseRefB\x06\xbaH\x03\xc8\x01\x01R\x05lease\x12>\n" +
 	"\aobjects\x18\x03 \x03(\v2\x18.tcoder.v1.EncodedObjectB\n" +
 	"\xbaH\a\x92\x01\x04\b\x01\x10dR\aobjects\x12\x12\n" +
-	"\x04read\x18\x04 \x01(\bR\x04read\"\n" +
+	"\x04read\x18\x04 \x01(\bR\x04read\x12*\n" +
+	"\x05parts\x18\x05 \x01(\v2\x14.tcoder.v1.PartsStepR\x05parts\"\xb1\x01\n" +
+	"\tPartsStep\x12%\n" +
+	"\tupload_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\buploadId\x12\x1d\n" +
+	"\x05count\x18\x02 \x01(\rB\a\xbaH\x04*\x02\x18dR\x05count\x12\x1e\n" +
+	"\x05first\x18\x03 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x05first\x12(\n" +
+	"\x05etags\x18\x04 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10\x90N\"\ar\x05\x10\x01\x18\x80\x01R\x05etags\x12\x14\n" +
+	"\x05abort\x18\x05 \x01(\bR\x05abort\"\n" +
 	"\n" +
 	"\bDraining\"\x0e\n" +
 	"\fLeaveRequest\"\xe6\x03\n" +
@@ -2822,7 +2996,7 @@ const file_tcoder_v1_worker_proto_rawDesc = "" +
 	"\vframe_count\x18\x04 \x01(\x04R\n" +
 	"frameCount\x12@\n" +
 	"\x0evideo_duration\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\rvideoDuration\x12@\n" +
-	"\x0eaudio_duration\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\raudioDuration\"\xce\x03\n" +
+	"\x0eaudio_duration\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\raudioDuration\"\xf2\x03\n" +
 	"\n" +
 	"Assignment\x12)\n" +
 	"\x05lease\x18\x01 \x01(\v2\x13.tcoder.v1.LeaseRefR\x05lease\x12\x15\n" +
@@ -2837,7 +3011,8 @@ const file_tcoder_v1_worker_proto_rawDesc = "" +
 	"\x05probe\x18\b \x01(\v2\x14.tcoder.v1.ProbeWorkH\x00R\x05probe\x12/\n" +
 	"\x06encode\x18\t \x01(\v2\x15.tcoder.v1.EncodeWorkH\x00R\x06encode\x125\n" +
 	"\bassemble\x18\n" +
-	" \x01(\v2\x17.tcoder.v1.AssembleWorkH\x00R\bassembleB\x06\n" +
+	" \x01(\v2\x17.tcoder.v1.AssembleWorkH\x00R\bassemble\x12\"\n" +
+	"\rmax_put_bytes\x18\v \x01(\x04R\vmaxPutBytesB\x06\n" +
 	"\x04work\"\xac\x01\n" +
 	"\fHeartbeatAck\x121\n" +
 	"\arenewed\x18\x01 \x03(\v2\x17.tcoder.v1.LeaseRenewalR\arenewed\x12'\n" +
@@ -2850,12 +3025,16 @@ const file_tcoder_v1_worker_proto_rawDesc = "" +
 	"SegmentAck\x12)\n" +
 	"\x05lease\x18\x01 \x01(\v2\x13.tcoder.v1.LeaseRefR\x05lease\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x122\n" +
-	"\averdict\x18\x03 \x01(\x0e2\x18.tcoder.v1.ReportVerdictR\averdict\"\x91\x01\n" +
+	"\averdict\x18\x03 \x01(\x0e2\x18.tcoder.v1.ReportVerdictR\averdict\"\xbd\x01\n" +
 	"\fSignResponse\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\x04R\trequestId\x124\n" +
 	"\brequests\x18\x02 \x03(\v2\x18.tcoder.v1.SignedRequestR\brequests\x12,\n" +
-	"\arefused\x18\x03 \x01(\v2\x12.tcoder.v1.FailureR\arefused\"c\n" +
+	"\arefused\x18\x03 \x01(\v2\x12.tcoder.v1.FailureR\arefused\x12*\n" +
+	"\x05parts\x18\x04 \x01(\v2\x14.tcoder.v1.PartsPlanR\x05parts\"P\n" +
+	"\tPartsPlan\x12\x1b\n" +
+	"\tupload_id\x18\x01 \x01(\tR\buploadId\x12&\n" +
+	"\x0fpart_size_bytes\x18\x02 \x01(\x04R\rpartSizeBytes\"c\n" +
 	"\bStopTask\x12)\n" +
 	"\x05lease\x18\x01 \x01(\v2\x13.tcoder.v1.LeaseRefR\x05lease\x12,\n" +
 	"\afailure\x18\x02 \x01(\v2\x12.tcoder.v1.FailureR\afailure\"\x1f\n" +
@@ -2897,7 +3076,7 @@ func file_tcoder_v1_worker_proto_rawDescGZIP() []byte {
 }
 
 var file_tcoder_v1_worker_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_tcoder_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_tcoder_v1_worker_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_tcoder_v1_worker_proto_goTypes = []any{
 	(FaultClass)(0),             // 0: tcoder.v1.FaultClass
 	(ReportVerdict)(0),          // 1: tcoder.v1.ReportVerdict
@@ -2915,122 +3094,126 @@ var file_tcoder_v1_worker_proto_goTypes = []any{
 	(*UploadedSegments)(nil),    // 13: tcoder.v1.UploadedSegments
 	(*SegmentReport)(nil),       // 14: tcoder.v1.SegmentReport
 	(*SignRequest)(nil),         // 15: tcoder.v1.SignRequest
-	(*Draining)(nil),            // 16: tcoder.v1.Draining
-	(*LeaveRequest)(nil),        // 17: tcoder.v1.LeaveRequest
-	(*AttachResponse)(nil),      // 18: tcoder.v1.AttachResponse
-	(*Welcome)(nil),             // 19: tcoder.v1.Welcome
-	(*LeaseRenewal)(nil),        // 20: tcoder.v1.LeaseRenewal
-	(*InputLimits)(nil),         // 21: tcoder.v1.InputLimits
-	(*ProbeWork)(nil),           // 22: tcoder.v1.ProbeWork
-	(*EncodeWork)(nil),          // 23: tcoder.v1.EncodeWork
-	(*Piece)(nil),               // 24: tcoder.v1.Piece
-	(*AssembleWork)(nil),        // 25: tcoder.v1.AssembleWork
-	(*Assignment)(nil),          // 26: tcoder.v1.Assignment
-	(*HeartbeatAck)(nil),        // 27: tcoder.v1.HeartbeatAck
-	(*ReportAck)(nil),           // 28: tcoder.v1.ReportAck
-	(*SegmentAck)(nil),          // 29: tcoder.v1.SegmentAck
-	(*SignResponse)(nil),        // 30: tcoder.v1.SignResponse
-	(*StopTask)(nil),            // 31: tcoder.v1.StopTask
-	(*Drain)(nil),               // 32: tcoder.v1.Drain
-	(*LeaveGranted)(nil),        // 33: tcoder.v1.LeaveGranted
-	(*SyncRequest)(nil),         // 34: tcoder.v1.SyncRequest
-	(*SyncResponse)(nil),        // 35: tcoder.v1.SyncResponse
-	(VideoCodec)(0),             // 36: tcoder.v1.VideoCodec
-	(*durationpb.Duration)(nil), // 37: google.protobuf.Duration
-	(*Failure)(nil),             // 38: tcoder.v1.Failure
-	(*RenditionResult)(nil),     // 39: tcoder.v1.RenditionResult
-	(*ProbeResult)(nil),         // 40: tcoder.v1.ProbeResult
-	(*SignedRequest)(nil),       // 41: tcoder.v1.SignedRequest
-	(*OutputPlan)(nil),          // 42: tcoder.v1.OutputPlan
-	(TaskKind)(0),               // 43: tcoder.v1.TaskKind
+	(*PartsStep)(nil),           // 16: tcoder.v1.PartsStep
+	(*Draining)(nil),            // 17: tcoder.v1.Draining
+	(*LeaveRequest)(nil),        // 18: tcoder.v1.LeaveRequest
+	(*AttachResponse)(nil),      // 19: tcoder.v1.AttachResponse
+	(*Welcome)(nil),             // 20: tcoder.v1.Welcome
+	(*LeaseRenewal)(nil),        // 21: tcoder.v1.LeaseRenewal
+	(*InputLimits)(nil),         // 22: tcoder.v1.InputLimits
+	(*ProbeWork)(nil),           // 23: tcoder.v1.ProbeWork
+	(*EncodeWork)(nil),          // 24: tcoder.v1.EncodeWork
+	(*Piece)(nil),               // 25: tcoder.v1.Piece
+	(*AssembleWork)(nil),        // 26: tcoder.v1.AssembleWork
+	(*Assignment)(nil),          // 27: tcoder.v1.Assignment
+	(*HeartbeatAck)(nil),        // 28: tcoder.v1.HeartbeatAck
+	(*ReportAck)(nil),           // 29: tcoder.v1.ReportAck
+	(*SegmentAck)(nil),          // 30: tcoder.v1.SegmentAck
+	(*SignResponse)(nil),        // 31: tcoder.v1.SignResponse
+	(*PartsPlan)(nil),           // 32: tcoder.v1.PartsPlan
+	(*StopTask)(nil),            // 33: tcoder.v1.StopTask
+	(*Drain)(nil),               // 34: tcoder.v1.Drain
+	(*LeaveGranted)(nil),        // 35: tcoder.v1.LeaveGranted
+	(*SyncRequest)(nil),         // 36: tcoder.v1.SyncRequest
+	(*SyncResponse)(nil),        // 37: tcoder.v1.SyncResponse
+	(VideoCodec)(0),             // 38: tcoder.v1.VideoCodec
+	(*durationpb.Duration)(nil), // 39: google.protobuf.Duration
+	(*Failure)(nil),             // 40: tcoder.v1.Failure
+	(*RenditionResult)(nil),     // 41: tcoder.v1.RenditionResult
+	(*ProbeResult)(nil),         // 42: tcoder.v1.ProbeResult
+	(*SignedRequest)(nil),       // 43: tcoder.v1.SignedRequest
+	(*OutputPlan)(nil),          // 44: tcoder.v1.OutputPlan
+	(TaskKind)(0),               // 45: tcoder.v1.TaskKind
 }
 var file_tcoder_v1_worker_proto_depIdxs = []int32{
 	4,  // 0: tcoder.v1.AttachRequest.hello:type_name -> tcoder.v1.Hello
 	6,  // 1: tcoder.v1.AttachRequest.heartbeat:type_name -> tcoder.v1.Heartbeat
 	11, // 2: tcoder.v1.AttachRequest.report:type_name -> tcoder.v1.TaskReport
 	15, // 3: tcoder.v1.AttachRequest.sign:type_name -> tcoder.v1.SignRequest
-	16, // 4: tcoder.v1.AttachRequest.draining:type_name -> tcoder.v1.Draining
-	17, // 5: tcoder.v1.AttachRequest.leave:type_name -> tcoder.v1.LeaveRequest
+	17, // 4: tcoder.v1.AttachRequest.draining:type_name -> tcoder.v1.Draining
+	18, // 5: tcoder.v1.AttachRequest.leave:type_name -> tcoder.v1.LeaveRequest
 	14, // 6: tcoder.v1.AttachRequest.segments:type_name -> tcoder.v1.SegmentReport
-	36, // 7: tcoder.v1.Hello.encoders:type_name -> tcoder.v1.VideoCodec
+	38, // 7: tcoder.v1.Hello.encoders:type_name -> tcoder.v1.VideoCodec
 	2,  // 8: tcoder.v1.Hello.held:type_name -> tcoder.v1.LeaseRef
 	2,  // 9: tcoder.v1.TaskProgress.lease:type_name -> tcoder.v1.LeaseRef
-	37, // 10: tcoder.v1.TaskProgress.media_time:type_name -> google.protobuf.Duration
+	39, // 10: tcoder.v1.TaskProgress.media_time:type_name -> google.protobuf.Duration
 	5,  // 11: tcoder.v1.Heartbeat.running:type_name -> tcoder.v1.TaskProgress
 	0,  // 12: tcoder.v1.Fault.class:type_name -> tcoder.v1.FaultClass
-	38, // 13: tcoder.v1.Fault.failure:type_name -> tcoder.v1.Failure
-	37, // 14: tcoder.v1.EncodedObject.duration:type_name -> google.protobuf.Duration
-	39, // 15: tcoder.v1.EncodedRendition.result:type_name -> tcoder.v1.RenditionResult
+	40, // 13: tcoder.v1.Fault.failure:type_name -> tcoder.v1.Failure
+	39, // 14: tcoder.v1.EncodedObject.duration:type_name -> google.protobuf.Duration
+	41, // 15: tcoder.v1.EncodedRendition.result:type_name -> tcoder.v1.RenditionResult
 	8,  // 16: tcoder.v1.EncodedRendition.init_segment:type_name -> tcoder.v1.EncodedObject
 	8,  // 17: tcoder.v1.EncodedRendition.segments:type_name -> tcoder.v1.EncodedObject
 	8,  // 18: tcoder.v1.EncodedRendition.file:type_name -> tcoder.v1.EncodedObject
 	9,  // 19: tcoder.v1.EncodeResult.renditions:type_name -> tcoder.v1.EncodedRendition
 	2,  // 20: tcoder.v1.TaskReport.lease:type_name -> tcoder.v1.LeaseRef
-	40, // 21: tcoder.v1.TaskReport.probe:type_name -> tcoder.v1.ProbeResult
+	42, // 21: tcoder.v1.TaskReport.probe:type_name -> tcoder.v1.ProbeResult
 	10, // 22: tcoder.v1.TaskReport.encode:type_name -> tcoder.v1.EncodeResult
 	7,  // 23: tcoder.v1.TaskReport.fault:type_name -> tcoder.v1.Fault
 	12, // 24: tcoder.v1.TaskReport.released:type_name -> tcoder.v1.Released
-	39, // 25: tcoder.v1.UploadedSegments.rendition:type_name -> tcoder.v1.RenditionResult
+	41, // 25: tcoder.v1.UploadedSegments.rendition:type_name -> tcoder.v1.RenditionResult
 	8,  // 26: tcoder.v1.UploadedSegments.init_segment:type_name -> tcoder.v1.EncodedObject
 	8,  // 27: tcoder.v1.UploadedSegments.segments:type_name -> tcoder.v1.EncodedObject
 	2,  // 28: tcoder.v1.SegmentReport.lease:type_name -> tcoder.v1.LeaseRef
 	13, // 29: tcoder.v1.SegmentReport.renditions:type_name -> tcoder.v1.UploadedSegments
 	2,  // 30: tcoder.v1.SignRequest.lease:type_name -> tcoder.v1.LeaseRef
 	8,  // 31: tcoder.v1.SignRequest.objects:type_name -> tcoder.v1.EncodedObject
-	19, // 32: tcoder.v1.AttachResponse.welcome:type_name -> tcoder.v1.Welcome
-	26, // 33: tcoder.v1.AttachResponse.assignment:type_name -> tcoder.v1.Assignment
-	27, // 34: tcoder.v1.AttachResponse.heartbeat:type_name -> tcoder.v1.HeartbeatAck
-	28, // 35: tcoder.v1.AttachResponse.report:type_name -> tcoder.v1.ReportAck
-	30, // 36: tcoder.v1.AttachResponse.sign:type_name -> tcoder.v1.SignResponse
-	31, // 37: tcoder.v1.AttachResponse.stop:type_name -> tcoder.v1.StopTask
-	32, // 38: tcoder.v1.AttachResponse.drain:type_name -> tcoder.v1.Drain
-	33, // 39: tcoder.v1.AttachResponse.leave_granted:type_name -> tcoder.v1.LeaveGranted
-	29, // 40: tcoder.v1.AttachResponse.segments:type_name -> tcoder.v1.SegmentAck
-	37, // 41: tcoder.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	37, // 42: tcoder.v1.Welcome.lease:type_name -> google.protobuf.Duration
-	37, // 43: tcoder.v1.Welcome.idle_threshold:type_name -> google.protobuf.Duration
-	20, // 44: tcoder.v1.Welcome.kept:type_name -> tcoder.v1.LeaseRenewal
-	2,  // 45: tcoder.v1.Welcome.lost:type_name -> tcoder.v1.LeaseRef
-	2,  // 46: tcoder.v1.LeaseRenewal.lease:type_name -> tcoder.v1.LeaseRef
-	41, // 47: tcoder.v1.LeaseRenewal.source:type_name -> tcoder.v1.SignedRequest
-	37, // 48: tcoder.v1.InputLimits.max_duration:type_name -> google.protobuf.Duration
-	21, // 49: tcoder.v1.ProbeWork.limits:type_name -> tcoder.v1.InputLimits
-	42, // 50: tcoder.v1.EncodeWork.output:type_name -> tcoder.v1.OutputPlan
-	40, // 51: tcoder.v1.EncodeWork.source:type_name -> tcoder.v1.ProbeResult
-	37, // 52: tcoder.v1.EncodeWork.duration:type_name -> google.protobuf.Duration
-	21, // 53: tcoder.v1.EncodeWork.limits:type_name -> tcoder.v1.InputLimits
-	42, // 54: tcoder.v1.AssembleWork.output:type_name -> tcoder.v1.OutputPlan
-	24, // 55: tcoder.v1.AssembleWork.video:type_name -> tcoder.v1.Piece
-	24, // 56: tcoder.v1.AssembleWork.audio:type_name -> tcoder.v1.Piece
-	37, // 57: tcoder.v1.AssembleWork.video_duration:type_name -> google.protobuf.Duration
-	37, // 58: tcoder.v1.AssembleWork.audio_duration:type_name -> google.protobuf.Duration
-	2,  // 59: tcoder.v1.Assignment.lease:type_name -> tcoder.v1.LeaseRef
-	43, // 60: tcoder.v1.Assignment.kind:type_name -> tcoder.v1.TaskKind
-	41, // 61: tcoder.v1.Assignment.source:type_name -> tcoder.v1.SignedRequest
-	37, // 62: tcoder.v1.Assignment.time_limit:type_name -> google.protobuf.Duration
-	22, // 63: tcoder.v1.Assignment.probe:type_name -> tcoder.v1.ProbeWork
-	23, // 64: tcoder.v1.Assignment.encode:type_name -> tcoder.v1.EncodeWork
-	25, // 65: tcoder.v1.Assignment.assemble:type_name -> tcoder.v1.AssembleWork
-	20, // 66: tcoder.v1.HeartbeatAck.renewed:type_name -> tcoder.v1.LeaseRenewal
-	2,  // 67: tcoder.v1.HeartbeatAck.lost:type_name -> tcoder.v1.LeaseRef
-	37, // 68: tcoder.v1.HeartbeatAck.idle_threshold:type_name -> google.protobuf.Duration
-	2,  // 69: tcoder.v1.ReportAck.lease:type_name -> tcoder.v1.LeaseRef
-	1,  // 70: tcoder.v1.ReportAck.verdict:type_name -> tcoder.v1.ReportVerdict
-	2,  // 71: tcoder.v1.SegmentAck.lease:type_name -> tcoder.v1.LeaseRef
-	1,  // 72: tcoder.v1.SegmentAck.verdict:type_name -> tcoder.v1.ReportVerdict
-	41, // 73: tcoder.v1.SignResponse.requests:type_name -> tcoder.v1.SignedRequest
-	38, // 74: tcoder.v1.SignResponse.refused:type_name -> tcoder.v1.Failure
-	2,  // 75: tcoder.v1.StopTask.lease:type_name -> tcoder.v1.LeaseRef
-	38, // 76: tcoder.v1.StopTask.failure:type_name -> tcoder.v1.Failure
-	4,  // 77: tcoder.v1.SyncRequest.hello:type_name -> tcoder.v1.Hello
-	3,  // 78: tcoder.v1.SyncRequest.messages:type_name -> tcoder.v1.AttachRequest
-	37, // 79: tcoder.v1.SyncRequest.wait:type_name -> google.protobuf.Duration
-	18, // 80: tcoder.v1.SyncResponse.messages:type_name -> tcoder.v1.AttachResponse
-	81, // [81:81] is the sub-list for method output_type
-	81, // [81:81] is the sub-list for method input_type
-	81, // [81:81] is the sub-list for extension type_name
-	81, // [81:81] is the sub-list for extension extendee
-	0,  // [0:81] is the sub-list for field type_name
+	16, // 32: tcoder.v1.SignRequest.parts:type_name -> tcoder.v1.PartsStep
+	20, // 33: tcoder.v1.AttachResponse.welcome:type_name -> tcoder.v1.Welcome
+	27, // 34: tcoder.v1.AttachResponse.assignment:type_name -> tcoder.v1.Assignment
+	28, // 35: tcoder.v1.AttachResponse.heartbeat:type_name -> tcoder.v1.HeartbeatAck
+	29, // 36: tcoder.v1.AttachResponse.report:type_name -> tcoder.v1.ReportAck
+	31, // 37: tcoder.v1.AttachResponse.sign:type_name -> tcoder.v1.SignResponse
+	33, // 38: tcoder.v1.AttachResponse.stop:type_name -> tcoder.v1.StopTask
+	34, // 39: tcoder.v1.AttachResponse.drain:type_name -> tcoder.v1.Drain
+	35, // 40: tcoder.v1.AttachResponse.leave_granted:type_name -> tcoder.v1.LeaveGranted
+	30, // 41: tcoder.v1.AttachResponse.segments:type_name -> tcoder.v1.SegmentAck
+	39, // 42: tcoder.v1.Welcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	39, // 43: tcoder.v1.Welcome.lease:type_name -> google.protobuf.Duration
+	39, // 44: tcoder.v1.Welcome.idle_threshold:type_name -> google.protobuf.Duration
+	21, // 45: tcoder.v1.Welcome.kept:type_name -> tcoder.v1.LeaseRenewal
+	2,  // 46: tcoder.v1.Welcome.lost:type_name -> tcoder.v1.LeaseRef
+	2,  // 47: tcoder.v1.LeaseRenewal.lease:type_name -> tcoder.v1.LeaseRef
+	43, // 48: tcoder.v1.LeaseRenewal.source:type_name -> tcoder.v1.SignedRequest
+	39, // 49: tcoder.v1.InputLimits.max_duration:type_name -> google.protobuf.Duration
+	22, // 50: tcoder.v1.ProbeWork.limits:type_name -> tcoder.v1.InputLimits
+	44, // 51: tcoder.v1.EncodeWork.output:type_name -> tcoder.v1.OutputPlan
+	42, // 52: tcoder.v1.EncodeWork.source:type_name -> tcoder.v1.ProbeResult
+	39, // 53: tcoder.v1.EncodeWork.duration:type_name -> google.protobuf.Duration
+	22, // 54: tcoder.v1.EncodeWork.limits:type_name -> tcoder.v1.InputLimits
+	44, // 55: tcoder.v1.AssembleWork.output:type_name -> tcoder.v1.OutputPlan
+	25, // 56: tcoder.v1.AssembleWork.video:type_name -> tcoder.v1.Piece
+	25, // 57: tcoder.v1.AssembleWork.audio:type_name -> tcoder.v1.Piece
+	39, // 58: tcoder.v1.AssembleWork.video_duration:type_name -> google.protobuf.Duration
+	39, // 59: tcoder.v1.AssembleWork.audio_duration:type_name -> google.protobuf.Duration
+	2,  // 60: tcoder.v1.Assignment.lease:type_name -> tcoder.v1.LeaseRef
+	45, // 61: tcoder.v1.Assignment.kind:type_name -> tcoder.v1.TaskKind
+	43, // 62: tcoder.v1.Assignment.source:type_name -> tcoder.v1.SignedRequest
+	39, // 63: tcoder.v1.Assignment.time_limit:type_name -> google.protobuf.Duration
+	23, // 64: tcoder.v1.Assignment.probe:type_name -> tcoder.v1.ProbeWork
+	24, // 65: tcoder.v1.Assignment.encode:type_name -> tcoder.v1.EncodeWork
+	26, // 66: tcoder.v1.Assignment.assemble:type_name -> tcoder.v1.AssembleWork
+	21, // 67: tcoder.v1.HeartbeatAck.renewed:type_name -> tcoder.v1.LeaseRenewal
+	2,  // 68: tcoder.v1.HeartbeatAck.lost:type_name -> tcoder.v1.LeaseRef
+	39, // 69: tcoder.v1.HeartbeatAck.idle_threshold:type_name -> google.protobuf.Duration
+	2,  // 70: tcoder.v1.ReportAck.lease:type_name -> tcoder.v1.LeaseRef
+	1,  // 71: tcoder.v1.ReportAck.verdict:type_name -> tcoder.v1.ReportVerdict
+	2,  // 72: tcoder.v1.SegmentAck.lease:type_name -> tcoder.v1.LeaseRef
+	1,  // 73: tcoder.v1.SegmentAck.verdict:type_name -> tcoder.v1.ReportVerdict
+	43, // 74: tcoder.v1.SignResponse.requests:type_name -> tcoder.v1.SignedRequest
+	40, // 75: tcoder.v1.SignResponse.refused:type_name -> tcoder.v1.Failure
+	32, // 76: tcoder.v1.SignResponse.parts:type_name -> tcoder.v1.PartsPlan
+	2,  // 77: tcoder.v1.StopTask.lease:type_name -> tcoder.v1.LeaseRef
+	40, // 78: tcoder.v1.StopTask.failure:type_name -> tcoder.v1.Failure
+	4,  // 79: tcoder.v1.SyncRequest.hello:type_name -> tcoder.v1.Hello
+	3,  // 80: tcoder.v1.SyncRequest.messages:type_name -> tcoder.v1.AttachRequest
+	39, // 81: tcoder.v1.SyncRequest.wait:type_name -> google.protobuf.Duration
+	19, // 82: tcoder.v1.SyncResponse.messages:type_name -> tcoder.v1.AttachResponse
+	83, // [83:83] is the sub-list for method output_type
+	83, // [83:83] is the sub-list for method input_type
+	83, // [83:83] is the sub-list for extension type_name
+	83, // [83:83] is the sub-list for extension extendee
+	0,  // [0:83] is the sub-list for field type_name
 }
 
 func init() { file_tcoder_v1_worker_proto_init() }
@@ -3057,7 +3240,7 @@ func file_tcoder_v1_worker_proto_init() {
 		(*TaskReport_Fault)(nil),
 		(*TaskReport_Released)(nil),
 	}
-	file_tcoder_v1_worker_proto_msgTypes[16].OneofWrappers = []any{
+	file_tcoder_v1_worker_proto_msgTypes[17].OneofWrappers = []any{
 		(*AttachResponse_Welcome)(nil),
 		(*AttachResponse_Assignment)(nil),
 		(*AttachResponse_Heartbeat)(nil),
@@ -3068,7 +3251,7 @@ func file_tcoder_v1_worker_proto_init() {
 		(*AttachResponse_LeaveGranted)(nil),
 		(*AttachResponse_Segments)(nil),
 	}
-	file_tcoder_v1_worker_proto_msgTypes[24].OneofWrappers = []any{
+	file_tcoder_v1_worker_proto_msgTypes[25].OneofWrappers = []any{
 		(*Assignment_Probe)(nil),
 		(*Assignment_Encode)(nil),
 		(*Assignment_Assemble)(nil),
@@ -3079,7 +3262,7 @@ func file_tcoder_v1_worker_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tcoder_v1_worker_proto_rawDesc), len(file_tcoder_v1_worker_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   34,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

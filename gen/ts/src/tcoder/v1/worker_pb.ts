@@ -20,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tcoder/v1/worker.proto.
  */
 export const file_tcoder_v1_worker: GenFile = /*@__PURE__*/
-  fileDesc("ChZ0Y29kZXIvdjEvd29ya2VyLnByb3RvEgl0Y29kZXIudjEiLAoITGVhc2VSZWYSDwoHdGFza19pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNIroCCg1BdHRhY2hSZXF1ZXN0EiEKBWhlbGxvGAEgASgLMhAudGNvZGVyLnYxLkhlbGxvSAASKQoJaGVhcnRiZWF0GAIgASgLMhQudGNvZGVyLnYxLkhlYXJ0YmVhdEgAEicKBnJlcG9ydBgDIAEoCzIVLnRjb2Rlci52MS5UYXNrUmVwb3J0SAASJgoEc2lnbhgEIAEoCzIWLnRjb2Rlci52MS5TaWduUmVxdWVzdEgAEicKCGRyYWluaW5nGAUgASgLMhMudGNvZGVyLnYxLkRyYWluaW5nSAASKAoFbGVhdmUYBiABKAsyFy50Y29kZXIudjEuTGVhdmVSZXF1ZXN0SAASLAoIc2VnbWVudHMYByABKAsyGC50Y29kZXIudjEuU2VnbWVudFJlcG9ydEgAQgkKB21lc3NhZ2UiugEKBUhlbGxvEhEKCXdvcmtlcl9pZBgBIAEoCRISCgptYWNoaW5lX2lkGAIgASgJEg8KB3ZlcnNpb24YAyABKAkSDQoFc2xvdHMYBCABKA0SJwoIZW5jb2RlcnMYBSADKA4yFS50Y29kZXIudjEuVmlkZW9Db2RlYxIhCgRoZWxkGAYgAygLMhMudGNvZGVyLnYxLkxlYXNlUmVmEhAKCGRyYWluaW5nGAcgASgIEgwKBGNwdXMYCCABKA0ijwEKDFRhc2tQcm9ncmVzcxIiCgVsZWFzZRgBIAEoCzITLnRjb2Rlci52MS5MZWFzZVJlZhIQCghmcmFjdGlvbhgCIAEoARItCgptZWRpYV90aW1lGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg0KBXNwZWVkGAQgASgBEgsKA2ZwcxgFIAEoASI1CglIZWFydGJlYXQSKAoHcnVubmluZxgBIAMoCzIXLnRjb2Rlci52MS5UYXNrUHJvZ3Jlc3MiUgoFRmF1bHQSJAoFY2xhc3MYASABKA4yFS50Y29kZXIudjEuRmF1bHRDbGFzcxIjCgdmYWlsdXJlGAIgASgLMhIudGNvZGVyLnYxLkZhaWx1cmUidAoNRW5jb2RlZE9iamVjdBIMCgRuYW1lGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAQSKwoIZHVyYXRpb24YAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFAoMY29udGVudF90eXBlGAQgASgJIsIBChBFbmNvZGVkUmVuZGl0aW9uEioKBnJlc3VsdBgBIAEoCzIaLnRjb2Rlci52MS5SZW5kaXRpb25SZXN1bHQSLgoMaW5pdF9zZWdtZW50GAIgASgLMhgudGNvZGVyLnYxLkVuY29kZWRPYmplY3QSKgoIc2VnbWVudHMYAyADKAsyGC50Y29kZXIudjEuRW5jb2RlZE9iamVjdBImCgRmaWxlGAQgASgLMhgudGNvZGVyLnYxLkVuY29kZWRPYmplY3QiPwoMRW5jb2RlUmVzdWx0Ei8KCnJlbmRpdGlvbnMYASADKAsyGy50Y29kZXIudjEuRW5jb2RlZFJlbmRpdGlvbiLXAQoKVGFza1JlcG9ydBIiCgVsZWFzZRgBIAEoCzITLnRjb2Rlci52MS5MZWFzZVJlZhInCgVwcm9iZRgCIAEoCzIWLnRjb2Rlci52MS5Qcm9iZVJlc3VsdEgAEikKBmVuY29kZRgDIAEoCzIXLnRjb2Rlci52MS5FbmNvZGVSZXN1bHRIABIhCgVmYXVsdBgEIAEoCzIQLnRjb2Rlci52MS5GYXVsdEgAEicKCHJlbGVhc2VkGAUgASgLMhMudGNvZGVyLnYxLlJlbGVhc2VkSABCBQoDZW5kIgoKCFJlbGVhc2VkIqwBChBVcGxvYWRlZFNlZ21lbnRzEi0KCXJlbmRpdGlvbhgBIAEoCzIaLnRjb2Rlci52MS5SZW5kaXRpb25SZXN1bHQSLgoMaW5pdF9zZWdtZW50GAIgASgLMhgudGNvZGVyLnYxLkVuY29kZWRPYmplY3QSDQoFZmlyc3QYAyABKA0SKgoIc2VnbWVudHMYBCADKAsyGC50Y29kZXIudjEuRW5jb2RlZE9iamVjdCJ2Cg1TZWdtZW50UmVwb3J0EiIKBWxlYXNlGAEgASgLMhMudGNvZGVyLnYxLkxlYXNlUmVmEhAKCHNlcXVlbmNlGAIgASgEEi8KCnJlbmRpdGlvbnMYAyADKAsyGy50Y29kZXIudjEuVXBsb2FkZWRTZWdtZW50cyJ+CgtTaWduUmVxdWVzdBISCgpyZXF1ZXN0X2lkGAEgASgEEiIKBWxlYXNlGAIgASgLMhMudGNvZGVyLnYxLkxlYXNlUmVmEikKB29iamVjdHMYAyADKAsyGC50Y29kZXIudjEuRW5jb2RlZE9iamVjdBIMCgRyZWFkGAQgASgIIgoKCERyYWluaW5nIg4KDExlYXZlUmVxdWVzdCKTAwoOQXR0YWNoUmVzcG9uc2USJQoHd2VsY29tZRgBIAEoCzISLnRjb2Rlci52MS5XZWxjb21lSAASKwoKYXNzaWdubWVudBgCIAEoCzIVLnRjb2Rlci52MS5Bc3NpZ25tZW50SAASLAoJaGVhcnRiZWF0GAMgASgLMhcudGNvZGVyLnYxLkhlYXJ0YmVhdEFja0gAEiYKBnJlcG9ydBgEIAEoCzIULnRjb2Rlci52MS5SZXBvcnRBY2tIABInCgRzaWduGAUgASgLMhcudGNvZGVyLnYxLlNpZ25SZXNwb25zZUgAEiMKBHN0b3AYBiABKAsyEy50Y29kZXIudjEuU3RvcFRhc2tIABIhCgVkcmFpbhgHIAEoCzIQLnRjb2Rlci52MS5EcmFpbkgAEjAKDWxlYXZlX2dyYW50ZWQYCCABKAsyFy50Y29kZXIudjEuTGVhdmVHcmFudGVkSAASKQoIc2VnbWVudHMYCSABKAsyFS50Y29kZXIudjEuU2VnbWVudEFja0gAQgkKB21lc3NhZ2Ui5wEKB1dlbGNvbWUSNQoSaGVhcnRiZWF0X2ludGVydmFsGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEigKBWxlYXNlGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjEKDmlkbGVfdGhyZXNob2xkGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiUKBGtlcHQYBCADKAsyFy50Y29kZXIudjEuTGVhc2VSZW5ld2FsEiEKBGxvc3QYBSADKAsyEy50Y29kZXIudjEuTGVhc2VSZWYiXAoMTGVhc2VSZW5ld2FsEiIKBWxlYXNlGAEgASgLMhMudGNvZGVyLnYxLkxlYXNlUmVmEigKBnNvdXJjZRgCIAEoCzIYLnRjb2Rlci52MS5TaWduZWRSZXF1ZXN0IngKC0lucHV0TGltaXRzEhIKCm1heF9waXhlbHMYASABKAQSLwoMbWF4X2R1cmF0aW9uGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg8KB21heF9mcHMYAyABKAESEwoLbWF4X3N0cmVhbXMYBCABKA0iMwoJUHJvYmVXb3JrEiYKBmxpbWl0cxgBIAEoCzIWLnRjb2Rlci52MS5JbnB1dExpbWl0cyKwAQoKRW5jb2RlV29yaxIlCgZvdXRwdXQYASABKAsyFS50Y29kZXIudjEuT3V0cHV0UGxhbhImCgZzb3VyY2UYAiABKAsyFi50Y29kZXIudjEuUHJvYmVSZXN1bHQSKwoIZHVyYXRpb24YAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJgoGbGltaXRzGAQgASgLMhYudGNvZGVyLnYxLklucHV0TGltaXRzIikKBVBpZWNlEgwKBG5hbWUYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoBCLyAQoMQXNzZW1ibGVXb3JrEiUKBm91dHB1dBgBIAEoCzIVLnRjb2Rlci52MS5PdXRwdXRQbGFuEh8KBXZpZGVvGAIgAygLMhAudGNvZGVyLnYxLlBpZWNlEh8KBWF1ZGlvGAMgAygLMhAudGNvZGVyLnYxLlBpZWNlEhMKC2ZyYW1lX2NvdW50GAQgASgEEjEKDnZpZGVvX2R1cmF0aW9uGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjEKDmF1ZGlvX2R1cmF0aW9uGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIvECCgpBc3NpZ25tZW50EiIKBWxlYXNlGAEgASgLMhMudGNvZGVyLnYxLkxlYXNlUmVmEg4KBmpvYl9pZBgCIAEoCRIhCgRraW5kGAMgASgOMhMudGNvZGVyLnYxLlRhc2tLaW5kEigKBnNvdXJjZRgEIAEoCzIYLnRjb2Rlci52MS5TaWduZWRSZXF1ZXN0EhkKEXNvdXJjZV9zaXplX2J5dGVzGAUgASgEEhMKC3NvdXJjZV9ldGFnGAYgASgJEi0KCnRpbWVfbGltaXQYByABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJQoFcHJvYmUYCCABKAsyFC50Y29kZXIudjEuUHJvYmVXb3JrSAASJwoGZW5jb2RlGAkgASgLMhUudGNvZGVyLnYxLkVuY29kZVdvcmtIABIrCghhc3NlbWJsZRgKIAEoCzIXLnRjb2Rlci52MS5Bc3NlbWJsZVdvcmtIAEIGCgR3b3JrIo4BCgxIZWFydGJlYXRBY2sSKAoHcmVuZXdlZBgBIAMoCzIXLnRjb2Rlci52MS5MZWFzZVJlbmV3YWwSIQoEbG9zdBgCIAMoCzITLnRjb2Rlci52MS5MZWFzZVJlZhIxCg5pZGxlX3RocmVzaG9sZBgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJaCglSZXBvcnRBY2sSIgoFbGVhc2UYASABKAsyEy50Y29kZXIudjEuTGVhc2VSZWYSKQoHdmVyZGljdBgCIAEoDjIYLnRjb2Rlci52MS5SZXBvcnRWZXJkaWN0Im0KClNlZ21lbnRBY2sSIgoFbGVhc2UYASABKAsyEy50Y29kZXIudjEuTGVhc2VSZWYSEAoIc2VxdWVuY2UYAiABKAQSKQoHdmVyZGljdBgDIAEoDjIYLnRjb2Rlci52MS5SZXBvcnRWZXJkaWN0InMKDFNpZ25SZXNwb25zZRISCgpyZXF1ZXN0X2lkGAEgASgEEioKCHJlcXVlc3RzGAIgAygLMhgudGNvZGVyLnYxLlNpZ25lZFJlcXVlc3QSIwoHcmVmdXNlZBgDIAEoCzISLnRjb2Rlci52MS5GYWlsdXJlIlMKCFN0b3BUYXNrEiIKBWxlYXNlGAEgASgLMhMudGNvZGVyLnYxLkxlYXNlUmVmEiMKB2ZhaWx1cmUYAiABKAsyEi50Y29kZXIudjEuRmFpbHVyZSIXCgVEcmFpbhIOCgZyZWFzb24YASABKAkiDgoMTGVhdmVHcmFudGVkIqYBCgtTeW5jUmVxdWVzdBIfCgVoZWxsbxgBIAEoCzIQLnRjb2Rlci52MS5IZWxsbxIPCgdzZXNzaW9uGAIgASgDEhAKCHJlY2VpdmVkGAMgASgEEioKCG1lc3NhZ2VzGAQgAygLMhgudGNvZGVyLnYxLkF0dGFjaFJlcXVlc3QSJwoEd2FpdBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJeCgxTeW5jUmVzcG9uc2USDwoHc2Vzc2lvbhgBIAEoAxIrCghtZXNzYWdlcxgCIAMoCzIZLnRjb2Rlci52MS5BdHRhY2hSZXNwb25zZRIQCghwb3NpdGlvbhgDIAEoBCpyCgpGYXVsdENsYXNzEhsKF0ZBVUxUX0NMQVNTX1VOU1BFQ0lGSUVEEAASFQoRRkFVTFRfQ0xBU1NfSU5QVVQQARIXChNGQVVMVF9DTEFTU19NQUNISU5FEAISFwoTRkFVTFRfQ0xBU1NfVU5LTk9XThADKoMBCg1SZXBvcnRWZXJkaWN0Eh4KGlJFUE9SVF9WRVJESUNUX1VOU1BFQ0lGSUVEEAASGwoXUkVQT1JUX1ZFUkRJQ1RfQUNDRVBURUQQARIYChRSRVBPUlRfVkVSRElDVF9TVEFMRRACEhsKF1JFUE9SVF9WRVJESUNUX1JFSkVDVEVEEANCOFo2Z2l0aHViLmNvbS90Y29kZXItZGV2L3Rjb2Rlci9nZW4vZ28vdGNvZGVyL3YxO3Rjb2RlcnYxYgZwcm90bzM", [file_google_protobuf_duration, file_tcoder_v1_error, file_tcoder_v1_job, file_tcoder_v1_media, file_tcoder_v1_upload]);
+  fileDesc("ChZ0Y29kZXIvdjEvd29ya2VyLnByb3RvEgl0Y29kZXIudjEiLAoITGVhc2VSZWYSDwoHdGFza19pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgNIroCCg1BdHRhY2hSZXF1ZXN0EiEKBWhlbGxvGAEgASgLMhAudGNvZGVyLnYxLkhlbGxvSAASKQoJaGVhcnRiZWF0GAIgASgLMhQudGNvZGVyLnYxLkhlYXJ0YmVhdEgAEicKBnJlcG9ydBgDIAEoCzIVLnRjb2Rlci52MS5UYXNrUmVwb3J0SAASJgoEc2lnbhgEIAEoCzIWLnRjb2Rlci52MS5TaWduUmVxdWVzdEgAEicKCGRyYWluaW5nGAUgASgLMhMudGNvZGVyLnYxLkRyYWluaW5nSAASKAoFbGVhdmUYBiABKAsyFy50Y29kZXIudjEuTGVhdmVSZXF1ZXN0SAASLAoIc2VnbWVudHMYByABKAsyGC50Y29kZXIudjEuU2VnbWVudFJlcG9ydEgAQgkKB21lc3NhZ2UiugEKBUhlbGxvEhEKCXdvcmtlcl9pZBgBIAEoCRISCgptYWNoaW5lX2lkGAIgASgJEg8KB3ZlcnNpb24YAyABKAkSDQoFc2xvdHMYBCABKA0SJwoIZW5jb2RlcnMYBSADKA4yFS50Y29kZXIudjEuVmlkZW9Db2RlYxIhCgRoZWxkGAYgAygLMhMudGNvZGVyLnYxLkxlYXNlUmVmEhAKCGRyYWluaW5nGAcgASgIEgwKBGNwdXMYCCABKA0ijwEKDFRhc2tQcm9ncmVzcxIiCgVsZWFzZRgBIAEoCzITLnRjb2Rlci52MS5MZWFzZVJlZhIQCghmcmFjdGlvbhgCIAEoARItCgptZWRpYV90aW1lGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg0KBXNwZWVkGAQgASgBEgsKA2ZwcxgFIAEoASI1CglIZWFydGJlYXQSKAoHcnVubmluZxgBIAMoCzIXLnRjb2Rlci52MS5UYXNrUHJvZ3Jlc3MiUgoFRmF1bHQSJAoFY2xhc3MYASABKA4yFS50Y29kZXIudjEuRmF1bHRDbGFzcxIjCgdmYWlsdXJlGAIgASgLMhIudGNvZGVyLnYxLkZhaWx1cmUidAoNRW5jb2RlZE9iamVjdBIMCgRuYW1lGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAQSKwoIZHVyYXRpb24YAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SFAoMY29udGVudF90eXBlGAQgASgJIsIBChBFbmNvZGVkUmVuZGl0aW9uEioKBnJlc3VsdBgBIAEoCzIaLnRjb2Rlci52MS5SZW5kaXRpb25SZXN1bHQSLgoMaW5pdF9zZWdtZW50GAIgASgLMhgudGNvZGVyLnYxLkVuY29kZWRPYmplY3QSKgoIc2VnbWVudHMYAyADKAsyGC50Y29kZXIudjEuRW5jb2RlZE9iamVjdBImCgRmaWxlGAQgASgLMhgudGNvZGVyLnYxLkVuY29kZWRPYmplY3QiPwoMRW5jb2RlUmVzdWx0Ei8KCnJlbmRpdGlvbnMYASADKAsyGy50Y29kZXIudjEuRW5jb2RlZFJlbmRpdGlvbiLXAQoKVGFza1JlcG9ydBIiCgVsZWFzZRgBIAEoCzITLnRjb2Rlci52MS5MZWFzZVJlZhInCgVwcm9iZRgCIAEoCzIWLnRjb2Rlci52MS5Qcm9iZVJlc3VsdEgAEikKBmVuY29kZRgDIAEoCzIXLnRjb2Rlci52MS5FbmNvZGVSZXN1bHRIABIhCgVmYXVsdBgEIAEoCzIQLnRjb2Rlci52MS5GYXVsdEgAEicKCHJlbGVhc2VkGAUgASgLMhMudGNvZGVyLnYxLlJlbGVhc2VkSABCBQoDZW5kIgoKCFJlbGVhc2VkIqwBChBVcGxvYWRlZFNlZ21lbnRzEi0KCXJlbmRpdGlvbhgBIAEoCzIaLnRjb2Rlci52MS5SZW5kaXRpb25SZXN1bHQSLgoMaW5pdF9zZWdtZW50GAIgASgLMhgudGNvZGVyLnYxLkVuY29kZWRPYmplY3QSDQoFZmlyc3QYAyABKA0SKgoIc2VnbWVudHMYBCADKAsyGC50Y29kZXIudjEuRW5jb2RlZE9iamVjdCJ2Cg1TZWdtZW50UmVwb3J0EiIKBWxlYXNlGAEgASgLMhMudGNvZGVyLnYxLkxlYXNlUmVmEhAKCHNlcXVlbmNlGAIgASgEEi8KCnJlbmRpdGlvbnMYAyADKAsyGy50Y29kZXIudjEuVXBsb2FkZWRTZWdtZW50cyKjAQoLU2lnblJlcXVlc3QSEgoKcmVxdWVzdF9pZBgBIAEoBBIiCgVsZWFzZRgCIAEoCzITLnRjb2Rlci52MS5MZWFzZVJlZhIpCgdvYmplY3RzGAMgAygLMhgudGNvZGVyLnYxLkVuY29kZWRPYmplY3QSDAoEcmVhZBgEIAEoCBIjCgVwYXJ0cxgFIAEoCzIULnRjb2Rlci52MS5QYXJ0c1N0ZXAiWgoJUGFydHNTdGVwEhEKCXVwbG9hZF9pZBgBIAEoCRINCgVjb3VudBgCIAEoDRINCgVmaXJzdBgDIAEoDRINCgVldGFncxgEIAMoCRINCgVhYm9ydBgFIAEoCCIKCghEcmFpbmluZyIOCgxMZWF2ZVJlcXVlc3QikwMKDkF0dGFjaFJlc3BvbnNlEiUKB3dlbGNvbWUYASABKAsyEi50Y29kZXIudjEuV2VsY29tZUgAEisKCmFzc2lnbm1lbnQYAiABKAsyFS50Y29kZXIudjEuQXNzaWdubWVudEgAEiwKCWhlYXJ0YmVhdBgDIAEoCzIXLnRjb2Rlci52MS5IZWFydGJlYXRBY2tIABImCgZyZXBvcnQYBCABKAsyFC50Y29kZXIudjEuUmVwb3J0QWNrSAASJwoEc2lnbhgFIAEoCzIXLnRjb2Rlci52MS5TaWduUmVzcG9uc2VIABIjCgRzdG9wGAYgASgLMhMudGNvZGVyLnYxLlN0b3BUYXNrSAASIQoFZHJhaW4YByABKAsyEC50Y29kZXIudjEuRHJhaW5IABIwCg1sZWF2ZV9ncmFudGVkGAggASgLMhcudGNvZGVyLnYxLkxlYXZlR3JhbnRlZEgAEikKCHNlZ21lbnRzGAkgASgLMhUudGNvZGVyLnYxLlNlZ21lbnRBY2tIAEIJCgdtZXNzYWdlIucBCgdXZWxjb21lEjUKEmhlYXJ0YmVhdF9pbnRlcnZhbBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIoCgVsZWFzZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIxCg5pZGxlX3RocmVzaG9sZBgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIlCgRrZXB0GAQgAygLMhcudGNvZGVyLnYxLkxlYXNlUmVuZXdhbBIhCgRsb3N0GAUgAygLMhMudGNvZGVyLnYxLkxlYXNlUmVmIlwKDExlYXNlUmVuZXdhbBIiCgVsZWFzZRgBIAEoCzITLnRjb2Rlci52MS5MZWFzZVJlZhIoCgZzb3VyY2UYAiABKAsyGC50Y29kZXIudjEuU2lnbmVkUmVxdWVzdCJ4CgtJbnB1dExpbWl0cxISCgptYXhfcGl4ZWxzGAEgASgEEi8KDG1heF9kdXJhdGlvbhgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIPCgdtYXhfZnBzGAMgASgBEhMKC21heF9zdHJlYW1zGAQgASgNIjMKCVByb2JlV29yaxImCgZsaW1pdHMYASABKAsyFi50Y29kZXIudjEuSW5wdXRMaW1pdHMisAEKCkVuY29kZVdvcmsSJQoGb3V0cHV0GAEgASgLMhUudGNvZGVyLnYxLk91dHB1dFBsYW4SJgoGc291cmNlGAIgASgLMhYudGNvZGVyLnYxLlByb2JlUmVzdWx0EisKCGR1cmF0aW9uGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiYKBmxpbWl0cxgEIAEoCzIWLnRjb2Rlci52MS5JbnB1dExpbWl0cyIpCgVQaWVjZRIMCgRuYW1lGAEgASgJEhIKCnNpemVfYnl0ZXMYAiABKAQi8gEKDEFzc2VtYmxlV29yaxIlCgZvdXRwdXQYASABKAsyFS50Y29kZXIudjEuT3V0cHV0UGxhbhIfCgV2aWRlbxgCIAMoCzIQLnRjb2Rlci52MS5QaWVjZRIfCgVhdWRpbxgDIAMoCzIQLnRjb2Rlci52MS5QaWVjZRITCgtmcmFtZV9jb3VudBgEIAEoBBIxCg52aWRlb19kdXJhdGlvbhgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIxCg5hdWRpb19kdXJhdGlvbhgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKIAwoKQXNzaWdubWVudBIiCgVsZWFzZRgBIAEoCzITLnRjb2Rlci52MS5MZWFzZVJlZhIOCgZqb2JfaWQYAiABKAkSIQoEa2luZBgDIAEoDjITLnRjb2Rlci52MS5UYXNrS2luZBIoCgZzb3VyY2UYBCABKAsyGC50Y29kZXIudjEuU2lnbmVkUmVxdWVzdBIZChFzb3VyY2Vfc2l6ZV9ieXRlcxgFIAEoBBITCgtzb3VyY2VfZXRhZxgGIAEoCRItCgp0aW1lX2xpbWl0GAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiUKBXByb2JlGAggASgLMhQudGNvZGVyLnYxLlByb2JlV29ya0gAEicKBmVuY29kZRgJIAEoCzIVLnRjb2Rlci52MS5FbmNvZGVXb3JrSAASKwoIYXNzZW1ibGUYCiABKAsyFy50Y29kZXIudjEuQXNzZW1ibGVXb3JrSAASFQoNbWF4X3B1dF9ieXRlcxgLIAEoBEIGCgR3b3JrIo4BCgxIZWFydGJlYXRBY2sSKAoHcmVuZXdlZBgBIAMoCzIXLnRjb2Rlci52MS5MZWFzZVJlbmV3YWwSIQoEbG9zdBgCIAMoCzITLnRjb2Rlci52MS5MZWFzZVJlZhIxCg5pZGxlX3RocmVzaG9sZBgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJaCglSZXBvcnRBY2sSIgoFbGVhc2UYASABKAsyEy50Y29kZXIudjEuTGVhc2VSZWYSKQoHdmVyZGljdBgCIAEoDjIYLnRjb2Rlci52MS5SZXBvcnRWZXJkaWN0Im0KClNlZ21lbnRBY2sSIgoFbGVhc2UYASABKAsyEy50Y29kZXIudjEuTGVhc2VSZWYSEAoIc2VxdWVuY2UYAiABKAQSKQoHdmVyZGljdBgDIAEoDjIYLnRjb2Rlci52MS5SZXBvcnRWZXJkaWN0IpgBCgxTaWduUmVzcG9uc2USEgoKcmVxdWVzdF9pZBgBIAEoBBIqCghyZXF1ZXN0cxgCIAMoCzIYLnRjb2Rlci52MS5TaWduZWRSZXF1ZXN0EiMKB3JlZnVzZWQYAyABKAsyEi50Y29kZXIudjEuRmFpbHVyZRIjCgVwYXJ0cxgEIAEoCzIULnRjb2Rlci52MS5QYXJ0c1BsYW4iNwoJUGFydHNQbGFuEhEKCXVwbG9hZF9pZBgBIAEoCRIXCg9wYXJ0X3NpemVfYnl0ZXMYAiABKAQiUwoIU3RvcFRhc2sSIgoFbGVhc2UYASABKAsyEy50Y29kZXIudjEuTGVhc2VSZWYSIwoHZmFpbHVyZRgCIAEoCzISLnRjb2Rlci52MS5GYWlsdXJlIhcKBURyYWluEg4KBnJlYXNvbhgBIAEoCSIOCgxMZWF2ZUdyYW50ZWQipgEKC1N5bmNSZXF1ZXN0Eh8KBWhlbGxvGAEgASgLMhAudGNvZGVyLnYxLkhlbGxvEg8KB3Nlc3Npb24YAiABKAMSEAoIcmVjZWl2ZWQYAyABKAQSKgoIbWVzc2FnZXMYBCADKAsyGC50Y29kZXIudjEuQXR0YWNoUmVxdWVzdBInCgR3YWl0GAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIl4KDFN5bmNSZXNwb25zZRIPCgdzZXNzaW9uGAEgASgDEisKCG1lc3NhZ2VzGAIgAygLMhkudGNvZGVyLnYxLkF0dGFjaFJlc3BvbnNlEhAKCHBvc2l0aW9uGAMgASgEKnIKCkZhdWx0Q2xhc3MSGwoXRkFVTFRfQ0xBU1NfVU5TUEVDSUZJRUQQABIVChFGQVVMVF9DTEFTU19JTlBVVBABEhcKE0ZBVUxUX0NMQVNTX01BQ0hJTkUQAhIXChNGQVVMVF9DTEFTU19VTktOT1dOEAMqgwEKDVJlcG9ydFZlcmRpY3QSHgoaUkVQT1JUX1ZFUkRJQ1RfVU5TUEVDSUZJRUQQABIbChdSRVBPUlRfVkVSRElDVF9BQ0NFUFRFRBABEhgKFFJFUE9SVF9WRVJESUNUX1NUQUxFEAISGwoXUkVQT1JUX1ZFUkRJQ1RfUkVKRUNURUQQA0I4WjZnaXRodWIuY29tL3Rjb2Rlci1kZXYvdGNvZGVyL2dlbi9nby90Y29kZXIvdjE7dGNvZGVydjFiBnByb3RvMw", [file_google_protobuf_duration, file_tcoder_v1_error, file_tcoder_v1_job, file_tcoder_v1_media, file_tcoder_v1_upload]);
 
 /**
  * Names one lease: a task and its fencing token.
@@ -591,6 +591,13 @@ export type SignRequest = Message<"tcoder.v1.SignRequest"> & {
    * @generated from field: bool read = 4;
    */
   read: boolean;
+
+  /**
+   * A step of writing one object in parts, in place of a PUT of the whole.
+   *
+   * @generated from field: tcoder.v1.PartsStep parts = 5;
+   */
+  parts?: PartsStep | undefined;
 };
 
 /**
@@ -599,6 +606,57 @@ export type SignRequest = Message<"tcoder.v1.SignRequest"> & {
  */
 export const SignRequestSchema: GenMessage<SignRequest> = /*@__PURE__*/
   messageDesc(file_tcoder_v1_worker, 13);
+
+/**
+ * A step of writing an object in parts, for one that is larger than
+ * Assignment.max_put_bytes. With neither parts to sign nor ETags nor abort it
+ * is the first step, which begins.
+ *
+ * @generated from message tcoder.v1.PartsStep
+ */
+export type PartsStep = Message<"tcoder.v1.PartsStep"> & {
+  /**
+   * The upload, as the first step's answer named it; empty begins one.
+   *
+   * @generated from field: string upload_id = 1;
+   */
+  uploadId: string;
+
+  /**
+   * Asks for PUTs of so many parts, from `first`. At most 100.
+   *
+   * @generated from field: uint32 count = 2;
+   */
+  count: number;
+
+  /**
+   * Number of the first part to sign, from 1.
+   *
+   * @generated from field: uint32 first = 3;
+   */
+  first: number;
+
+  /**
+   * ETags of all parts, in order: makes the object of them.
+   *
+   * @generated from field: repeated string etags = 4;
+   */
+  etags: string[];
+
+  /**
+   * Gives the upload up.
+   *
+   * @generated from field: bool abort = 5;
+   */
+  abort: boolean;
+};
+
+/**
+ * Describes the message tcoder.v1.PartsStep.
+ * Use `create(PartsStepSchema)` to create a new message.
+ */
+export const PartsStepSchema: GenMessage<PartsStep> = /*@__PURE__*/
+  messageDesc(file_tcoder_v1_worker, 14);
 
 /**
  * The worker is stopping.
@@ -613,7 +671,7 @@ export type Draining = Message<"tcoder.v1.Draining"> & {
  * Use `create(DrainingSchema)` to create a new message.
  */
 export const DrainingSchema: GenMessage<Draining> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 14);
+  messageDesc(file_tcoder_v1_worker, 15);
 
 /**
  * The worker has been idle for the pool's threshold.
@@ -628,7 +686,7 @@ export type LeaveRequest = Message<"tcoder.v1.LeaveRequest"> & {
  * Use `create(LeaveRequestSchema)` to create a new message.
  */
 export const LeaveRequestSchema: GenMessage<LeaveRequest> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 15);
+  messageDesc(file_tcoder_v1_worker, 16);
 
 /**
  * One message of the control plane.
@@ -721,7 +779,7 @@ export type AttachResponse = Message<"tcoder.v1.AttachResponse"> & {
  * Use `create(AttachResponseSchema)` to create a new message.
  */
 export const AttachResponseSchema: GenMessage<AttachResponse> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 16);
+  messageDesc(file_tcoder_v1_worker, 17);
 
 /**
  * Answer to Hello: what the worker should be doing.
@@ -770,7 +828,7 @@ export type Welcome = Message<"tcoder.v1.Welcome"> & {
  * Use `create(WelcomeSchema)` to create a new message.
  */
 export const WelcomeSchema: GenMessage<Welcome> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 17);
+  messageDesc(file_tcoder_v1_worker, 18);
 
 /**
  * A lease that goes on.
@@ -798,7 +856,7 @@ export type LeaseRenewal = Message<"tcoder.v1.LeaseRenewal"> & {
  * Use `create(LeaseRenewalSchema)` to create a new message.
  */
 export const LeaseRenewalSchema: GenMessage<LeaseRenewal> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 18);
+  messageDesc(file_tcoder_v1_worker, 19);
 
 /**
  * Bounds on what a source may be; a source beyond one fails with INPUT_LIMIT_EXCEEDED.
@@ -840,7 +898,7 @@ export type InputLimits = Message<"tcoder.v1.InputLimits"> & {
  * Use `create(InputLimitsSchema)` to create a new message.
  */
 export const InputLimitsSchema: GenMessage<InputLimits> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 19);
+  messageDesc(file_tcoder_v1_worker, 20);
 
 /**
  * Probe the source.
@@ -861,7 +919,7 @@ export type ProbeWork = Message<"tcoder.v1.ProbeWork"> & {
  * Use `create(ProbeWorkSchema)` to create a new message.
  */
 export const ProbeWorkSchema: GenMessage<ProbeWork> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 20);
+  messageDesc(file_tcoder_v1_worker, 21);
 
 /**
  * Encode or copy the source into one output.
@@ -903,7 +961,7 @@ export type EncodeWork = Message<"tcoder.v1.EncodeWork"> & {
  * Use `create(EncodeWorkSchema)` to create a new message.
  */
 export const EncodeWorkSchema: GenMessage<EncodeWork> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 21);
+  messageDesc(file_tcoder_v1_worker, 22);
 
 /**
  * A piece of what a file is put together of: an init segment or a media segment.
@@ -931,7 +989,7 @@ export type Piece = Message<"tcoder.v1.Piece"> & {
  * Use `create(PieceSchema)` to create a new message.
  */
 export const PieceSchema: GenMessage<Piece> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 22);
+  messageDesc(file_tcoder_v1_worker, 23);
 
 /**
  * Put an MP4 file together of segments, without encoding.
@@ -987,7 +1045,7 @@ export type AssembleWork = Message<"tcoder.v1.AssembleWork"> & {
  * Use `create(AssembleWorkSchema)` to create a new message.
  */
 export const AssembleWorkSchema: GenMessage<AssembleWork> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 23);
+  messageDesc(file_tcoder_v1_worker, 24);
 
 /**
  * A task with its lease.
@@ -1074,6 +1132,14 @@ export type Assignment = Message<"tcoder.v1.Assignment"> & {
     value: AssembleWork;
     case: "assemble";
   } | { case: undefined; value?: undefined };
+
+  /**
+   * Largest result that the store takes in one PUT; a larger one is written in
+   * parts. 0: there is no bound.
+   *
+   * @generated from field: uint64 max_put_bytes = 11;
+   */
+  maxPutBytes: bigint;
 };
 
 /**
@@ -1081,7 +1147,7 @@ export type Assignment = Message<"tcoder.v1.Assignment"> & {
  * Use `create(AssignmentSchema)` to create a new message.
  */
 export const AssignmentSchema: GenMessage<Assignment> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 24);
+  messageDesc(file_tcoder_v1_worker, 25);
 
 /**
  * Answer to Heartbeat.
@@ -1116,7 +1182,7 @@ export type HeartbeatAck = Message<"tcoder.v1.HeartbeatAck"> & {
  * Use `create(HeartbeatAckSchema)` to create a new message.
  */
 export const HeartbeatAckSchema: GenMessage<HeartbeatAck> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 25);
+  messageDesc(file_tcoder_v1_worker, 26);
 
 /**
  * Answer to TaskReport.
@@ -1144,7 +1210,7 @@ export type ReportAck = Message<"tcoder.v1.ReportAck"> & {
  * Use `create(ReportAckSchema)` to create a new message.
  */
 export const ReportAckSchema: GenMessage<ReportAck> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 26);
+  messageDesc(file_tcoder_v1_worker, 27);
 
 /**
  * Answer to SegmentReport.
@@ -1180,7 +1246,7 @@ export type SegmentAck = Message<"tcoder.v1.SegmentAck"> & {
  * Use `create(SegmentAckSchema)` to create a new message.
  */
 export const SegmentAckSchema: GenMessage<SegmentAck> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 27);
+  messageDesc(file_tcoder_v1_worker, 28);
 
 /**
  * Answer to SignRequest.
@@ -1208,6 +1274,13 @@ export type SignResponse = Message<"tcoder.v1.SignResponse"> & {
    * @generated from field: tcoder.v1.Failure refused = 3;
    */
   refused?: Failure | undefined;
+
+  /**
+   * Answer to a step that begins to write an object in parts.
+   *
+   * @generated from field: tcoder.v1.PartsPlan parts = 4;
+   */
+  parts?: PartsPlan | undefined;
 };
 
 /**
@@ -1215,7 +1288,35 @@ export type SignResponse = Message<"tcoder.v1.SignResponse"> & {
  * Use `create(SignResponseSchema)` to create a new message.
  */
 export const SignResponseSchema: GenMessage<SignResponse> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 28);
+  messageDesc(file_tcoder_v1_worker, 29);
+
+/**
+ * How an object is written in parts.
+ *
+ * @generated from message tcoder.v1.PartsPlan
+ */
+export type PartsPlan = Message<"tcoder.v1.PartsPlan"> & {
+  /**
+   * The upload.
+   *
+   * @generated from field: string upload_id = 1;
+   */
+  uploadId: string;
+
+  /**
+   * Size of every part but the last, which has the rest.
+   *
+   * @generated from field: uint64 part_size_bytes = 2;
+   */
+  partSizeBytes: bigint;
+};
+
+/**
+ * Describes the message tcoder.v1.PartsPlan.
+ * Use `create(PartsPlanSchema)` to create a new message.
+ */
+export const PartsPlanSchema: GenMessage<PartsPlan> = /*@__PURE__*/
+  messageDesc(file_tcoder_v1_worker, 30);
 
 /**
  * Stop an attempt.
@@ -1243,7 +1344,7 @@ export type StopTask = Message<"tcoder.v1.StopTask"> & {
  * Use `create(StopTaskSchema)` to create a new message.
  */
 export const StopTaskSchema: GenMessage<StopTask> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 29);
+  messageDesc(file_tcoder_v1_worker, 31);
 
 /**
  * Stop the worker gently.
@@ -1264,7 +1365,7 @@ export type Drain = Message<"tcoder.v1.Drain"> & {
  * Use `create(DrainSchema)` to create a new message.
  */
 export const DrainSchema: GenMessage<Drain> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 30);
+  messageDesc(file_tcoder_v1_worker, 32);
 
 /**
  * The worker may exit.
@@ -1279,7 +1380,7 @@ export type LeaveGranted = Message<"tcoder.v1.LeaveGranted"> & {
  * Use `create(LeaveGrantedSchema)` to create a new message.
  */
 export const LeaveGrantedSchema: GenMessage<LeaveGranted> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 31);
+  messageDesc(file_tcoder_v1_worker, 33);
 
 /**
  * What a worker says in one call of PoolService.Sync.
@@ -1329,7 +1430,7 @@ export type SyncRequest = Message<"tcoder.v1.SyncRequest"> & {
  * Use `create(SyncRequestSchema)` to create a new message.
  */
 export const SyncRequestSchema: GenMessage<SyncRequest> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 32);
+  messageDesc(file_tcoder_v1_worker, 34);
 
 /**
  * What the control plane says in answer.
@@ -1365,7 +1466,7 @@ export type SyncResponse = Message<"tcoder.v1.SyncResponse"> & {
  * Use `create(SyncResponseSchema)` to create a new message.
  */
 export const SyncResponseSchema: GenMessage<SyncResponse> = /*@__PURE__*/
-  messageDesc(file_tcoder_v1_worker, 33);
+  messageDesc(file_tcoder_v1_worker, 35);
 
 /**
  * Whose fault it is when an attempt fails.
