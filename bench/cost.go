@@ -27,6 +27,16 @@ func command(ctx context.Context, name string, args ...string) (cost, error) {
 	return cost{wall: time.Since(start), cpu: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}, nil
 }
 
+// output runs a program to its end and returns all that it printed.
+func output(ctx context.Context, name string, args ...string) (string, error) {
+	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w\n%s", filepath.Base(name), err, out)
+	}
+
+	return string(out), nil
+}
+
 // median returns the middle of several figures.
 func median(figures []float64) float64 {
 	sorted := slices.Sorted(slices.Values(figures))

@@ -43,6 +43,7 @@ type setting struct {
 	work   string // scratch folder
 	noisy  bool   // a busy machine is accepted, and said in the table
 	part   string // of the group; empty for all
+	short  bool   // clips of a few seconds: to see that a part works, not what it gives
 }
 
 func main() {
@@ -57,9 +58,9 @@ func main() {
 
 func run(ctx context.Context) error {
 	groups := map[string]func(context.Context, setting) ([]Result, error){
-		"pipeline":  transcoding,
 		"pool":      pool,
 		"scheduler": scheduler,
+		"transcode": transcode,
 	}
 	var s setting
 	var out, fleet string
@@ -69,6 +70,7 @@ func run(ctx context.Context) error {
 	flag.IntVar(&s.rounds, "rounds", 3, "interleaved repetitions")
 	flag.StringVar(&out, "json", ".tcoder/bench.json", "where the results go")
 	flag.BoolVar(&s.noisy, "noisy", false, "accept that other processes are busy, and mark the figures")
+	flag.BoolVar(&s.short, "short", false, "take clips of a few seconds, to see that it works: the figures mean little")
 	flag.BoolVar(&markdown, "markdown", false, "print the table as Markdown")
 	flag.StringVar(&fleet, "fleet", "", "be the workers of a control plane at this URL: what a benchmark starts by itself")
 	flag.Parse()

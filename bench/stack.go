@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
+	tcoder "github.com/tcoder-dev/tcoder/sdk/go"
+)
+
+// stack is a running `tcoder up`.
+type stack struct {
+	binary string
+	cmd    *exec.Cmd
+	url    string
+	client *tcoder.Client
+	// lastJob is the id of the job that transcode ran last.
+	lastJob string
+}
+
+// readyWithin bounds the start of a stack.
+const readyWithin = time.Minute
+
+// startStack runs `tcoder up` with flags besides, and waits until it serves.
+func startStack(ctx context.Context, s setting, flags ...string) (*stack, error) {
+	address, err := freeAddress(ctx)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(s.work, "up-")
+	if err != nil {
+		return nil, fmt.Errorf("scratch folder: %w", err)
+	}
+	log, err := os.Create(filepath.Join(dir, "up.log"))
+	if err != nil {
+		return nil, fmt.Errorf("log: %w", err)
+	}
+	cmd := exec.Command(s.binary, append([]string{"up", "--listen", address, "--data", filepath.Join(dir, "data")}, flags...)...) //nolint:noctx // it is stopped by a signal, not killed
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start tcoder up: %w", err)
+	}
+	st := &stack{binary: s.binary, cmd: cmd, url: "http://" + address}
+	if st.client, err = tcoder.New(st.url); err != nil {
+		return nil, errors.Join(err, st.stop())
+	}
+	deadline, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if ready(deadline, st.url) {
+			return st, nil
+		}
+		select {
+		case <-deadline.Done():
+			return nil, errors.Join(fmt.Errorf("tcoder up isn't ready, see %s", log.Name()), st.stop())
+		case <-tick.C:
+		}
+	}
+}
+
+// ready tells whether a control plane serves.
+func ready(ctx context.Context, url string) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/readyz", http.NoBody)
+	if err != nil {
+		return false
+	}
+	res, err := (&http.Client{Timeout: time.Second}).Do(req)
+	if err != nil {
+		return false
+	}
+
+	return res.Body.Close() == nil && res.StatusCode == http.StatusOK
+}
+
+// transcode runs a job through the product: upload, probe, encode, publish.
+// Its processor time is the client's and that of every process of the stack.
+func (st *stack) transcode(ctx context.Context, clip, _ string) (cost, error) {
+	before, err := treeCPU(st.cmd.Process.Pid)
+	if err != nil {
+		return cost{}, err
+	}
+	start := time.Now()
+	cmd := exec.CommandContext(ctx, st.binary, "transcode", clip, "--preset", "hls-adaptive", "--json", "--server", st.url)
+	out, err := cmd.Output()
+	if err != nil {
+		return cost{}, fmt.Errorf("tcoder transcode: %w\n%s", err, out)
+	}
+	wall := time.Since(start)
+	var job struct {
+		ID    string `json:"id"`
+		State string `json:"state"`
+	}
+	if err := json.Unmarshal(out, &job); err != nil || job.State != "JOB_STATE_COMPLETED" {
+		return cost{}, fmt.Errorf("the job ended in %q: %w", job.State, err)
+	}
+	st.lastJob = job.ID
+	after, err := treeCPU(st.cmd.Process.Pid)
+	if err != nil {
+		return cost{}, err
+	}
+
+	return cost{wall: wall, cpu: after - before + cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}, nil
+}
+
+// run does a job through the SDK; its cost is that of the stack's processes and
+// the time until the client knows.
+func (st *stack) run(ctx context.Context, clip string, spec *tcoderv1.JobSpec) (*tcoderv1.Job, cost, error) {
+	before, err := treeCPU(st.cmd.Process.Pid)
+	if err != nil {
+		return nil, cost{}, err
+	}
+	start := time.Now()
+	uploaded, err := st.client.UploadFile(ctx, clip, tcoder.UploadOptions{Spec: spec})
+	if err != nil {
+		return nil, cost{}, fmt.Errorf("upload: %w", err)
+	}
+	job, err := st.client.Wait(ctx, uploaded.Job.GetId())
+	if err != nil {
+		return nil, cost{}, fmt.Errorf("wait: %w", err)
+	}
+	if job.GetState() != tcoderv1.JobState_JOB_STATE_COMPLETED {
+		return nil, cost{}, fmt.Errorf("the job ended in %s: %s", job.GetState(), job.GetFailure().GetMessage())
+	}
+	wall := time.Since(start)
+	after, err := treeCPU(st.cmd.Process.Pid)
+
+	return job, cost{wall: wall, cpu: after - before}, err
+}
+
+// follow starts a job and cancels it once it is what was waited for.
+func (st *stack) follow(ctx context.Context, clip string, spec *tcoderv1.JobSpec, reached func(*tcoderv1.Job) bool) (*tcoderv1.Job, error) {
+	uploaded, err := st.client.UploadFile(ctx, clip, tcoder.UploadOptions{Spec: spec})
+	if err != nil {
+		return nil, fmt.Errorf("upload: %w", err)
+	}
+	id := uploaded.Job.GetId()
+	var found *tcoderv1.Job
+	for update, err := range st.client.Watch(ctx, id) {
+		if err != nil {
+			return nil, fmt.Errorf("watch: %w", err)
+		}
+		if reached(update.Job) {
+			found = update.Job
+
+			break
+		}
+	}
+	if found == nil {
+		return nil, errors.New("the job ended before it was what was waited for")
+	}
+	if tcoder.IsFinal(found.GetState()) {
+		return found, nil
+	}
+	if _, err := st.client.CancelJob(ctx, id); err != nil {
+		return nil, fmt.Errorf("cancel: %w", err)
+	}
+	_, err = st.client.Wait(ctx, id)
+
+	return found, err
+}
+
+// withSlots waits until so many tasks can run at a time.
+func (st *stack) withSlots(ctx context.Context, slots uint32) error {
+	for pool, err := range st.client.WatchPool(ctx) {
+		if err != nil {
+			return fmt.Errorf("watch the pool: %w", err)
+		}
+		if pool.GetPool().GetSlots() >= slots {
+			return nil
+		}
+	}
+
+	return errors.New("the pool has no such slots")
+}
+
+func (st *stack) stop() error {
+	if err := st.cmd.Process.Signal(syscall.SIGINT); err != nil {
+		return fmt.Errorf("stop tcoder up: %w", err)
+	}
+	if err := st.cmd.Wait(); err != nil {
+		return fmt.Errorf("tcoder up: %w", err)
+	}
+
+	return nil
+}
