@@ -169,6 +169,13 @@ func (st *stack) follow(ctx context.Context, clip string, spec *tcoderv1.JobSpec
 	return found, err
 }
 
+// slots is how many tasks can run at a time now.
+func (st *stack) slots(ctx context.Context) (uint32, error) {
+	pool, err := st.client.Pool(ctx)
+
+	return pool.GetSlots(), err
+}
+
 // withSlots waits until so many tasks can run at a time.
 func (st *stack) withSlots(ctx context.Context, slots uint32) error {
 	for pool, err := range st.client.WatchPool(ctx) {

@@ -20,6 +20,8 @@ func transcode(ctx context.Context, s setting) ([]Result, error) {
 		{"playable", playable},
 		{"remux", remux},
 		{"copy-top", copyTop},
+		{"seams", seams},
+		{"footprint", footprint},
 		{"simulated", func(ctx context.Context, _ setting, _ *quiet) ([]Result, error) { return poolLadder(ctx) }},
 	})
 }
