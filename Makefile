@@ -165,7 +165,7 @@ bench-scheduler: deps build $(BULLMQ) ## Run the benchmarks of the scheduler bes
 bench-pool: ## Simulate the pool in fake time, and hold it to what no policy can do better than
 	go run ./bench pool
 
-bench-%: deps build ## Run one group of benchmarks, like bench-pipeline
+bench-%: deps build ## Run one group of benchmarks, like bench-transcode
 	go run ./bench -media "$$(scripts/fetch-bench-media)" $*
 
 .PHONY: ci

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -25,32 +26,42 @@ const unsignedPayload = "UNSIGNED-PAYLOAD"
 // presigner signs requests for others to send. Every segment of every job is
 // written by one, so it calls the SDK's signer itself: the SDK's client for it
 // resolves the endpoint and builds a stack of middleware each time, which takes
-// ten times as long. It was asked once where the bucket is.
+// ten times as long. It is asked once where the bucket is.
 type presigner struct {
-	base        *url.URL // of the bucket, ends in a slash
+	client      *awss3.PresignClient
+	bucket      string
 	region      string
 	credentials aws.Credentials
 	signer      *v4.Signer
+	base        atomic.Pointer[url.URL] // of the bucket, ends in a slash; nil: not asked yet
 }
 
-// newPresigner contacts nobody.
-func newPresigner(client *awss3.Client, cfg Config) (*presigner, error) {
-	const key = "key"
-	ctx := context.Background()
-	sample, err := awss3.NewPresignClient(client).PresignGetObject(ctx, &awss3.GetObjectInput{Bucket: &cfg.Bucket, Key: aws.String(key)})
-	if err != nil {
-		return nil, fmt.Errorf("objectstore: address of bucket %q: %w", cfg.Bucket, err)
-	}
-	base, err := url.Parse(strings.TrimSuffix(strings.Split(sample.URL, "?")[0], key))
-	if err != nil {
-		return nil, fmt.Errorf("objectstore: address of bucket %q: %w", cfg.Bucket, err)
-	}
+func newPresigner(client *awss3.Client, cfg Config) *presigner {
 	return &presigner{
-		base: base, region: cfg.Region,
+		client: awss3.NewPresignClient(client), bucket: cfg.Bucket, region: cfg.Region,
 		credentials: aws.Credentials{AccessKeyID: cfg.AccessKeyID, SecretAccessKey: cfg.SecretAccessKey},
 		// S3 takes paths as they are escaped once.
 		signer: v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true }),
-	}, nil
+	}
+}
+
+// address is where the bucket is. Nobody is contacted for it.
+func (p *presigner) address(ctx context.Context) (*url.URL, error) {
+	if base := p.base.Load(); base != nil {
+		return base, nil
+	}
+	const key = "key"
+	sample, err := p.client.PresignGetObject(ctx, &awss3.GetObjectInput{Bucket: &p.bucket, Key: aws.String(key)})
+	if err != nil {
+		return nil, fmt.Errorf("address of bucket %q: %w", p.bucket, err)
+	}
+	address, _, _ := strings.Cut(sample.URL, "?")
+	base, err := url.Parse(strings.TrimSuffix(address, key))
+	if err != nil {
+		return nil, fmt.Errorf("address of bucket %q: %w", p.bucket, err)
+	}
+	p.base.Store(base)
+	return base, nil
 }
 
 // unsigned is a request that is to be signed. Zero values are left out.
@@ -69,8 +80,12 @@ func (p *presigner) sign(ctx context.Context, u unsigned) (objectstore.SignedReq
 	if u.key == "" {
 		return objectstore.SignedRequest{}, fmt.Errorf("objectstore: %s: the key is empty", u.op)
 	}
-	target := *p.base
-	target.Path, target.RawPath = p.base.Path+u.key, p.base.EscapedPath()+httpbinding.EscapePath(u.key, false)
+	base, err := p.address(ctx)
+	if err != nil {
+		return objectstore.SignedRequest{}, fmt.Errorf("objectstore: %s %q: %w", u.op, u.key, err)
+	}
+	target := *base
+	target.Path, target.RawPath = base.Path+u.key, base.EscapedPath()+httpbinding.EscapePath(u.key, false)
 	query := url.Values{"X-Amz-Expires": {strconv.Itoa(int(u.expires / time.Second))}}
 	maps.Copy(query, u.query)
 	target.RawQuery = query.Encode()

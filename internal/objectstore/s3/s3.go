@@ -106,16 +106,12 @@ func New(cfg Config) (*Store, error) {
 			ResponseChecksumValidation: aws.ResponseChecksumValidationWhenRequired,
 		})
 	}
-	presigner, err := newPresigner(newClient(cfg.PublicEndpoint), cfg)
-	if err != nil {
-		return nil, err
-	}
 	store := &Store{
 		bucket:    cfg.Bucket,
 		region:    cfg.Region,
 		client:    newClient(cfg.Endpoint),
 		http:      httpClient,
-		presigner: presigner,
+		presigner: newPresigner(newClient(cfg.PublicEndpoint), cfg),
 	}
 	if cfg.PageSize > 0 {
 		store.pageSize = &cfg.PageSize
