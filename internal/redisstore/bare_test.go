@@ -47,6 +47,7 @@ func TestSpareLibraries(t *testing.T) {
 	})
 	require.NoError(t, err)
 
+	//nolint:dupword // Lua ends blocks so
 	differ := redis.NewScript(bare(string(include)) + `
 local real_struct, real_cmsgpack = _G.struct, _G.cmsgpack
 local wrong = {}
