@@ -13,17 +13,20 @@ import (
 // bare makes a script of one that finds neither struct nor cmsgpack.
 func bare(source string) string { return strings.ReplaceAll(source, "rawget(_G, ", "rawget({}, ") }
 
-// WithoutLibraries makes a store whose scripts find neither struct nor cmsgpack.
-func WithoutLibraries(t *testing.T, s *Store) {
+// WithoutLibraries returns what makes stores of those whose scripts find
+// neither struct nor cmsgpack.
+func WithoutLibraries(t *testing.T) func(*Store) {
 	t.Helper()
 
 	rendered, err := renderScripts(luaFiles)
 	require.NoError(t, err)
 
-	s.scripts = map[string]*redis.Script{}
+	scripts := map[string]*redis.Script{}
 	for name, source := range rendered {
-		s.scripts[name] = redis.NewScript(bare(source))
+		scripts[name] = redis.NewScript(bare(source))
 	}
+
+	return func(s *Store) { s.scripts = scripts }
 }
 
 // TestSpareLibraries guarantees that what replaces a missing struct and

@@ -45,7 +45,7 @@ func TestConformanceBare(t *testing.T) {
 	t.Parallel()
 
 	url, _ := redistest.New(t)
-	conform(t, redisstore.Config{URL: url}, func(s *redisstore.Store) { redisstore.WithoutLibraries(t, s) })
+	conform(t, redisstore.Config{URL: url}, redisstore.WithoutLibraries(t))
 }
 
 // conform runs the suite on a server, each test with a hash tag of its own.

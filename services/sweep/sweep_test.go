@@ -324,13 +324,13 @@ func TestRedisOutage(t *testing.T) {
 type looks struct {
 	*memstore.Store
 
-	n    int
-	hang bool // until the call is given up
+	n    atomic.Int64
+	hang atomic.Bool // until the call is given up
 }
 
 func (l *looks) Sweep(ctx context.Context, r pipeline.SweepRequest) (pipeline.Swept, error) {
-	l.n++
-	if l.hang {
+	l.n.Add(1)
+	if l.hang.Load() {
 		<-ctx.Done()
 		return pipeline.Swept{}, ctx.Err() //nolint:wrapcheck // as it is
 	}
@@ -350,12 +350,12 @@ func TestLeadRunsOut(t *testing.T) {
 		var running sync.WaitGroup
 		running.Go(func() { _ = s.Run(ctx) })
 		synctest.Wait()
-		l.hang = true
+		l.hang.Store(true)
 		<-time.After(6*time.Second - 1) // a sweep hangs for 10 s since the fifth
 		require.Equal(t, int64(1), s.Term())
 		<-time.After(1)
 		require.Zero(t, s.Term())
-		l.hang = false
+		l.hang.Store(false)
 		<-time.After(12 * time.Second)
 		require.NotZero(t, s.Term())
 		cancel()
@@ -384,7 +384,7 @@ func TestIdleLead(t *testing.T) {
 		require.Equal(t, int64(1), sweepers[0].Term())
 		require.Zero(t, sweepers[1].Term())
 		for _, l := range replicas {
-			require.LessOrEqual(t, l.n, 245)
+			require.LessOrEqual(t, l.n.Load(), int64(245))
 		}
 		cancel()
 		running.Wait()
