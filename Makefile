@@ -23,6 +23,8 @@ FUZZTIME ?= 10s
 MEDIA_MUTATIONS ?= 2000
 MEDIA_SEED ?= 1
 MODEL_CASES ?= 300
+# Of a package: the end-to-end tests take several minutes on two processors.
+TEST_TIMEOUT := 20m
 
 BUF := .tmp/bin/buf
 GRPCURL := .tmp/bin/grpcurl
@@ -101,24 +103,24 @@ image: $(BUF) $(SCHEMAS) ## Save the API of a release as proto/image.binpb
 test: test-setup ## Run all tests: Go and TypeScript (TEST_RACE=1: with the race detector where goroutines live)
 ifeq ($(TEST_RACE),1)
 	packages=$$(go list ./...)
-	CGO_ENABLED=1 go test -race -count=1 $$(grep -E '$(CONCURRENT)' <<<"$$packages")
-	go test -count=1 $$(grep -vE '$(CONCURRENT)' <<<"$$packages")
+	CGO_ENABLED=1 go test -race -count=1 -timeout $(TEST_TIMEOUT) $$(grep -E '$(CONCURRENT)' <<<"$$packages")
+	go test -count=1 -timeout $(TEST_TIMEOUT) $$(grep -vE '$(CONCURRENT)' <<<"$$packages")
 else
-	go test -count=1 ./...
+	go test -count=1 -timeout $(TEST_TIMEOUT) ./...
 endif
 	npm test --workspaces --if-present
 
 .PHONY: test-race
 test-race: test-setup ## Run the Go tests of the concurrent packages under the race detector
 	packages=$$(go list ./...)
-	CGO_ENABLED=1 go test -race -count=1 $$(grep -E '$(CONCURRENT)' <<<"$$packages")
+	CGO_ENABLED=1 go test -race -count=1 -timeout $(TEST_TIMEOUT) $$(grep -E '$(CONCURRENT)' <<<"$$packages")
 
 .PHONY: test-setup
 test-setup: deps-dev build $(GRPCURL) $(NODE_MODULES)
 
 .PHONY: e2e
 e2e: test-setup ## Run the end-to-end tests alone
-	go test -count=1 -v ./e2e/...
+	go test -count=1 -v -timeout $(TEST_TIMEOUT) ./e2e/...
 
 .PHONY: test-model
 test-model: deps-dev ## Compare the scripts with the model for MODEL_CASES (300) long cases; MODEL_SEED repeats a failure
