@@ -101,13 +101,7 @@ func (c *cell) startPlane(ctx context.Context, s setting, log string, counted bo
 
 			return cmd, nil
 		},
-		Check: func(ctx context.Context) error {
-			if !ready(ctx, p.url) {
-				return errors.New("it doesn't serve yet")
-			}
-
-			return nil
-		},
+		Check: func(ctx context.Context) error { return serves(ctx, p.url) },
 	})
 	if err != nil && p.tap != nil {
 		err = errors.Join(err, p.tap.close())

@@ -9,25 +9,29 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
+	"github.com/tcoder-dev/tcoder/internal/local"
 	tcoder "github.com/tcoder-dev/tcoder/sdk/go"
 )
 
 // stack is a running `tcoder up`.
 type stack struct {
 	binary string
-	cmd    *exec.Cmd
+	up     *child
 	url    string
 	client *tcoder.Client
 	// lastJob is the id of the job that transcode ran last.
 	lastJob string
 }
 
-// readyWithin bounds the start of a stack.
-const readyWithin = time.Minute
+// The bounds of a stack's start, and of its end, when its workers hand back
+// what they hold.
+const (
+	readyWithin   = time.Minute
+	stoppedWithin = time.Minute
+)
 
 // startStack runs `tcoder up` with flags besides, and waits until it serves.
 func startStack(ctx context.Context, s setting, flags ...string) (*stack, error) {
@@ -39,53 +43,42 @@ func startStack(ctx context.Context, s setting, flags ...string) (*stack, error)
 	if err != nil {
 		return nil, fmt.Errorf("scratch folder: %w", err)
 	}
-	log, err := os.Create(filepath.Join(dir, "up.log"))
-	if err != nil {
-		return nil, fmt.Errorf("log: %w", err)
-	}
-	cmd := exec.Command(s.binary, append([]string{"up", "--listen", address, "--data", filepath.Join(dir, "data")}, flags...)...) //nolint:noctx // it is stopped by a signal, not killed
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start tcoder up: %w", err)
-	}
-	st := &stack{binary: s.binary, cmd: cmd, url: "http://" + address}
+	st := &stack{binary: s.binary, url: "http://" + address}
 	if st.client, err = tcoder.New(st.url); err != nil {
-		return nil, errors.Join(err, st.stop())
+		return nil, err
 	}
-	deadline, cancel := context.WithTimeout(ctx, readyWithin)
-	defer cancel()
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if ready(deadline, st.url) {
-			return st, nil
-		}
-		select {
-		case <-deadline.Done():
-			return nil, errors.Join(fmt.Errorf("tcoder up isn't ready, see %s", log.Name()), st.stop())
-		case <-tick.C:
-		}
-	}
+	st.up, err = startChild(ctx, filepath.Join(dir, "up.log"), local.ProcessConfig{
+		Name: "up", StartTimeout: readyWithin, StopTimeout: stoppedWithin,
+		Command: func(ctx context.Context) (*exec.Cmd, error) {
+			return exec.CommandContext(ctx, s.binary, append([]string{"up", "--listen", address, "--data", filepath.Join(dir, "data")}, flags...)...), nil
+		},
+		Check: func(ctx context.Context) error { return serves(ctx, st.url) },
+	})
+
+	return st, err
 }
 
-// ready tells whether a control plane serves.
-func ready(ctx context.Context, url string) bool {
+// serves returns nil once a control plane serves.
+func serves(ctx context.Context, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/readyz", http.NoBody)
 	if err != nil {
-		return false
+		return fmt.Errorf("ask: %w", err)
 	}
 	res, err := (&http.Client{Timeout: time.Second}).Do(req)
 	if err != nil {
-		return false
+		return fmt.Errorf("ask: %w", err)
+	}
+	if err := res.Body.Close(); err != nil || res.StatusCode != http.StatusOK {
+		return errors.New("it doesn't serve yet")
 	}
 
-	return res.Body.Close() == nil && res.StatusCode == http.StatusOK
+	return nil
 }
 
 // transcode runs a job through the product: upload, probe, encode, publish.
 // Its processor time is the client's and that of every process of the stack.
 func (st *stack) transcode(ctx context.Context, clip, _ string) (cost, error) {
-	before, err := treeCPU(st.cmd.Process.Pid)
+	before, err := treeCPU(st.up.PID())
 	if err != nil {
 		return cost{}, err
 	}
@@ -104,7 +97,7 @@ func (st *stack) transcode(ctx context.Context, clip, _ string) (cost, error) {
 		return cost{}, fmt.Errorf("the job ended in %q: %w", job.State, err)
 	}
 	st.lastJob = job.ID
-	after, err := treeCPU(st.cmd.Process.Pid)
+	after, err := treeCPU(st.up.PID())
 	if err != nil {
 		return cost{}, err
 	}
@@ -115,7 +108,7 @@ func (st *stack) transcode(ctx context.Context, clip, _ string) (cost, error) {
 // run does a job through the SDK; its cost is that of the stack's processes and
 // the time until the client knows.
 func (st *stack) run(ctx context.Context, clip string, spec *tcoderv1.JobSpec) (*tcoderv1.Job, cost, error) {
-	before, err := treeCPU(st.cmd.Process.Pid)
+	before, err := treeCPU(st.up.PID())
 	if err != nil {
 		return nil, cost{}, err
 	}
@@ -132,7 +125,7 @@ func (st *stack) run(ctx context.Context, clip string, spec *tcoderv1.JobSpec) (
 		return nil, cost{}, fmt.Errorf("the job ended in %s: %s", job.GetState(), job.GetFailure().GetMessage())
 	}
 	wall := time.Since(start)
-	after, err := treeCPU(st.cmd.Process.Pid)
+	after, err := treeCPU(st.up.PID())
 
 	return job, cost{wall: wall, cpu: after - before}, err
 }
@@ -190,13 +183,4 @@ func (st *stack) withSlots(ctx context.Context, slots uint32) error {
 	return errors.New("the pool has no such slots")
 }
 
-func (st *stack) stop() error {
-	if err := st.cmd.Process.Signal(syscall.SIGINT); err != nil {
-		return fmt.Errorf("stop tcoder up: %w", err)
-	}
-	if err := st.cmd.Wait(); err != nil {
-		return fmt.Errorf("tcoder up: %w", err)
-	}
-
-	return nil
-}
+func (st *stack) stop() error { return st.up.stop() }
