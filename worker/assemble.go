@@ -42,8 +42,7 @@ func (m mediaWork) assemble(ctx context.Context, a Attempt, work *tcoderv1.Assem
 
 	renditions := []*tcoderv1.EncodedRendition{rendition}
 	waiting := &backlog{dir: a.dir}
-	uploads := newUploader(m.client, a.Sign, waiting, m.pacing, func(error) {}, func(string) {})
-	uploads.maxPut, uploads.step = a.Assignment.GetMaxPutBytes(), a.Parts
+	uploads := m.uploader(a, waiting, func(error) {}, func(string) {})
 	uploads.add(objectsOf(rendition)...)
 	uploads.close()
 

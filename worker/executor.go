@@ -105,9 +105,7 @@ func (m mediaWork) encode(
 
 	brake := new(ffmpeg.Brake)
 	waiting := &backlog{dir: a.dir, brake: brake, log: a.log}
-	uploads := newUploader(m.client, a.Sign, waiting, m.pacing, func(err error) { cancel(err) }, a.segments.uploaded)
-
-	uploads.maxPut, uploads.step = a.Assignment.GetMaxPutBytes(), a.Parts
+	uploads := m.uploader(a, waiting, func(err error) { cancel(err) }, a.segments.uploaded)
 
 	var (
 		uploading sync.WaitGroup
@@ -154,6 +152,14 @@ func (m mediaWork) encode(
 	}
 
 	return renditions, verifyUploads(uploads, renditions)
+}
+
+// uploader is what takes an attempt's files to the store.
+func (m mediaWork) uploader(a Attempt, waiting *backlog, onFailure func(error), onStored func(name string)) *uploader {
+	uploads := newUploader(m.client, a.Sign, waiting, m.pacing, onFailure, onStored)
+	uploads.maxPut, uploads.step = a.Assignment.GetMaxPutBytes(), a.Parts
+
+	return uploads
 }
 
 // logScratch tells how much lay in the attempt's folder at most, and how often

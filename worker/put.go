@@ -132,7 +132,7 @@ func (u *uploader) putOnce(ctx context.Context, what upload, signed *tcoderv1.Si
 }
 
 func (u *uploader) open(object *tcoderv1.EncodedObject) (*os.File, error) {
-	file, err := os.Open(filepath.Join(u.dir, filepath.FromSlash(object.GetName())))
+	file, err := os.Open(filepath.Join(u.backlog.dir, filepath.FromSlash(object.GetName())))
 	if err != nil {
 		return nil, machineFault("A result could not be read from the worker's disk.", err)
 	}

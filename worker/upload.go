@@ -31,7 +31,6 @@ const (
 type uploader struct {
 	client    *http.Client
 	sign      signer
-	dir       string
 	pacing    transferPacing
 	onFailure func(error)
 	backlog   *backlog
@@ -54,7 +53,7 @@ func newUploader(
 	client *http.Client, sign signer, backlog *backlog, pacing transferPacing, onFailure func(error), onStored func(name string),
 ) *uploader {
 	return &uploader{
-		client: client, sign: sign, dir: backlog.dir, backlog: backlog, pacing: pacing, onFailure: onFailure, onStored: onStored,
+		client: client, sign: sign, backlog: backlog, pacing: pacing, onFailure: onFailure, onStored: onStored,
 		known: map[string]uint64{}, wake: make(chan struct{}, 1),
 	}
 }
@@ -227,7 +226,7 @@ func (u *uploader) store(ctx context.Context, object *tcoderv1.EncodedObject, re
 		return err
 	}
 
-	if err := os.Remove(filepath.Join(u.dir, filepath.FromSlash(object.GetName()))); err != nil {
+	if err := os.Remove(filepath.Join(u.backlog.dir, filepath.FromSlash(object.GetName()))); err != nil {
 		return machineFault("A result could not be removed from the worker's disk.", err)
 	}
 

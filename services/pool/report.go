@@ -198,6 +198,11 @@ func (s *Service) settleProbe(ctx context.Context, sess *session, out settled, j
 	if task.Kind != pipeline.KindProbe {
 		return s.reject(ctx, sess, out, result.Ref, "The task isn't a probe.")
 	}
+	refuse := func(f pipeline.Failure) (settled, error) {
+		v, err := s.fail(ctx, sess, result.Ref, pipeline.FaultInput, f)
+		out.verdict = mapper.VerdictToProto(v)
+		return out, err
+	}
 	probe := mapper.ProbeFromProto(m)
 	spec, err := media.Resolve(job.Spec)
 	if err != nil {
@@ -213,15 +218,10 @@ func (s *Service) settleProbe(ctx context.Context, sess *session, out settled, j
 		if !errors.As(err, &refusal) {
 			return out, fmt.Errorf("plan job %s: %w", job.ID, err)
 		}
-		v, err := s.fail(ctx, sess, result.Ref, pipeline.FaultInput,
-			pipeline.Failure{Reason: pipeline.Reason(refusal.Reason), Message: refusal.Message})
-		out.verdict = mapper.VerdictToProto(v)
-		return out, err
+		return refuse(pipeline.Failure{Reason: pipeline.Reason(refusal.Reason), Message: refusal.Message})
 	}
 	if failure := missingEncoder(workers, plan.Outputs...); failure != nil {
-		v, err := s.fail(ctx, sess, result.Ref, pipeline.FaultInput, *failure)
-		out.verdict = mapper.VerdictToProto(v)
-		return out, err
+		return refuse(*failure)
 	}
 	for _, t := range media.Tasks(plan) {
 		kind := pipeline.KindEncode

@@ -98,10 +98,8 @@ func (p *presigner) sign(ctx context.Context, u unsigned) (objectstore.SignedReq
 	if err != nil {
 		return objectstore.SignedRequest{}, fmt.Errorf("objectstore: %s %q: %w", u.op, u.key, err)
 	}
-	header := map[string]string{} // but for what every HTTP client sets itself
-	maps.Copy(header, u.header)
 	return objectstore.SignedRequest{
-		Method: u.method, URL: signed, Header: header, ExpiresAt: now.Add(u.expires.Truncate(time.Second)),
+		Method: u.method, URL: signed, Header: u.header, ExpiresAt: now.Add(u.expires.Truncate(time.Second)),
 	}, nil
 }
 
