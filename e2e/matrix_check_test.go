@@ -87,7 +87,11 @@ func (m *matrixRow) check(t *testing.T, job *tcoderv1.Job, dir string) string {
 		made = append(made, r.GetName()+" "+m.checkRendition(t, r, path, sound))
 	}
 	if !m.silent && m.id != mediatest.Corrupt {
-		mediatest.DecodeClean(t, filepath.Join(dir, map[bool]string{true: soundFile(true), false: output.GetEntry()}[stream]))
+		heard := output.GetEntry()
+		if stream {
+			heard = soundFile(true)
+		}
+		mediatest.DecodeClean(t, filepath.Join(dir, heard))
 	}
 
 	return strings.Join(made, " + ")
