@@ -32,8 +32,8 @@ func hold(t *testing.T, s *Store, verb string) (waiting func(n int), release fun
 
 	c := s.batches[verb]
 	c.mu.Lock()
-	require.False(t, c.busy)
-	c.busy = true
+	require.Zero(t, c.flights)
+	c.flights = 1
 	c.mu.Unlock()
 
 	waiting = func(n int) {
@@ -281,6 +281,43 @@ func TestCoalescedContext(t *testing.T) {
 	require.NoError(t, err)
 	_, err = store.GetJob(t.Context(), "leaves")
 	require.Equal(t, pipeline.ReasonJobNotFound, pipeline.ReasonOf(err))
+}
+
+// TestCoalescedCrowd guarantees that a crowd doesn't wait for the call in
+// flight, and that what is left of it does.
+func TestCoalescedCrowd(t *testing.T) {
+	t.Parallel()
+
+	url, tag := redistest.New(t)
+	store := openStore(t, url, tag)
+	waiting, release := hold(t, store, "create_job")
+
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+
+	create := func(wg *sync.WaitGroup, id string) {
+		wg.Go(func() {
+			_, err := store.CreateJob(ctx, projectJob("p", id), pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Admission{})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+
+	var together, alone sync.WaitGroup
+	for n := range crowd {
+		create(&together, fmt.Sprint("j", n))
+	}
+
+	together.Wait()
+	create(&alone, "late")
+	waiting(1)
+	release()
+	alone.Wait()
+
+	stats, err := store.PoolStats(ctx)
+	require.NoError(t, err)
+	require.EqualValues(t, crowd+1, stats.ReadyTasks)
 }
 
 // TestCoalescedOutage guarantees that a Redis that dies under a crowd of

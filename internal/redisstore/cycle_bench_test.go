@@ -57,6 +57,7 @@ func benchmarkCycle(b *testing.B, callers int, fsync bool) {
 	)
 
 	redisBefore, ownBefore := redisCPU(b, server.URL()), ownCPU(b)
+	callsBefore := scriptCalls(b, server.URL())
 
 	b.ResetTimer()
 
@@ -79,6 +80,7 @@ func benchmarkCycle(b *testing.B, callers int, fsync bool) {
 	b.ReportMetric(jobs/b.Elapsed().Seconds(), "cycles/s")
 	b.ReportMetric((redisCPU(b, server.URL())-redisBefore)*1e6/jobs, "redis-us/job")
 	b.ReportMetric((ownCPU(b)-ownBefore)*1e6/jobs, "client-us/job")
+	b.ReportMetric((scriptCalls(b, server.URL())-callsBefore)/jobs, "calls/job")
 }
 
 func workerName(n int) string { return fmt.Sprintf("01K00000000000000000%06d", n) }
@@ -157,22 +159,36 @@ func settled(b *testing.B, url string) {
 func redisCPU(b *testing.B, url string) float64 {
 	b.Helper()
 
+	return infoSum(b, url, "cpu", `used_cpu_(?:sys|user)_main_thread:([\d.]+)`)
+}
+
+// scriptCalls is how often a server ran a script.
+func scriptCalls(b *testing.B, url string) float64 {
+	b.Helper()
+
+	return infoSum(b, url, "commandstats", `cmdstat_evalsha:calls=(\d+)`)
+}
+
+// infoSum adds up the numbers that a pattern finds in a section of INFO.
+func infoSum(b *testing.B, url, section, pattern string) float64 {
+	b.Helper()
+
 	opts, err := redis.ParseURL(url)
 	require.NoError(b, err)
 
 	client := redis.NewClient(opts)
 	defer func() { require.NoError(b, client.Close()) }()
 
-	info, err := client.Info(b.Context(), "cpu").Result()
+	info, err := client.Info(b.Context(), section).Result()
 	require.NoError(b, err)
 
 	sum := 0.0
 
-	for _, match := range regexp.MustCompile(`used_cpu_(?:sys|user)_main_thread:([\d.]+)`).FindAllStringSubmatch(info, -1) {
-		seconds, err := strconv.ParseFloat(match[1], 64)
+	for _, match := range regexp.MustCompile(pattern).FindAllStringSubmatch(info, -1) {
+		n, err := strconv.ParseFloat(match[1], 64)
 		require.NoError(b, err)
 
-		sum += seconds
+		sum += n
 	}
 
 	return sum
