@@ -254,16 +254,22 @@ func (s *Store) DeleteJob(ctx context.Context, id string) error {
 
 // CompleteJob implements [pipeline.JobStore].
 func (s *Store) CompleteJob(ctx context.Context, id string, run int, outputs []media.Output) (bool, error) {
-	short := slices.Clone(outputs)
-	for i := range short {
-		short[i].Objects = nil
+	full, err := encode(outputs)
+	if err != nil {
+		return false, err
 	}
 
-	full, err := encode(outputs)
-	summary, err2 := encode(short)
+	summary := full
 
-	if err := errors.Join(err, err2); err != nil {
-		return false, err
+	if slices.ContainsFunc(outputs, func(o media.Output) bool { return len(o.Objects) > 0 }) {
+		short := slices.Clone(outputs)
+		for i := range short {
+			short[i].Objects = nil
+		}
+
+		if summary, err = encode(short); err != nil {
+			return false, err
+		}
 	}
 
 	k := []string{s.keys.outputs(id), s.keys.summary(id)}

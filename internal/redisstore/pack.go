@@ -49,7 +49,7 @@ func (r *reader) uint(size int) int64 {
 
 func (r *reader) int(size int) int     { return int(r.uint(size)) }
 func (r *reader) text(size int) string { return r.next(r.int(size)) }
-func (r *reader) time() time.Time      { return asTime(r.uint(6)) }
+func (r *reader) time() time.Time      { return timeOf(r.uint(6)) }
 func (r *reader) float() float64       { return math.Float64frombits(uint64(r.uint(8))) }
 func (r *reader) signed16() int        { return int(int16(r.uint(2))) }
 func (r *reader) skip(size int)        { r.next(size) }

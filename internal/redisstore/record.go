@@ -12,14 +12,6 @@ import (
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 )
 
-// jobSpec is the half of a job that never changes.
-type jobSpec struct {
-	Project string            `json:"p"`
-	Spec    media.Spec        `json:"s,omitzero"`
-	Source  pipeline.Source   `json:"o"`
-	Labels  map[string]string `json:"l,omitempty"`
-}
-
 // uploadSpec is the half of an upload that never changes.
 type uploadSpec struct {
 	Filename      string `json:"f,omitempty"`
@@ -134,6 +126,10 @@ func encodeProgress(p pipeline.Progress) string {
 }
 
 func decodeProgress(raw string) pipeline.Progress {
+	if raw == "" {
+		return pipeline.Progress{}
+	}
+
 	f := fields(raw, 4)
 
 	return pipeline.Progress{
@@ -304,16 +300,12 @@ func decodePacked(id, packed string) (packedJob, error) {
 // add adds to a job what isn't packed with it: its spec, its failure,
 // and the size and etag of its source.
 func (j *packedJob) add(rawSpec, rawFailure, rawSource string) error {
-	var spec jobSpec
-
-	err := decode(rawSpec, &spec)
+	err := decodeSpec(&j.Job, rawSpec)
 
 	if rawFailure != "" {
 		j.Failure = new(pipeline.Failure)
 		err = errors.Join(err, decode(rawFailure, j.Failure))
 	}
-
-	j.Spec, j.Source, j.Labels = spec.Spec, spec.Source, spec.Labels
 
 	if size, etag, found := strings.Cut(rawSource, " "); found {
 		j.Source.SizeBytes, j.Source.ETag = asInt(size), etag

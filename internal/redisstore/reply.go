@@ -49,8 +49,9 @@ func asFloat(v any) float64 {
 }
 
 // asTime reads milliseconds since 1970.
-func asTime(v any) time.Time {
-	ms := asInt(v)
+func asTime(v any) time.Time { return timeOf(asInt(v)) }
+
+func timeOf(ms int64) time.Time {
 	if ms == 0 {
 		return time.Time{}
 	}

@@ -32,12 +32,12 @@ func (s *Store) Sweep(ctx context.Context, r pipeline.SweepRequest) (pipeline.Sw
 		d := pipeline.Duty{Kind: pipeline.DutyKind(asString(list[i])), ID: asString(list[i+1])}
 
 		if about := asString(list[i+2]); d.Kind == pipeline.DutyPurge {
-			var spec jobSpec
-			if err := decode(about, &spec); err != nil {
+			var j pipeline.Job
+			if err := decodeSpec(&j, about); err != nil {
 				return pipeline.Swept{}, err
 			}
 
-			d.Project, d.Source = spec.Project, spec.Source
+			d.Project, d.Source = j.Project, j.Source
 		} else {
 			d.Project = about
 		}

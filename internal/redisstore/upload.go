@@ -73,8 +73,3 @@ func (s *Store) uploadCall(ctx context.Context, verb string, k []string, args ..
 
 	return decodeUpload(asString(reply[0]), asList(reply[1]))
 }
-
-// encodeSpec renders the half of a job that never changes.
-func encodeSpec(j pipeline.Job) (string, error) {
-	return encode(jobSpec{Project: j.Project, Spec: j.Spec, Source: j.Source, Labels: j.Labels})
-}

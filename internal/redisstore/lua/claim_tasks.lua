@@ -23,8 +23,11 @@ read_all(standings)
 
 -- worker_of returns a worker's state, and its answers to the newest two claims that gave it tasks.
 local function worker_of(key)
-  local state, newest, older = string.match(READ[key] or '', '^([^\n]*)\n([^\n]*)\n(.*)$')
-  return { key = key, state = state, newest = newest or '', older = older or '' }
+  local raw = READ[key]
+  if not raw then return { key = key, newest = '', older = '' } end
+  local first = string.find(raw, '\n', 1, true)
+  local second = string.find(raw, '\n', first + 1, true)
+  return { key = key, state = sub(raw, 1, first - 1), newest = sub(raw, first + 1, second - 1), older = sub(raw, second + 1) }
 end
 
 local wanted, limit = 0
@@ -49,11 +52,13 @@ if limit then set_limit(limit) end
 local chosen, touched = serve(wanted)
 local next_task = 0
 local rows = {} -- and the jobs in them
-local ids, indexes, keys, read_first = {}, {}, {}, {}
+local ids, indexes, keys, specs, read_first = {}, {}, {}, {}, {}
 for i, m in ipairs(chosen) do
-  ids[i], indexes[i] = parse_member(m)
-  keys[i] = attempt_keys(read_first, ids[i], indexes[i], m)
-  read_first[#read_first + 1] = spec_key(ids[i])
+  local id, index = parse_member(m)
+  local spec = spec_key(id)
+  ids[i], indexes[i], specs[i] = id, index, spec
+  keys[i] = attempt_keys(read_first, id, index, m)
+  read_first[#read_first + 1] = spec
 end
 read_all(read_first)
 
@@ -90,7 +95,8 @@ local function take(worker, lease, deadline)
           zadd(LEASES, deadline, m)
           zadd(HELD, '0', worker .. ' ' .. m)
           count_leases(project, 1)
-          local row = lease_row(m, deadline, id, index, starts(uploaded, index, n))
+          local row = starts(uploaded, index, n) and { m, deadline, raw, READ[specs[next_task]] }
+            or lease_row(m, deadline, id, index, false)
           append(rows, row, key)
           return m, n, row
         end

@@ -1,6 +1,6 @@
 -- Writes jobs in PENDING with their first task ready.
 -- KEYS  common. Derived: the jobs and their specs, the uploads of their sources
--- ARGV  prefix; requests (see request.lua) of: job id, project, priority, waiting limit, spec JSON, front of the record
+-- ARGV  prefix; requests (see request.lua) of: job id, project, priority, waiting limit, spec, front of the record
 --       (see record.lua) up to when it was created, upload id (or nothing), and its idempotency key with fingerprint and
 --       ttl ms (nothing, nothing, 0: none)
 -- Returns  {answer, ...}: {'', when it was created} | {'', '', id of the job that was there}

@@ -1,6 +1,6 @@
 -- Writes an upload and its job in UPLOADING.
 -- KEYS  common; 14 upload, 15 job, 16 spec, 17 idempotency key (left out if there is none). Derived: the project's indexes.
--- ARGV  prefix, upload id, job id, project, priority, upload JSON, spec JSON, ttl ms, waiting limit, fingerprint, key's ttl ms
+-- ARGV  prefix, upload id, job id, project, priority, upload JSON, spec, ttl ms, waiting limit, fingerprint, key's ttl ms
 -- Returns  {'', upload id, upload row} | {'IDEMPOTENCY_KEY_REUSED' | 'QUEUE_FULL'}
 -- Replay   the same id, or the same idempotency key, gives the first upload.
 --          A key whose upload was deleted makes a new one.

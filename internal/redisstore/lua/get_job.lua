@@ -1,7 +1,7 @@
 -- Reads a job with its tasks, and for what it waits. Changes nothing.
 -- KEYS  common; 14 job, 15 spec, 16 probe, 17 plan, 18 outputs, 19 stream. Derived: results, the queues in turn.
 -- ARGV  prefix, job id
--- Returns  {'', job, failure JSON, sr, spec JSON, probe JSON, plan JSON, outputs JSON, {task (nothing: in the job),
+-- Returns  {'', job, failure JSON, sr, spec, probe JSON, plan JSON, outputs JSON, {task (nothing: in the job),
 --          attempts JSON, result JSON of each task}, wait reason, position, what is shown of the stream JSON} | {'JOB_NOT_FOUND'}; job and tasks packed
 -- $include(task.lua)
 local WORKER_SEEN = 60000

@@ -7,11 +7,11 @@
 -- has it as its source; until then the source isn't among what is purged.
 local function delete_job(job, purges)
   local id = job.id
-  local purge = redis.call('GET', spec_key(id)) or '{}'
+  local purge = redis.call('GET', spec_key(id)) or ''
   if job.uploaded ~= 0 then
     local upload = upload_key(redis.call('HGET', more_key(id), 'up'))
     if redis.call('HINCRBY', upload, 'n', -1) > 0 then
-      purge = '{"p":' .. cjson.encode(job.project) .. '}'
+      purge = pack('>I3c0I3I3I3I3i8I3', #job.project, job.project, 0, 0, 0, 0, 0, 0)
     else
       del(upload)
     end

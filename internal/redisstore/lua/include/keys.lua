@@ -10,7 +10,7 @@ local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a 
 local function task_key(m) return PREFIX .. 't:' .. m end -- a task but the first, packed: see task.lua
 local function more_key(id) return PREFIX .. 'x:' .. id end -- hash: what few jobs have and few scripts need
 local function events_key(id) return PREFIX .. 'e:' .. id end -- list: older events, packed
-local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
+local function spec_key(id) return PREFIX .. 'd:' .. id end -- what never changes, packed by spec.go
 local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
 local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
 local function result_key(m) return PREFIX .. 'r:' .. m end -- JSON, of a task

@@ -167,7 +167,7 @@ local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a 
 local function task_key(m) return PREFIX .. 't:' .. m end -- a task but the first, packed: see task.lua
 local function more_key(id) return PREFIX .. 'x:' .. id end -- hash: what few jobs have and few scripts need
 local function events_key(id) return PREFIX .. 'e:' .. id end -- list: older events, packed
-local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
+local function spec_key(id) return PREFIX .. 'd:' .. id end -- what never changes, packed by spec.go
 local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
 local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
 local function standing_key(id) return PREFIX .. 'v:' .. id end -- see worker.lua
@@ -230,9 +230,21 @@ local function list_of(lists, key)
   return list
 end
 
-local function set(key, value) append(SETS, key, value) end
-local function zadd(key, score, member) append(list_of(ZADDS, key), score, member) end
-local function zrem(key, member) append(list_of(ZREMS, key), member) end
+local function set(key, value)
+  local n = #SETS
+  SETS[n + 1] = key
+  SETS[n + 2] = value
+end
+local function zadd(key, score, member)
+  local list = ZADDS[key] or list_of(ZADDS, key)
+  local n = #list
+  list[n + 1] = score
+  list[n + 2] = member
+end
+local function zrem(key, member)
+  local list = ZREMS[key] or list_of(ZREMS, key)
+  list[#list + 1] = member
+end
 
 -- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
 local function in_chunks(list, ...)
@@ -623,7 +635,7 @@ local function held_by(worker)
   end
   return list
 end
--- Leases as a reader needs them: {member, deadline, job, spec JSON}, and of
+-- Leases as a reader needs them: {member, deadline, job, spec}, and of
 -- one that doesn't start its job, or whose source was uploaded, its task if it isn't the
 -- first, attempts JSON, sr, probe JSON, plan JSON. Jobs and tasks are as they are stored.
 -- In queues and keys a task is named by its job's id and its index, padded, so that equal scores sort by it.
@@ -631,7 +643,7 @@ local function member(id, index) return string.format('%s-%05d', id, index) end
 
 local function parse_member(m)
   local n = #m
-  if string.sub(m, n - 5, n - 5) == '-' then return string.sub(m, 1, n - 6), string.sub(m, n - 4) + 0 end
+  if string.byte(m, n - 5) == 45 then return string.sub(m, 1, n - 6), string.sub(m, n - 4) + 0 end
   local id, index = string.match(m, '^(.*)%-(%d+)$') -- 100,000 or more
   return id, tonumber(index)
 end

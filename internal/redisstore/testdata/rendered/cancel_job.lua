@@ -222,10 +222,22 @@ local function list_of(lists, key)
   return list
 end
 
-local function set(key, value) append(SETS, key, value) end
-local function del(key) append(DELS, key) end
-local function zadd(key, score, member) append(list_of(ZADDS, key), score, member) end
-local function zrem(key, member) append(list_of(ZREMS, key), member) end
+local function set(key, value)
+  local n = #SETS
+  SETS[n + 1] = key
+  SETS[n + 2] = value
+end
+local function del(key) DELS[#DELS + 1] = key end
+local function zadd(key, score, member)
+  local list = ZADDS[key] or list_of(ZADDS, key)
+  local n = #list
+  list[n + 1] = score
+  list[n + 2] = member
+end
+local function zrem(key, member)
+  local list = ZREMS[key] or list_of(ZREMS, key)
+  list[#list + 1] = member
+end
 
 -- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
 local function in_chunks(list, ...)
@@ -653,7 +665,7 @@ local ENDED_UPLOAD = {
 -- that ended without a result, JSON.
 -- HELD: what each worker holds, as "<worker> <member>", in the order of these.
 
--- Leases as a reader needs them: {member, deadline, job, spec JSON}, and of
+-- Leases as a reader needs them: {member, deadline, job, spec}, and of
 -- one that doesn't start its job, or whose source was uploaded, its task if it isn't the
 -- first, attempts JSON, sr, probe JSON, plan JSON. Jobs and tasks are as they are stored.
 -- In queues and keys a task is named by its job's id and its index, padded, so that equal scores sort by it.

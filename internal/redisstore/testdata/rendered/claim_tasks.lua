@@ -10,7 +10,7 @@
 -- Attempts, as most calls change them: the front of the job and of the task,
 -- see record.lua. These calls are most of what a store does, so they make no
 -- tables of what they only pass on.
--- Leases as a reader needs them: {member, deadline, job, spec JSON}, and of
+-- Leases as a reader needs them: {member, deadline, job, spec}, and of
 -- one that doesn't start its job, or whose source was uploaded, its task if it isn't the
 -- first, attempts JSON, sr, probe JSON, plan JSON. Jobs and tasks are as they are stored.
 -- In queues and keys a task is named by its job's id and its index, padded, so that equal scores sort by it.
@@ -18,7 +18,7 @@ local function member(id, index) return string.format('%s-%05d', id, index) end
 
 local function parse_member(m)
   local n = #m
-  if string.sub(m, n - 5, n - 5) == '-' then return string.sub(m, 1, n - 6), string.sub(m, n - 4) + 0 end
+  if string.byte(m, n - 5) == 45 then return string.sub(m, 1, n - 6), string.sub(m, n - 4) + 0 end
   local id, index = string.match(m, '^(.*)%-(%d+)$') -- 100,000 or more
   return id, tonumber(index)
 end
@@ -173,7 +173,7 @@ local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a 
 local function task_key(m) return PREFIX .. 't:' .. m end -- a task but the first, packed: see task.lua
 local function more_key(id) return PREFIX .. 'x:' .. id end -- hash: what few jobs have and few scripts need
 local function events_key(id) return PREFIX .. 'e:' .. id end -- list: older events, packed
-local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
+local function spec_key(id) return PREFIX .. 'd:' .. id end -- what never changes, packed by spec.go
 local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
 local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
 local function standing_key(id) return PREFIX .. 'v:' .. id end -- see worker.lua
@@ -244,9 +244,21 @@ local function list_of(lists, key)
   return list
 end
 
-local function set(key, value) append(SETS, key, value) end
-local function zadd(key, score, member) append(list_of(ZADDS, key), score, member) end
-local function zrem(key, member) append(list_of(ZREMS, key), member) end
+local function set(key, value)
+  local n = #SETS
+  SETS[n + 1] = key
+  SETS[n + 2] = value
+end
+local function zadd(key, score, member)
+  local list = ZADDS[key] or list_of(ZADDS, key)
+  local n = #list
+  list[n + 1] = score
+  list[n + 2] = member
+end
+local function zrem(key, member)
+  local list = ZREMS[key] or list_of(ZREMS, key)
+  list[#list + 1] = member
+end
 
 -- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
 local function in_chunks(list, ...)
@@ -655,8 +667,11 @@ read_all(standings)
 
 -- worker_of returns a worker's state, and its answers to the newest two claims that gave it tasks.
 local function worker_of(key)
-  local state, newest, older = string.match(READ[key] or '', '^([^\n]*)\n([^\n]*)\n(.*)$')
-  return { key = key, state = state, newest = newest or '', older = older or '' }
+  local raw = READ[key]
+  if not raw then return { key = key, newest = '', older = '' } end
+  local first = string.find(raw, '\n', 1, true)
+  local second = string.find(raw, '\n', first + 1, true)
+  return { key = key, state = sub(raw, 1, first - 1), newest = sub(raw, first + 1, second - 1), older = sub(raw, second + 1) }
 end
 
 local wanted, limit = 0
@@ -681,11 +696,13 @@ if limit then set_limit(limit) end
 local chosen, touched = serve(wanted)
 local next_task = 0
 local rows = {} -- and the jobs in them
-local ids, indexes, keys, read_first = {}, {}, {}, {}
+local ids, indexes, keys, specs, read_first = {}, {}, {}, {}, {}
 for i, m in ipairs(chosen) do
-  ids[i], indexes[i] = parse_member(m)
-  keys[i] = attempt_keys(read_first, ids[i], indexes[i], m)
-  read_first[#read_first + 1] = spec_key(ids[i])
+  local id, index = parse_member(m)
+  local spec = spec_key(id)
+  ids[i], indexes[i], specs[i] = id, index, spec
+  keys[i] = attempt_keys(read_first, id, index, m)
+  read_first[#read_first + 1] = spec
 end
 read_all(read_first)
 
@@ -722,7 +739,8 @@ local function take(worker, lease, deadline)
           zadd(LEASES, deadline, m)
           zadd(HELD, '0', worker .. ' ' .. m)
           count_leases(project, 1)
-          local row = lease_row(m, deadline, id, index, starts(uploaded, index, n))
+          local row = starts(uploaded, index, n) and { m, deadline, raw, READ[specs[next_task]] }
+            or lease_row(m, deadline, id, index, false)
           append(rows, row, key)
           return m, n, row
         end

@@ -1,6 +1,6 @@
 -- Writes jobs in PENDING with their first task ready.
 -- KEYS  common. Derived: the jobs and their specs, the uploads of their sources
--- ARGV  prefix; requests (see request.lua) of: job id, project, priority, waiting limit, spec JSON, front of the record
+-- ARGV  prefix; requests (see request.lua) of: job id, project, priority, waiting limit, spec, front of the record
 --       (see record.lua) up to when it was created, upload id (or nothing), and its idempotency key with fingerprint and
 --       ttl ms (nothing, nothing, 0: none)
 -- Returns  {answer, ...}: {'', when it was created} | {'', '', id of the job that was there}
@@ -156,7 +156,7 @@ local PREFIX = ARGV[1]
 
 local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a job, packed: see job.lua
 local function more_key(id) return PREFIX .. 'x:' .. id end -- hash: what few jobs have and few scripts need
-local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
+local function spec_key(id) return PREFIX .. 'd:' .. id end -- what never changes, packed by spec.go
 local function upload_key(id) return PREFIX .. 'u:' .. id end
 local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
@@ -225,8 +225,17 @@ local function list_of(lists, key)
   return list
 end
 
-local function set(key, value) append(SETS, key, value) end
-local function zadd(key, score, member) append(list_of(ZADDS, key), score, member) end
+local function set(key, value)
+  local n = #SETS
+  SETS[n + 1] = key
+  SETS[n + 2] = value
+end
+local function zadd(key, score, member)
+  local list = ZADDS[key] or list_of(ZADDS, key)
+  local n = #list
+  list[n + 1] = score
+  list[n + 2] = member
+end
 
 -- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
 local function in_chunks(list, ...)

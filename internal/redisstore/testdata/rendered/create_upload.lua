@@ -1,6 +1,6 @@
 -- Writes an upload and its job in UPLOADING.
 -- KEYS  common; 14 upload, 15 job, 16 spec, 17 idempotency key (left out if there is none). Derived: the project's indexes.
--- ARGV  prefix, upload id, job id, project, priority, upload JSON, spec JSON, ttl ms, waiting limit, fingerprint, key's ttl ms
+-- ARGV  prefix, upload id, job id, project, priority, upload JSON, spec, ttl ms, waiting limit, fingerprint, key's ttl ms
 -- Returns  {'', upload id, upload row} | {'IDEMPOTENCY_KEY_REUSED' | 'QUEUE_FULL'}
 -- Replay   the same id, or the same idempotency key, gives the first upload.
 --          A key whose upload was deleted makes a new one.
@@ -213,9 +213,21 @@ local function list_of(lists, key)
   return list
 end
 
-local function set(key, value) append(SETS, key, value) end
-local function zadd(key, score, member) append(list_of(ZADDS, key), score, member) end
-local function zrem(key, member) append(list_of(ZREMS, key), member) end
+local function set(key, value)
+  local n = #SETS
+  SETS[n + 1] = key
+  SETS[n + 2] = value
+end
+local function zadd(key, score, member)
+  local list = ZADDS[key] or list_of(ZADDS, key)
+  local n = #list
+  list[n + 1] = score
+  list[n + 2] = member
+end
+local function zrem(key, member)
+  local list = ZREMS[key] or list_of(ZREMS, key)
+  list[#list + 1] = member
+end
 
 -- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
 local function in_chunks(list, ...)

@@ -166,7 +166,7 @@ local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a 
 local function task_key(m) return PREFIX .. 't:' .. m end -- a task but the first, packed: see task.lua
 local function more_key(id) return PREFIX .. 'x:' .. id end -- hash: what few jobs have and few scripts need
 local function events_key(id) return PREFIX .. 'e:' .. id end -- list: older events, packed
-local function spec_key(id) return PREFIX .. 'd:' .. id end -- JSON: what never changes
+local function spec_key(id) return PREFIX .. 'd:' .. id end -- what never changes, packed by spec.go
 local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
 local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
 local function result_key(m) return PREFIX .. 'r:' .. m end -- JSON, of a task
@@ -223,10 +223,22 @@ local function list_of(lists, key)
   return list
 end
 
-local function set(key, value) append(SETS, key, value) end
-local function del(key) append(DELS, key) end
-local function zadd(key, score, member) append(list_of(ZADDS, key), score, member) end
-local function zrem(key, member) append(list_of(ZREMS, key), member) end
+local function set(key, value)
+  local n = #SETS
+  SETS[n + 1] = key
+  SETS[n + 2] = value
+end
+local function del(key) DELS[#DELS + 1] = key end
+local function zadd(key, score, member)
+  local list = ZADDS[key] or list_of(ZADDS, key)
+  local n = #list
+  list[n + 1] = score
+  list[n + 2] = member
+end
+local function zrem(key, member)
+  local list = ZREMS[key] or list_of(ZREMS, key)
+  list[#list + 1] = member
+end
 
 -- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
 local function in_chunks(list, ...)
@@ -575,7 +587,7 @@ end
 
 -- HELD: what each worker holds, as "<worker> <member>", in the order of these.
 
--- Leases as a reader needs them: {member, deadline, job, spec JSON}, and of
+-- Leases as a reader needs them: {member, deadline, job, spec}, and of
 -- one that doesn't start its job, or whose source was uploaded, its task if it isn't the
 -- first, attempts JSON, sr, probe JSON, plan JSON. Jobs and tasks are as they are stored.
 -- In queues and keys a task is named by its job's id and its index, padded, so that equal scores sort by it.
@@ -610,11 +622,11 @@ local TASK = HOT .. COLD
 -- has it as its source; until then the source isn't among what is purged.
 local function delete_job(job, purges)
   local id = job.id
-  local purge = redis.call('GET', spec_key(id)) or '{}'
+  local purge = redis.call('GET', spec_key(id)) or ''
   if job.uploaded ~= 0 then
     local upload = upload_key(redis.call('HGET', more_key(id), 'up'))
     if redis.call('HINCRBY', upload, 'n', -1) > 0 then
-      purge = '{"p":' .. cjson.encode(job.project) .. '}'
+      purge = pack('>I3c0I3I3I3I3i8I3', #job.project, job.project, 0, 0, 0, 0, 0, 0)
     else
       del(upload)
     end

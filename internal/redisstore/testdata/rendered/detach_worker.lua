@@ -50,10 +50,6 @@ local DEADLINES = {} -- by ms from now
 
 local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
 
-local function append(list, a, b)
-  local n = #list
-  list[n + 1], list[n + 2] = a, b
-end
 
 local function list_of(lists, key)
   local list = lists[key]
@@ -64,8 +60,11 @@ local function list_of(lists, key)
   return list
 end
 
-local function del(key) append(DELS, key) end
-local function zrem(key, member) append(list_of(ZREMS, key), member) end
+local function del(key) DELS[#DELS + 1] = key end
+local function zrem(key, member)
+  local list = ZREMS[key] or list_of(ZREMS, key)
+  list[#list + 1] = member
+end
 
 -- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
 local function in_chunks(list, ...)

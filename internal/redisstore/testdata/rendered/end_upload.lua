@@ -214,10 +214,22 @@ local function list_of(lists, key)
   return list
 end
 
-local function set(key, value) append(SETS, key, value) end
-local function del(key) append(DELS, key) end
-local function zadd(key, score, member) append(list_of(ZADDS, key), score, member) end
-local function zrem(key, member) append(list_of(ZREMS, key), member) end
+local function set(key, value)
+  local n = #SETS
+  SETS[n + 1] = key
+  SETS[n + 2] = value
+end
+local function del(key) DELS[#DELS + 1] = key end
+local function zadd(key, score, member)
+  local list = ZADDS[key] or list_of(ZADDS, key)
+  local n = #list
+  list[n + 1] = score
+  list[n + 2] = member
+end
+local function zrem(key, member)
+  local list = ZREMS[key] or list_of(ZREMS, key)
+  list[#list + 1] = member
+end
 
 -- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
 local function in_chunks(list, ...)

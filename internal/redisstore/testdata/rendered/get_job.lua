@@ -1,7 +1,7 @@
 -- Reads a job with its tasks, and for what it waits. Changes nothing.
 -- KEYS  common; 14 job, 15 spec, 16 probe, 17 plan, 18 outputs, 19 stream. Derived: results, the queues in turn.
 -- ARGV  prefix, job id
--- Returns  {'', job, failure JSON, sr, spec JSON, probe JSON, plan JSON, outputs JSON, {task (nothing: in the job),
+-- Returns  {'', job, failure JSON, sr, spec, probe JSON, plan JSON, outputs JSON, {task (nothing: in the job),
 --          attempts JSON, result JSON of each task}, wait reason, position, what is shown of the stream JSON} | {'JOB_NOT_FOUND'}; job and tasks packed
 -- Tasks, whole: see record.lua for how they are packed. Of tasks x:<job> has
 -- f<i>, the indexes of those that wait for it, if any; and a<i>, its attempts
@@ -396,7 +396,7 @@ end
 
 -- HELD: what each worker holds, as "<worker> <member>", in the order of these.
 
--- Leases as a reader needs them: {member, deadline, job, spec JSON}, and of
+-- Leases as a reader needs them: {member, deadline, job, spec}, and of
 -- one that doesn't start its job, or whose source was uploaded, its task if it isn't the
 -- first, attempts JSON, sr, probe JSON, plan JSON. Jobs and tasks are as they are stored.
 -- In queues and keys a task is named by its job's id and its index, padded, so that equal scores sort by it.

@@ -387,7 +387,7 @@ local function held_by(worker)
   end
   return list
 end
--- Leases as a reader needs them: {member, deadline, job, spec JSON}, and of
+-- Leases as a reader needs them: {member, deadline, job, spec}, and of
 -- one that doesn't start its job, or whose source was uploaded, its task if it isn't the
 -- first, attempts JSON, sr, probe JSON, plan JSON. Jobs and tasks are as they are stored.
 -- In queues and keys a task is named by its job's id and its index, padded, so that equal scores sort by it.
@@ -395,7 +395,7 @@ local function member(id, index) return string.format('%s-%05d', id, index) end
 
 local function parse_member(m)
   local n = #m
-  if string.sub(m, n - 5, n - 5) == '-' then return string.sub(m, 1, n - 6), string.sub(m, n - 4) + 0 end
+  if string.byte(m, n - 5) == 45 then return string.sub(m, 1, n - 6), string.sub(m, n - 4) + 0 end
   local id, index = string.match(m, '^(.*)%-(%d+)$') -- 100,000 or more
   return id, tonumber(index)
 end
