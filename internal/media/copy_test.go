@@ -1,6 +1,7 @@
 package media_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -220,4 +221,37 @@ func TestUploadedBesideACopy(t *testing.T) {
 	}
 	require.NoError(t, media.VerifyUploaded(o, 1, uploaded(130*time.Second/24)))
 	require.ErrorContains(t, media.VerifyUploaded(o, 1, uploaded(11*time.Second)), "lasts 11s")
+}
+
+// A rendition that is copied beside chunks grows as the task that copies it does.
+func TestGrowthOfACopy(t *testing.T) {
+	t.Parallel()
+	o := media.OutputPlan{
+		Name: "hls", Kind: media.KindHLS, SegmentSeconds: 4,
+		Video: &media.VideoPlan{
+			FrameRate: media.Rational{Num: 24, Den: 1}, GOPFrames: 96, ExpectedFrames: 960,
+			Renditions: []media.RenditionPlan{{Name: "720p", Width: 1280, Height: 720, Copy: true}, {Name: "240p", Width: 426, Height: 240}},
+		},
+		Chunks: []media.Chunk{{End: 96}, {First: 96, End: 960}},
+	}
+	var growth media.Growth
+	add := func(part int, name string) {
+		growth.Add(o.Name, part, fmt.Sprint("t", part), media.UploadedSegments{
+			Rendition: media.RenditionResult{Name: name, Width: 1280, Height: 720, Codecs: "avc1.64001f"},
+			Init:      media.EncodedObject{Name: name + "/init.mp4", SizeBytes: 1},
+			Segments:  []media.EncodedObject{{Name: name + "/00000.m4s", SizeBytes: 9, Duration: 4 * time.Second}},
+		})
+	}
+	names := func() []string {
+		var names []string
+		for _, r := range growth.Grow(o, "p/", 1).Renditions {
+			names = append(names, r.Name)
+		}
+
+		return names
+	}
+	add(1, "240p")
+	require.Equal(t, []string{"240p"}, names())
+	add(0, "720p")
+	require.Equal(t, []string{"720p", "240p"}, names())
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -205,16 +206,10 @@ func (g *Growth) track(o OutputPlan, name string) (track, bool) {
 
 // partsOf are the parts of an output that make a rendition, in playback order.
 func partsOf(o OutputPlan, name string) []int {
-	if len(o.Chunks) == 0 || o.Audio != nil && o.Audio.Name == name {
-		return []int{0}
-	}
 	var parts []int
-	for i := range o.Chunks {
-		share, _ := o.Share(i + 1)
-		for _, r := range share.Video.Renditions {
-			if r.Name == name {
-				parts = append(parts, i+1)
-			}
+	for part := range len(o.Chunks) + 1 {
+		if share, ok := o.Share(part); ok && slices.Contains(renditionNames(share), name) {
+			parts = append(parts, part)
 		}
 	}
 
