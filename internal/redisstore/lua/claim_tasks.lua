@@ -37,11 +37,11 @@ for _, r in ipairs(requests) do
   workers[id] = w
   r.worker = w
   local start = r[5] .. ' '
-  if string.sub(w.newest, 1, #start) == start then r.replay = w.newest end
-  if string.sub(w.older, 1, #start) == start then r.replay = w.older end
-  local name = id .. ' ' .. r[5]
-  r.first = first[name]
-  first[name] = first[name] or r
+  if string.find(w.newest, start, 1, true) == 1 then r.replay = w.newest end
+  if string.find(w.older, start, 1, true) == 1 then r.replay = w.older end
+  local of_worker = list_of(first, id)
+  r.first = of_worker[start]
+  of_worker[start] = r.first or r
   if not r.first and not r.replay and w.state == r[2] .. ' 0 1' then
     r.max, limit = r[3], r[6]
     wanted = wanted + r.max

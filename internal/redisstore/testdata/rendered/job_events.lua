@@ -220,6 +220,8 @@ local PROJECTS, PROJECT_ORDER = {}, {}
 local LIMIT
 local SERVED = {} -- by band
 
+local SCORES = {} -- most jobs of a call have the same
+
 
 
 

@@ -315,7 +315,16 @@ local PROJECTS, PROJECT_ORDER = {}, {}
 local LIMIT
 local SERVED = {} -- by band
 
-local function score_text(score) return string.format('%.0f', score) end
+local SCORES = {} -- most jobs of a call have the same
+
+local function score_text(score)
+  local text = SCORES[score]
+  if not text then
+    text = string.format('%.0f', score)
+    SCORES[score] = text
+  end
+  return text
+end
 
 -- band_of is the place of a priority: the best is 0.
 local function band_of(priority) return 100 - priority end
