@@ -9,7 +9,8 @@
 //
 // The verbs that are called for every task (CreateJob, ClaimTasks,
 // RenewLeases, FinishTask, CompleteJob) share calls: while one is in flight,
-// the requests that come wait and go together in the next, 64 at most. A
+// the requests that come wait and go together in the next, 128 at most, or
+// at once when they are a crowd. A
 // caller that is alone pays one round trip. Each request has its own answer;
 // where a script fails as a whole, its requests are sent again one by one. A
 // caller whose context ends stops waiting, and what it asked for may happen
@@ -21,7 +22,7 @@
 //	t:<job>-<i>    packed  every other task; see there
 //	e:<job>        list  chunks of older events, packed; the newest 1,000 are kept
 //	x:<job>        hash  what few jobs have: failure, upload, followers of tasks and their ended attempts
-//	d:<job>        JSON  what never changes: spec, source, labels
+//	d:<job>        packed  what never changes: spec, source, labels; see spec.go
 //	b:, g:<job>    JSON  probe and plan
 //	r:<job>-<i>    JSON  the result of a task
 //	o:, s:<job>    JSON  outputs, and these without their objects
