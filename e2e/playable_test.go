@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -64,6 +65,7 @@ func TestPlayable(t *testing.T) {
 				names = append(names, o.GetObject().GetName())
 				_, err := read(o.GetObject().GetName())
 				require.NoError(t, err)
+				checkCaching(ctx, t, o)
 			}
 			require.Contains(t, names, "master.m3u8")
 			worker.Kill()
@@ -102,4 +104,19 @@ func untilPlayable(ctx context.Context, t *testing.T, url, id string) *tcoderv1.
 	require.Fail(t, "the job ended and was never playable")
 
 	return nil
+}
+
+// checkCaching checks that caches keep what stays, and ask for what grows.
+func checkCaching(ctx context.Context, t *testing.T, o *tcoderv1.ReadableObject) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, o.GetUrl(), http.NoBody)
+	require.NoError(t, err)
+	answer, err := new(http.Client).Do(req)
+	require.NoError(t, err)
+	require.NoError(t, answer.Body.Close())
+	want := "max-age=31536000, immutable"
+	if strings.HasSuffix(o.GetObject().GetName(), ".m3u8") {
+		want = "no-cache"
+	}
+	require.Equal(t, want, answer.Header.Get("Cache-Control"), o.GetObject().GetName())
 }

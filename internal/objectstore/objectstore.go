@@ -149,6 +149,9 @@ type PutRequest struct {
 	SizeBytes int64
 	// ContentType that the upload has to declare; empty leaves it open.
 	ContentType string
+	// CacheControl that the upload has to declare, answered to every reader;
+	// empty leaves it to the store.
+	CacheControl string
 	// Expires is the life of the request: [MinExpires] to [MaxExpires],
 	// rounded down to whole seconds.
 	Expires time.Duration

@@ -14,6 +14,9 @@ import (
 // signedSlackBytes is what an attempt may write beyond what its plan suggests.
 const signedSlackBytes = 256 << 20
 
+// keptByCaches is for objects that never change: another attempt writes others.
+const keptByCaches = "max-age=31536000, immutable"
+
 // objectName is what may lie in an attempt's folder: no segment of a name
 // begins with a dot or a dash. The API's validation says the same.
 var objectName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*){0,3}$`)
@@ -80,7 +83,7 @@ func (s *Service) signObjects(ctx context.Context, sess *session, req *tcoderv1.
 	requests := make([]*tcoderv1.SignedRequest, 0, len(objects))
 	for _, o := range objects {
 		signed, err := s.deps.Out.PresignPut(ctx, objectstore.PutRequest{
-			Key: prefix + o.Name, SizeBytes: o.SizeBytes, ContentType: o.ContentType, Expires: s.urlLife(),
+			Key: prefix + o.Name, SizeBytes: o.SizeBytes, ContentType: o.ContentType, CacheControl: keptByCaches, Expires: s.urlLife(),
 		})
 		if err != nil {
 			sess.log.ErrorContext(ctx, "object can't be signed", "task_id", l.ref.TaskID, "error", err)

@@ -23,6 +23,9 @@ const (
 	putTries = 8
 	// maxManifestBytes bounds what is read of a manifest that is there.
 	maxManifestBytes = 16 << 20
+	// askedForAgain lets caches keep a manifest, but ask each time whether it is
+	// still the same: it grows, and a later run replaces it.
+	askedForAgain = "no-cache"
 )
 
 // etags are the ETags that manifests have as far as this replica knows.
@@ -72,7 +75,7 @@ func (p *Publisher) write(ctx context.Context, manifests []media.Manifest, known
 func (p *Publisher) put(ctx context.Context, m media.Manifest, etag string) (string, error) {
 	for range putTries {
 		err := p.out.Put(ctx, m.Key, bytes.NewReader(m.Body), objectstore.PutOptions{
-			ContentType: m.ContentType, IfNoneMatch: etag == "", IfMatch: etag,
+			ContentType: m.ContentType, CacheControl: askedForAgain, IfNoneMatch: etag == "", IfMatch: etag,
 		})
 		if err == nil {
 			return etagOf(m.Body), nil

@@ -33,11 +33,11 @@ func presignPut(b bench) {
 	t := b.t
 	before := time.Now().Truncate(time.Second)
 	signed, err := b.PresignPut(t.Context(), objectstore.PutRequest{
-		Key: "in/source", SizeBytes: 5, ContentType: "video/mp4", Expires: ttl,
+		Key: "in/source", SizeBytes: 5, ContentType: "video/mp4", CacheControl: "max-age=60", Expires: ttl,
 	})
 	require.NoError(t, err)
 	require.Equal(t, http.MethodPut, signed.Method)
-	require.Equal(t, map[string]string{"Content-Type": "video/mp4"}, signed.Header)
+	require.Equal(t, map[string]string{"Content-Type": "video/mp4", "Cache-Control": "max-age=60"}, signed.Header)
 	require.WithinRange(t, signed.ExpiresAt, before.Add(ttl), time.Now().Add(ttl))
 
 	require.Equal(t, http.StatusOK, b.send(signed, "hello").status)
@@ -45,6 +45,9 @@ func presignPut(b bench) {
 	require.NoError(t, err)
 	require.EqualValues(t, 5, info.SizeBytes)
 	require.Equal(t, "video/mp4", info.ContentType)
+	read, err := b.PresignGet(t.Context(), "in/source", objectstore.GetOptions{Expires: ttl})
+	require.NoError(t, err)
+	require.Equal(t, "max-age=60", b.send(read, "").header.Get("Cache-Control"))
 }
 
 // presignPutBounds: another length or type than the signed one is refused and

@@ -113,6 +113,9 @@ func (s *Store) PresignPut(ctx context.Context, req objectstore.PutRequest) (obj
 	if req.ContentType != "" {
 		header["Content-Type"] = req.ContentType
 	}
+	if req.CacheControl != "" {
+		header["Cache-Control"] = req.CacheControl
+	}
 	if req.IfNoneMatch {
 		header["If-None-Match"] = "*"
 	}
