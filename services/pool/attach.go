@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"time"
 
 	"connectrpc.com/connect"
@@ -36,6 +37,7 @@ var (
 	}
 	errDraining   = &pipeline.Error{Reason: pipeline.ReasonServerDraining, Message: "The control plane is stopping.", Remedy: "Attach again."}
 	errSlowWorker = &pipeline.Error{Reason: pipeline.ReasonServerDraining, Message: "The worker doesn't read its stream.", Remedy: "Attach again."}
+	errSilent     = &pipeline.Error{Reason: pipeline.ReasonServerDraining, Message: "The worker said nothing for too long.", Remedy: "Attach again."}
 	errReplaced   = &pipeline.Error{Reason: pipeline.ReasonServerDraining, Message: "The worker attached again.", Remedy: "Attach again."}
 	errForgotten  = &pipeline.Error{Reason: pipeline.ReasonServerDraining, Message: "The worker's state is out of date.", Remedy: "Attach again."}
 )
@@ -60,7 +62,7 @@ func (s *Service) Attach(ctx context.Context, stream *stream) error {
 	if err := aside(func() error {
 		first, err := stream.Receive()
 		if err != nil && !errors.Is(err, io.EOF) {
-			return err
+			return unread(err)
 		}
 		if first.GetHello() == nil {
 			return errIncompatible
@@ -254,12 +256,21 @@ func (s *Service) read(ctx context.Context, sess *session, stream *stream, readi
 			if errors.Is(err, io.EOF) {
 				return nil
 			}
-			return err
+			return unread(err)
 		}
 		if err := s.handle(ctx, sess, m); err != nil {
 			return err
 		}
 	}
+}
+
+// unread is why a message of a worker couldn't be read: a deadline that has
+// passed is its guard's.
+func unread(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return errSilent
+	}
+	return err
 }
 
 // handle does what one message of a worker asks for.

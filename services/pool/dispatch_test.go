@@ -233,5 +233,7 @@ func TestSilentWorker(t *testing.T) {
 	}, patience, 20*time.Millisecond)
 	require.EqualValues(t, 2, again.GetLease().GetAttempt())
 	require.Less(t, time.Since(leased), lease+2*time.Second)
-	require.Error(t, silent.ends())
+	err := silent.ends()
+	require.ErrorContains(t, err, "The worker said nothing for too long.")
+	require.Equal(t, tcoderv1.ErrorReason_ERROR_REASON_SERVER_DRAINING, reasonOf(t, err))
 }

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
-	"github.com/tcoder-dev/tcoder/internal/pipeline"
 	"github.com/tcoder-dev/tcoder/services/interceptor"
 )
 
@@ -17,9 +16,6 @@ const (
 	// unreadMessages is how many messages may wait for a worker to acknowledge them.
 	unreadMessages = 4 * outboundMessages
 )
-
-// errSilent ends a session of calls as the end of its connection ends a stream.
-var errSilent = &pipeline.Error{Reason: pipeline.ReasonServerDraining, Message: "The worker made no call for too long.", Remedy: "Attach again."}
 
 // calls are what a session has beyond a stream's: the messages that its worker
 // hasn't acknowledged, and whose turn it is.

@@ -23,17 +23,14 @@ func waitText(job *tcoderv1.Job, now time.Time) (label, text string) {
 
 		return waiting, before(w)
 	case tcoderv1.WaitReason_WAIT_REASON_NO_WORKER:
-		return waiting, "no worker is attached"
+		return waiting, "no worker is attached" + behind(w)
 	case tcoderv1.WaitReason_WAIT_REASON_PROJECT_LIMIT:
 		text = "the project already runs as many tasks as it may"
 		if limit := w.GetRunningLimit(); limit > 0 {
 			text = fmt.Sprintf("the project already runs %d of %d tasks", limit, limit)
 		}
-		if w.GetPosition() > 0 {
-			text += ", " + before(w)
-		}
 
-		return waiting, text
+		return waiting, text + behind(w)
 	case tcoderv1.WaitReason_WAIT_REASON_BACKOFF:
 		return "retrying", backoffText(job, now)
 	default:
@@ -42,6 +39,15 @@ func waitText(job *tcoderv1.Job, now time.Time) (label, text string) {
 }
 
 func before(w *tcoderv1.Waiting) string { return count(int(w.GetPosition()), "task") + " before it" }
+
+// behind ends a sentence with what is before a job; with nothing if it is next.
+func behind(w *tcoderv1.Waiting) string {
+	if w.GetPosition() == 0 {
+		return ""
+	}
+
+	return ", " + before(w)
+}
 
 // backoffText says when the first of a job's delayed tasks is tried again, and
 // why it has to be.

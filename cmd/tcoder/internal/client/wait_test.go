@@ -28,6 +28,9 @@ func TestWaitText(t *testing.T) {
 		"waiting: 12 tasks before it":                {Waiting: &tcoderv1.Waiting{Reason: tcoderv1.WaitReason_WAIT_REASON_QUEUE, Position: 12}},
 		"waiting: 1 task before it":                  {Waiting: &tcoderv1.Waiting{Reason: tcoderv1.WaitReason_WAIT_REASON_QUEUE, Position: 1}},
 		"waiting: no worker is attached":             {Waiting: &tcoderv1.Waiting{Reason: tcoderv1.WaitReason_WAIT_REASON_NO_WORKER}},
+		"waiting: no worker is attached, 3 tasks before it": {Waiting: &tcoderv1.Waiting{
+			Reason: tcoderv1.WaitReason_WAIT_REASON_NO_WORKER, Position: 3,
+		}},
 		"waiting: the project already runs 4 of 4 tasks": {Waiting: &tcoderv1.Waiting{
 			Reason: tcoderv1.WaitReason_WAIT_REASON_PROJECT_LIMIT, RunningLimit: 4,
 		}},

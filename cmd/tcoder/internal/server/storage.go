@@ -44,9 +44,9 @@ type Storage struct {
 // Register adds the flags.
 func (s *Storage) Register(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&s.RedisURL, "redis-url", "", "Redis, as redis[s]://user:password@host:port, unix:// or redis[s]+cluster:// (empty: the one that up starts)")
+	flags.StringVar(&s.RedisURL, "redis-url", "", "Redis, as redis[s]://user:password@host:port, unix:// or redis[s]+cluster:// (up starts its own if there is none)")
 	flags.StringVar(&s.RedisTag, "redis-tag", redisstore.DefaultTag, "hash tag of all keys; deployments that share a Redis need one each")
-	flags.StringVar(&s.Endpoint, "s3-endpoint", "", "S3-compatible object store, as https://host (empty: the one that up starts)")
+	flags.StringVar(&s.Endpoint, "s3-endpoint", "", "S3-compatible object store, as https://host (up starts its own if there is none)")
 	flags.StringVar(&s.PublicEndpoint, "s3-public-endpoint", "", "the same store as clients and workers reach it (empty: as s3-endpoint)")
 	flags.StringVar(&s.Region, "s3-region", "auto", "region of the buckets")
 	flags.BoolVar(&s.PathStyle, "s3-path-style", true, "put the bucket into the path and not into the host name")
