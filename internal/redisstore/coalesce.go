@@ -18,7 +18,7 @@ const (
 	// crowd is how many of those who wait for each call in flight make another
 	// one: Redis has work then while answers are read, and calls that it finds
 	// together share an fsync. Smaller batches would cost it more than they gain.
-	crowd = 64
+	crowd = 48
 	// maxFlights is how many calls of a verb are in flight at most.
 	maxFlights = 4
 	// batchTimeout bounds a call for callers whose contexts it can't follow.
