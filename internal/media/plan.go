@@ -1,6 +1,9 @@
 package media
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // RenditionPlan is one video rendition to be made.
 type RenditionPlan struct {
@@ -80,6 +83,11 @@ type Plan struct {
 	Outputs  []OutputPlan  `json:"outputs"` // in the spec's order, then the intermediate ones
 	Duration time.Duration `json:"duration"`
 	Notes    []string      `json:"notes,omitempty"` // what was left out, and why
+}
+
+// HasMaterial says that tasks make segments that no output names in the end.
+func (p Plan) HasMaterial() bool {
+	return slices.ContainsFunc(p.Outputs, func(o OutputPlan) bool { return o.Intermediate })
 }
 
 // RenditionResult is a rendition as it was really produced.

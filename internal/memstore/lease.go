@@ -197,6 +197,7 @@ func (s *Store) FinishTask(_ context.Context, r pipeline.TaskResult) (pipeline.V
 
 	if r.Plan != nil {
 		j.rec.Plan, j.rec.Times.Planned = r.Plan, s.now
+		j.left = j.left || r.Plan.HasMaterial()
 		s.event(j, pipeline.EventPlanned, nil, nil)
 	}
 

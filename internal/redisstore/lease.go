@@ -119,7 +119,12 @@ func (s *Store) FinishTask(ctx context.Context, r pipeline.TaskResult) (pipeline
 		return "", false, err
 	}
 
-	reply, err := s.callRows(ctx, 2, "finish_task", nil, append(args, tasks)...)
+	material := 0
+	if r.Plan != nil && r.Plan.HasMaterial() {
+		material = 1
+	}
+
+	reply, err := s.callRows(ctx, 2, "finish_task", nil, append(args, tasks, material)...)
 	if err != nil {
 		return "", false, err
 	}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tcoder-dev/tcoder/internal/media"
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 )
 
@@ -28,6 +29,7 @@ func dutyTests() map[string]func(*env) {
 		"PublishAfterTheLastTask":  dutyPublish,
 		"CleanAfterAFailure":       dutyCleanAfterFailure,
 		"CleanAfterARelease":       dutyCleanAfterRelease,
+		"CleanMaterial":            dutyCleanMaterial,
 		"RetryWithdrawsTheClean":   dutyRetryWithdraws,
 		"ComesAgainUntilItIsEnded": dutyComesAgain,
 		"PublishNeedsItsJob":       dutyPublishStays,
@@ -211,7 +213,8 @@ func dutyCleanAfterFailure(e *env) {
 	require.Equal(e, canceled.ID, duties[0].ID)
 }
 
-// A completed job is cleaned only if an attempt was left behind.
+// A completed job is cleaned only if an attempt was left behind, or it was put
+// together of what nobody asked for.
 func dutyCleanAfterRelease(e *env) {
 	w := e.attach("w1")
 	j := e.planned(w, encode(1))
@@ -222,6 +225,23 @@ func dutyCleanAfterRelease(e *env) {
 	duties := e.pass(6*time.Minute + leaseFor + 5*time.Second).Duties
 	require.Len(e, duties, 1)
 	require.Equal(e, pipeline.DutyClean, duties[0].Kind)
+}
+
+func dutyCleanMaterial(e *env) {
+	w := e.attach("w1")
+	e.job()
+	l := e.claimOne(w)
+	verdict, _, err := e.store.FinishTask(e.ctx(), pipeline.TaskResult{
+		Ref: l.Ref, WorkerID: w.id, Probe: &media.Probe{Format: "mov"}, Tasks: []pipeline.NewTask{encode(1)},
+		Plan: &media.Plan{Outputs: []media.OutputPlan{{Name: "mp4"}, {Name: "material", Intermediate: true}}},
+	})
+	require.NoError(e, err)
+	require.Equal(e, pipeline.VerdictAccepted, verdict)
+	e.finish(w, e.claimOne(w).Ref)
+	require.True(e, e.complete(l.Job.ID, 1))
+
+	duties := e.pass(6*time.Minute + leaseFor + 5*time.Second).Duties
+	require.Equal(e, []pipeline.Duty{{Kind: pipeline.DutyClean, ID: l.Job.ID, Project: l.Job.Project}}, duties)
 }
 
 // A job that runs again isn't cleaned under its feet, but after its new end.

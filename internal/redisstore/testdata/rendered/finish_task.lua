@@ -1,7 +1,8 @@
 -- Ends attempts with their results, adds what they lead to and unblocks what waited for them.
 -- KEYS  common. Derived: the jobs and their results.
 -- ARGV  prefix; requests (see request.lua) of: job id, index, member, attempt, worker id, result JSON, probe JSON, plan
---       JSON (each may be empty), a list of new tasks (see add_tasks)
+--       JSON (each may be empty), a list of new tasks (see add_tasks), 1 if the plan makes what no output
+--       names in the end else 0
 -- Returns  {answer, ...}: {'', 'ACCEPTED' | 'STALE', 1 if it was the last of the run else 0}
 -- Replay   the first answer. A lease that ran out but wasn't taken back is still good.
 -- Attempts, as most calls change them: the front of the job and of the task,
@@ -454,7 +455,7 @@ local function write_out()
   publish_wakes()
 end
 -- Of a job: project, progress (media time, speed, fps, time left), state, run, sequence, base, open (tasks of the run that
--- aren't done), longest lease that was given, left (1: an attempt that wasn't accepted may have left objects), stream (1:
+-- aren't done), longest lease that was given, left (1: there may be objects that no output names), stream (1:
 -- segments were committed), uploaded (1: up names its upload), started, playable, finished (ms, 0: not yet), weight of all tasks of the run, what of that is
 -- done, percent.
 local HEAD = '>Bc0Bc0BI2I4I4I3I5BBBI6I6I6ddd'
@@ -861,6 +862,7 @@ local function finish_any(r)
   if r[8] ~= '' then
     set(plan_key(id), r[8])
     job.planned = NOW
+    if r[10] == 1 then job.left = 1 end
     add_event(job, 'PLANNED')
   end
   if #r[9] > 0 then add_tasks(job, r[9]) end

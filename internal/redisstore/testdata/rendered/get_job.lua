@@ -281,7 +281,7 @@ local INDEXES = {} -- keys by state, by project
 
 
 -- Of a job: project, progress (media time, speed, fps, time left), state, run, sequence, base, open (tasks of the run that
--- aren't done), longest lease that was given, left (1: an attempt that wasn't accepted may have left objects), stream (1:
+-- aren't done), longest lease that was given, left (1: there may be objects that no output names), stream (1:
 -- segments were committed), uploaded (1: up names its upload), started, playable, finished (ms, 0: not yet), weight of all tasks of the run, what of that is
 -- done, percent.
 local HEAD = '>Bc0Bc0BI2I4I4I3I5BBBI6I6I6ddd'
