@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -52,12 +53,12 @@ func (e *engine) picture(ctx context.Context, clip string, spec *tcoderv1.JobSpe
 	return work, nil
 }
 
-// inChunks takes a work apart into chunks of a segment.
-func inChunks(work *tcoderv1.EncodeWork) []*tcoderv1.EncodeWork {
+// inChunks takes a work apart into chunks of so many segments.
+func inChunks(work *tcoderv1.EncodeWork, segments uint64) []*tcoderv1.EncodeWork {
 	video := work.GetOutput().GetVideo()
 	gop := uint64(video.GetGopFrames())
 	fps := float64(video.GetFrameRate().GetNum()) / float64(video.GetFrameRate().GetDen())
-	length := gop * max(1, uint64(work.GetOutput().GetSegmentSeconds()*fps/float64(gop)+0.5))
+	length := segments * gop * max(1, uint64(work.GetOutput().GetSegmentSeconds()*fps/float64(gop)+0.5))
 	var parts []*tcoderv1.EncodeWork
 	for first := uint64(0); first < video.GetExpectedFrames(); first += length {
 		part := proto.CloneOf(work)
@@ -74,29 +75,31 @@ type made struct {
 	renditions []*tcoderv1.EncodedRendition
 }
 
-// encode does works one after the other, with one thread each.
-func (e *engine) encode(ctx context.Context, clip string, works ...*tcoderv1.EncodeWork) (_ []made, err error) {
+// encode does works one after the other, each with so many threads (0: as many
+// as FFmpeg likes), and tells what they took.
+func (e *engine) encode(ctx context.Context, clip string, threads int, works ...*tcoderv1.EncodeWork) (_ []made, _ cost, err error) {
 	source, stop, err := serveFile(ctx, clip)
 	if err != nil {
-		return nil, err
+		return nil, cost{}, err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
 	tools := e.tools
-	tools.Threads = 1
+	tools.Threads = threads
 	var results []made
+	start, before := time.Now(), childrenCPU()
 	for _, work := range works {
 		dir, err := os.MkdirTemp(e.dir, "task-")
 		if err != nil {
-			return nil, fmt.Errorf("scratch folder: %w", err)
+			return nil, cost{}, fmt.Errorf("scratch folder: %w", err)
 		}
 		renditions, err := ffmpeg.Encode(ctx, tools, ffmpeg.EncodeRequest{Source: source, Work: work, Dir: dir})
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", filepath.Base(clip), err)
+			return nil, cost{}, fmt.Errorf("%s: %w", filepath.Base(clip), err)
 		}
 		results = append(results, made{dir, renditions})
 	}
 
-	return results, nil
+	return results, cost{wall: time.Since(start), cpu: childrenCPU() - before}, nil
 }
 
 // joined writes the first rendition of consecutive works as one file.
@@ -122,6 +125,16 @@ func joined(path string, works []made) error {
 }
 
 func (e *engine) stop() error { return e.stack.stop() }
+
+// childrenCPU is the processor time of the processes that have ended.
+func childrenCPU() time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_CHILDREN, &usage); err != nil {
+		return 0
+	}
+
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
 
 // serveFile gives a file as workers give it to FFmpeg: on loopback, by ranges.
 func serveFile(ctx context.Context, path string) (ffmpeg.Source, func() error, error) {

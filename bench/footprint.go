@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -15,8 +16,9 @@ import (
 	"github.com/tcoder-dev/tcoder/internal/local"
 )
 
-// startWorker starts a worker of one slot, and tells its scratch folder.
-func startWorker(ctx context.Context, s setting, st *stack) (_ *child, scratch string, err error) {
+// startWorker starts a worker of one slot, kept to one processor unless that
+// is negative: FFmpeg has one thread there.
+func startWorker(ctx context.Context, s setting, st *stack, processor int) (_ *child, scratch string, err error) {
 	dir, err := os.MkdirTemp(s.work, "worker-")
 	if err != nil {
 		return nil, "", fmt.Errorf("scratch folder: %w", err)
@@ -29,10 +31,11 @@ func startWorker(ctx context.Context, s setting, st *stack) (_ *child, scratch s
 	if err != nil {
 		return nil, "", err
 	}
+	args := pinned(processor, s.binary, "worker", "--server", st.url, "--scratch", scratch)
 	w, err := startChild(ctx, filepath.Join(dir, "worker.log"), local.ProcessConfig{
 		Name: "worker",
 		Command: func(ctx context.Context) (*exec.Cmd, error) {
-			return exec.CommandContext(ctx, s.binary, "worker", "--server", st.url, "--scratch", scratch), nil
+			return exec.CommandContext(ctx, args[0], args[1:]...), nil
 		},
 		Check: func(ctx context.Context) error {
 			slots, err := st.slots(ctx)
@@ -47,6 +50,15 @@ func startWorker(ctx context.Context, s setting, st *stack) (_ *child, scratch s
 	return w, scratch, err
 }
 
+// pinned is a command that is kept to one processor; a negative one keeps it nowhere.
+func pinned(processor int, command ...string) []string {
+	if processor < 0 {
+		return command
+	}
+
+	return append([]string{"taskset", "-c", strconv.Itoa(processor)}, command...)
+}
+
 // footprint tells what a worker and its FFmpeg take at most of memory and of
 // the scratch folder, with one 1080p ladder.
 func footprint(ctx context.Context, s setting, _ *quiet) (_ []Result, err error) {
@@ -59,7 +71,7 @@ func footprint(ctx context.Context, s setting, _ *quiet) (_ []Result, err error)
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, st.stop()) }()
-	w, scratch, err := startWorker(ctx, s, st)
+	w, scratch, err := startWorker(ctx, s, st, -1)
 	if err != nil {
 		return nil, err
 	}

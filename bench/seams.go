@@ -38,13 +38,13 @@ func seams(ctx context.Context, s setting, _ *quiet) (_ []Result, err error) {
 		if err != nil {
 			return nil, err
 		}
-		parts := inChunks(work)
+		parts := inChunks(work, 1)
 		if len(parts) < 2 {
 			return nil, fmt.Errorf("invalid: %s has no seam", c.name)
 		}
 		var stamps [2][]float64
 		for i, works := range [][]*tcoderv1.EncodeWork{{work}, parts} {
-			encoded, err := e.encode(ctx, c.path, works...)
+			encoded, _, err := e.encode(ctx, c.path, 1, works...)
 			if err != nil {
 				return nil, err
 			}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"time"
+
+	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
+	"github.com/tcoder-dev/tcoder/worker/ffmpeg"
+)
+
+// scaleOut tells what a second worker of one thread brings, beside what a
+// second FFmpeg of one thread brings without any product.
+func scaleOut(ctx context.Context, s setting, q *quiet) (_ []Result, err error) {
+	clip, err := clipOf(ctx, s, "camera1080.mp4", 8)
+	if err != nil {
+		return nil, err
+	}
+	e, err := startEngine(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	spec := &tcoderv1.JobSpec{Preset: "hls-adaptive", Copy: tcoderv1.CopyPolicy_COPY_POLICY_NEVER}
+	work, err := e.picture(ctx, clip, spec)
+	if err = errors.Join(err, e.stop()); err != nil {
+		return nil, err
+	}
+	st, err := startStack(ctx, s, "--pool", "none")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, st.stop()) }()
+	// Two of the same, with one processor and with two, by each contender.
+	var wall [2][2]time.Duration
+	for i := range 2 {
+		w, _, err := startWorker(ctx, s, st, i)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, w.stop()) }()
+		for contender, run := range []func(int) error{
+			func(int) error { _, _, err := st.run(ctx, clip, spec); return err },
+			func(n int) error { return e.bare(ctx, clip, work, n%(i+1)) },
+		} {
+			if err := q.run("scale-out", func() error {
+				start := time.Now()
+				err := pairOf(i == 1 || contender == 0, run)
+				wall[contender][i] = time.Since(start)
+
+				return err
+			}); err != nil {
+				return nil, err
+			}
+		}
+	}
+	workers, bare := ratioOf(wall[0][0], wall[0][1]), ratioOf(wall[1][0], wall[1][1])
+
+	return []Result{
+		plain("scale-out/workers", workers, "ratio", "one worker of one slot and one thread, for two jobs; two workers"),
+		plain("scale-out/ffmpeg", bare, "ratio", "one FFmpeg of one thread after the other; two at once"),
+		atLeast(0.97, plain("scale-out/gain-ratio", workers/bare, "ratio", "what two bare FFmpeg processes gain over one")),
+	}, nil
+}
+
+// bare does a work on one processor by FFmpeg alone.
+func (e *engine) bare(ctx context.Context, clip string, work *tcoderv1.EncodeWork, processor int) (err error) {
+	source, stop, err := serveFile(ctx, clip)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	dir, err := os.MkdirTemp(e.dir, "bare-")
+	if err != nil {
+		return fmt.Errorf("scratch folder: %w", err)
+	}
+	for _, r := range work.GetOutput().GetVideo().GetRenditions() {
+		if err := os.Mkdir(filepath.Join(dir, r.GetName()), 0o700); err != nil {
+			return fmt.Errorf("scratch folder: %w", err)
+		}
+	}
+	args, err := ffmpeg.EncodeArgs(work, source.URL, 0)
+	if err != nil {
+		return err
+	}
+	command := pinned(processor, append([]string{e.tools.FFmpeg}, args...)...)
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("ffmpeg: %w\n%s", err, out)
+	}
+
+	return nil
+}
+
+// pairOf runs something twice, at once or one after the other.
+func pairOf(together bool, run func(int) error) error {
+	if !together {
+		return errors.Join(run(0), run(1))
+	}
+	var both sync.WaitGroup
+	errs := make([]error, 2)
+	for i := range errs {
+		both.Go(func() { errs[i] = run(i) })
+	}
+	both.Wait()
+
+	return errors.Join(errs...)
+}
