@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
@@ -35,35 +36,54 @@ type piece struct {
 func (p *prober) decodeEdges(ctx context.Context, h *header) error {
 	info := h.result(p.req.Source.SizeBytes)
 
-	var pieces []piece
+	var heads []piece
 
 	for _, kind := range []tcoderv1.StreamKind{tcoderv1.StreamKind_STREAM_KIND_VIDEO, tcoderv1.StreamKind_STREAM_KIND_AUDIO} {
 		if s := leading(info, kind); s != nil {
-			pieces = append(pieces, piece{stream: s})
+			heads = append(heads, piece{stream: s})
 		}
 	}
 
-	if len(pieces) == 0 {
+	if len(heads) == 0 {
 		return nil
 	}
+
+	// Each side has a process of its own: in one, FFmpeg would decode all of the
+	// last group of pictures before it is content with the first of them.
+	var (
+		sides             sync.WaitGroup
+		headFault, noTail error
+	)
+
+	sides.Go(func() { headFault = p.decodeHeads(ctx, heads) })
 
 	// What a download never fetched is zeros, and read as packets all the same.
 	// The head of a short clip is most of it.
 	start := info.GetDuration().AsDuration() - tailLength
-	if picture := pieces[0].stream; start > 4*tailLength && h.isOne([]string{"mov"}) && isPicture(picture) {
-		pieces = append(pieces, piece{stream: picture, tail: true})
+	if start > 4*tailLength && h.isOne([]string{"mov"}) && isPicture(heads[0].stream) && lasts(heads[0].stream) {
+		sides.Go(func() { noTail = p.decode(ctx, start, piece{stream: heads[0].stream, tail: true}) })
 	}
 
-	err := p.decode(ctx, start, pieces)
-	if err == nil || len(pieces) == 1 || ctx.Err() != nil {
+	sides.Wait()
+
+	if headFault != nil {
+		return headFault
+	}
+
+	return noTail
+}
+
+func (p *prober) decodeHeads(ctx context.Context, heads []piece) error {
+	err := p.decode(ctx, 0, heads...)
+	if err == nil || len(heads) == 1 || ctx.Err() != nil {
 		return err
 	}
 
 	// One stream without a frame keeps FFmpeg from writing the others: it is
 	// allowed to be empty, as long as the others are not.
-	for _, one := range pieces {
-		if one.stream.GetDuration() != nil || one.stream.GetFrameCount() > 0 {
-			if err := p.decode(ctx, start, []piece{one}); err != nil {
+	for _, one := range heads {
+		if lasts(one.stream) {
+			if err := p.decode(ctx, 0, one); err != nil {
 				return err
 			}
 		}
@@ -71,6 +91,9 @@ func (p *prober) decodeEdges(ctx context.Context, h *header) error {
 
 	return nil
 }
+
+// lasts reports whether a stream is known to have something.
+func lasts(s *tcoderv1.StreamInfo) bool { return s.GetDuration() != nil || s.GetFrameCount() > 0 }
 
 func isPicture(s *tcoderv1.StreamInfo) bool {
 	return s.GetKind() == tcoderv1.StreamKind_STREAM_KIND_VIDEO
@@ -98,19 +121,18 @@ func leading(info *tcoderv1.ProbeResult, kind tcoderv1.StreamKind) *tcoderv1.Str
 	return first
 }
 
-// decode decodes pieces, of which tails start at a time after the container's
-// start.
-func (p *prober) decode(ctx context.Context, tailStart time.Duration, pieces []piece) error {
+// decode decodes pieces that all begin at a time after the container's start,
+// or at the keyframe before: a long group of pictures is dear to decode.
+func (p *prober) decode(ctx context.Context, from time.Duration, pieces ...piece) error {
 	args := append([]string{"-nostdin", "-hide_banner", "-nostats", "-v", "level+error"}, inputArgs(p.req.Limits)...)
-	args = append(args, "-i", p.req.Source.URL)
-
-	if slices.ContainsFunc(pieces, func(one piece) bool { return one.tail }) {
-		// From the keyframe before: a long group of pictures is dear to decode.
-		args = append(append(args, inputArgs(p.req.Limits)...), "-noaccurate_seek", "-ss", seconds(tailStart), "-i", p.req.Source.URL)
+	if from > 0 {
+		args = append(args, "-noaccurate_seek", "-ss", seconds(from))
 	}
 
+	args = append(args, "-i", p.req.Source.URL)
+
 	for _, one := range pieces {
-		args = append(args, "-map", map[bool]string{false: "0:", true: "1:"}[one.tail]+strconv.FormatUint(uint64(one.stream.GetIndex()), 10))
+		args = append(args, "-map", input(one.stream.GetIndex()))
 	}
 
 	args = append(args, "-frames:v", strconv.Itoa(headPictures), "-frames:a", strconv.Itoa(headSounds),
