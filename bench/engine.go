@@ -53,16 +53,21 @@ func (e *engine) picture(ctx context.Context, clip string, spec *tcoderv1.JobSpe
 	return work, nil
 }
 
-// inChunks takes a work apart into chunks of so many segments.
+// inChunks takes a work apart into chunks of so many segments; as in plans,
+// what is less than half of one at the end belongs to the chunk before.
 func inChunks(work *tcoderv1.EncodeWork, segments uint64) []*tcoderv1.EncodeWork {
 	video := work.GetOutput().GetVideo()
 	gop := uint64(video.GetGopFrames())
 	fps := float64(video.GetFrameRate().GetNum()) / float64(video.GetFrameRate().GetDen())
 	length := segments * gop * max(1, uint64(work.GetOutput().GetSegmentSeconds()*fps/float64(gop)+0.5))
 	var parts []*tcoderv1.EncodeWork
-	for first := uint64(0); first < video.GetExpectedFrames(); first += length {
+	last := video.GetExpectedFrames()
+	for first, end := uint64(0), uint64(0); first < last; first = end {
+		if end = first + length; end+length/2 > last {
+			end = last
+		}
 		part := proto.CloneOf(work)
-		part.Output.Chunks = []*tcoderv1.Chunk{{FirstFrame: first, EndFrame: min(first+length, video.GetExpectedFrames())}}
+		part.Output.Chunks = []*tcoderv1.Chunk{{FirstFrame: first, EndFrame: end}}
 		parts = append(parts, part)
 	}
 

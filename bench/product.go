@@ -56,13 +56,17 @@ func product(ctx context.Context, s setting, q *quiet) (_ []Result, err error) {
 			costs[i] = append(costs[i], got)
 		}
 	}
-	difference, err := st.difference(ctx, clip, filepath.Join(s.work, "single-0"), filepath.Join(s.work, "product-0"))
+	compared := likenessSeconds
+	if s.short {
+		compared = shortSeconds / 2 // where a clip is cut off, both sides fill up what its last group lacks
+	}
+	difference, err := st.difference(ctx, clip, compared, filepath.Join(s.work, "single-0"), filepath.Join(s.work, "product-0"))
 	if err != nil {
 		return nil, err
 	}
 
 	return append(compare(costs[0], costs[1], costs[2]), atMost(0.002, plain("product/ssim-difference", difference, "SSIM",
-		fmt.Sprintf("to the hand-written command, of the rung where it is most; %.0f s", likenessSeconds)))), nil
+		fmt.Sprintf("to the hand-written command, of the rung where it is most; %d s", compared)))), nil
 }
 
 // contender is a way to make the ladder of a clip; only the commands fill the folder.
@@ -93,15 +97,15 @@ func (c contender) measure(ctx context.Context, s setting, q *quiet, clip string
 
 // difference is how far the SSIM of a rung of the last job is from that of a
 // command, at most.
-func (st *stack) difference(ctx context.Context, clip, command, dir string) (float64, error) {
+func (st *stack) difference(ctx context.Context, clip string, seconds int, command, dir string) (float64, error) {
 	if _, err := st.client.Download(ctx, st.lastJob, tcoder.DownloadOptions{Dir: dir}); err != nil {
 		return 0, fmt.Errorf("the product's ladder: %w", err)
 	}
-	theirs, err := likeness(ctx, clip, command)
+	theirs, err := likeness(ctx, clip, command, seconds)
 	if err != nil {
 		return 0, err
 	}
-	ours, err := likeness(ctx, clip, dir)
+	ours, err := likeness(ctx, clip, dir, seconds)
 	if err != nil {
 		return 0, err
 	}
@@ -114,16 +118,16 @@ func (st *stack) difference(ctx context.Context, clip, command, dir string) (flo
 }
 
 // likenessSeconds is how much of each rung is compared with the source.
-const likenessSeconds = 20.0
+const likenessSeconds = 20
 
 // likeness is the SSIM of each rung of a ladder in a folder to its source.
-func likeness(ctx context.Context, clip, dir string) ([]float64, error) {
+func likeness(ctx context.Context, clip, dir string, seconds int) ([]float64, error) {
 	var found []float64
 	for _, r := range ladder() {
 		log, err := output(ctx, "ffmpeg", "-v", "info", "-nostats", "-nostdin", "-allowed_extensions", "ALL",
 			"-i", filepath.Join(dir, r.name+".m3u8"), "-i", clip,
 			"-lavfi", fmt.Sprintf("[0:v]setpts=PTS-STARTPTS[a];[1:v]setpts=PTS-STARTPTS,scale=-2:%d[b];[a][b]ssim", r.height),
-			"-t", fmt.Sprint(likenessSeconds), "-an", "-f", "null", "-")
+			"-t", strconv.Itoa(seconds), "-an", "-f", "null", "-")
 		if err != nil {
 			return nil, err
 		}

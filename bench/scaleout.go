@@ -36,21 +36,23 @@ func scaleOut(ctx context.Context, s setting, q *quiet) (_ []Result, err error) 
 	}
 	defer func() { err = errors.Join(err, st.stop()) }()
 	// Two of the same, with one processor and with two, by each contender.
-	var wall [2][2]time.Duration
+	var wall [2][2][]float64
 	for i := range 2 {
 		w, _, err := startWorker(ctx, s, st, i)
 		if err != nil {
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, w.stop()) }()
-		for contender, run := range []func(int) error{
+		contenders := []func(int) error{
 			func(int) error { _, _, err := st.run(ctx, clip, spec); return err },
 			func(n int) error { return e.bare(ctx, clip, work, n%(i+1)) },
-		} {
+		}
+		for n := range 2 * s.rounds {
+			contender := n % 2
 			if err := q.run("scale-out", func() error {
 				start := time.Now()
-				err := pairOf(i == 1 || contender == 0, run)
-				wall[contender][i] = time.Since(start)
+				err := pairOf(i == 1 || contender == 0, contenders[contender])
+				wall[contender][i] = append(wall[contender][i], time.Since(start).Seconds())
 
 				return err
 			}); err != nil {
@@ -58,7 +60,7 @@ func scaleOut(ctx context.Context, s setting, q *quiet) (_ []Result, err error) 
 			}
 		}
 	}
-	workers, bare := ratioOf(wall[0][0], wall[0][1]), ratioOf(wall[1][0], wall[1][1])
+	workers, bare := median(wall[0][0])/median(wall[0][1]), median(wall[1][0])/median(wall[1][1])
 
 	return []Result{
 		plain("scale-out/workers", workers, "ratio", "one worker of one slot and one thread, for two jobs; two workers"),

@@ -16,17 +16,27 @@ import (
 // transcode measures the engine and the product around it, on real clips.
 func transcode(ctx context.Context, s setting) ([]Result, error) {
 	return measureParts(ctx, s, "transcode", []part{
-		{"product", product},
+		{"product", inRounds(2, product)},
 		{"playable", playable},
-		{"remux", remux},
-		{"copy-top", copyTop},
+		{"remux", inRounds(1, remux)},
+		{"copy-top", inRounds(2, copyTop)},
 		{"rate", rate},
 		{"chunks", chunkCost},
-		{"scale-out", scaleOut},
+		{"scale-out", inRounds(2, scaleOut)},
 		{"seams", seams},
 		{"footprint", footprint},
 		{"simulated", func(ctx context.Context, _ setting, _ *quiet) ([]Result, error) { return poolLadder(ctx) }},
 	})
+}
+
+// inRounds bounds the rounds of a part, so that the group ends within 25
+// minutes: shares of processor time hardly move between rounds.
+func inRounds(most int, run func(context.Context, setting, *quiet) ([]Result, error)) func(context.Context, setting, *quiet) ([]Result, error) {
+	return func(ctx context.Context, s setting, q *quiet) ([]Result, error) {
+		s.rounds = min(s.rounds, most)
+
+		return run(ctx, s, q)
+	}
 }
 
 // shortSeconds is how much of a clip is taken with -short.
