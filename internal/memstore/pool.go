@@ -22,6 +22,10 @@ func (s *Store) stats() pipeline.PoolStats {
 	stats := pipeline.PoolStats{LeasedTasks: int64(len(s.leased)), DelayedTasks: int64(len(s.delayed))}
 
 	for _, p := range s.turns.projects {
+		if p.atLimit {
+			stats.LimitedTasks += int64(len(p.ready))
+		}
+
 		if !p.inTurn {
 			continue
 		}

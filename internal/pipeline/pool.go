@@ -47,6 +47,7 @@ type MachineMove struct {
 // PoolStats counts what waits and what runs.
 type PoolStats struct {
 	ReadyTasks   int64 // those of projects at their limit aren't counted
+	LimitedTasks int64 // they are here
 	LeasedTasks  int64
 	DelayedTasks int64
 	OldestReady  time.Duration // since the oldest job with a ready task was queued, 0 if none

@@ -9,7 +9,7 @@ import (
 
 // PoolStats implements [pipeline.PoolStore].
 func (s *Store) PoolStats(ctx context.Context) (pipeline.PoolStats, error) {
-	reply, err := s.callRows(ctx, 4, "pool_stats", nil)
+	reply, err := s.callRows(ctx, 5, "pool_stats", nil)
 	if err != nil {
 		return pipeline.PoolStats{}, err
 	}
@@ -20,29 +20,29 @@ func (s *Store) PoolStats(ctx context.Context) (pipeline.PoolStats, error) {
 func decodeStats(reply []any) pipeline.PoolStats {
 	return pipeline.PoolStats{
 		ReadyTasks: asInt(reply[0]), LeasedTasks: asInt(reply[1]), DelayedTasks: asInt(reply[2]),
-		OldestReady: time.Duration(asInt(reply[3])) * time.Millisecond,
+		OldestReady: time.Duration(asInt(reply[3])) * time.Millisecond, LimitedTasks: asInt(reply[4]),
 	}
 }
 
 // ReadPool implements [pipeline.PoolStore].
 func (s *Store) ReadPool(ctx context.Context) (pipeline.PoolView, error) {
-	reply, err := s.callRows(ctx, 15, "read_pool", []string{s.keys.machines, s.keys.pool})
+	reply, err := s.callRows(ctx, 16, "read_pool", []string{s.keys.machines, s.keys.pool})
 	if err != nil {
 		return pipeline.PoolView{}, err
 	}
 
 	v := pipeline.PoolView{
-		Stats: decodeStats(reply), JobWeight: asFloat(reply[9]), Version: asInt(reply[11]), Term: asInt(reply[13]),
-		Now: asTime(reply[14]),
+		Stats: decodeStats(reply), JobWeight: asFloat(reply[10]), Version: asInt(reply[12]), Term: asInt(reply[14]),
+		Now: asTime(reply[15]),
 	}
-	v.Waiting = decodeWork(asList(reply[6]), v.Stats.ReadyTasks)
-	v.Running = decodeWork(asList(reply[7]), v.Stats.LeasedTasks)
+	v.Waiting = decodeWork(asList(reply[7]), v.Stats.ReadyTasks)
+	v.Running = decodeWork(asList(reply[8]), v.Stats.LeasedTasks)
 
-	if done := asList(reply[8]); len(done) == 2 {
+	if done := asList(reply[9]); len(done) == 2 {
 		v.Done, v.Took = asFloat(done[0]), time.Duration(asFloat(done[1])*float64(time.Millisecond))
 	}
 
-	raws := asList(reply[4])
+	raws := asList(reply[5])
 	machines := make([]string, 0, len(raws))
 
 	for _, raw := range raws {
@@ -53,15 +53,15 @@ func (s *Store) ReadPool(ctx context.Context) (pipeline.PoolView, error) {
 		return pipeline.PoolView{}, err
 	}
 
-	if v.Workers, err = decodeWorkers(asList(reply[5])); err != nil {
+	if v.Workers, err = decodeWorkers(asList(reply[6])); err != nil {
 		return pipeline.PoolView{}, err
 	}
 
-	if err := decode(asString(reply[10]), &v.Change); err != nil {
+	if err := decode(asString(reply[11]), &v.Change); err != nil {
 		return pipeline.PoolView{}, err
 	}
 
-	return v, decode(asString(reply[12]), &v.Report)
+	return v, decode(asString(reply[13]), &v.Report)
 }
 
 // decodeWork reads the work of some tasks, which stand for all.

@@ -91,6 +91,7 @@ func PoolToProto(v pipeline.PoolView) *tcoderv1.GetPoolResponse {
 		ReadyTasks:      uint64(v.Stats.ReadyTasks),
 		LeasedTasks:     uint64(v.Stats.LeasedTasks),
 		DelayedTasks:    uint64(v.Stats.DelayedTasks),
+		LimitedTasks:    uint64(v.Stats.LimitedTasks),
 		HoldReason:      v.Report.HoldReason,
 		DesiredMachines: uint32(v.Report.Desired),
 		Problems:        mapSlice(v.Report.Problems, ProblemToProto),

@@ -200,6 +200,6 @@ func TestView(t *testing.T) {
 	delete(values, "tcoder_oldest_ready_seconds")
 	require.Equal(t, map[string]float64{
 		"tcoder_assignments_total probe": 1, "tcoder_dispatch_seconds": 1, "tcoder_queue_wait_seconds": 1,
-		"tcoder_tasks ready": 0, "tcoder_tasks leased": 1, "tcoder_tasks delayed": 0, "tcoder_worker_sessions": 1,
+		"tcoder_tasks ready": 0, "tcoder_tasks leased": 1, "tcoder_tasks delayed": 0, "tcoder_tasks limited": 0, "tcoder_worker_sessions": 1,
 	}, values)
 }

@@ -94,6 +94,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	gauge(m.tasks, float64(stats.ReadyTasks), "ready")
 	gauge(m.tasks, float64(stats.LeasedTasks), "leased")
 	gauge(m.tasks, float64(stats.DelayedTasks), "delayed")
+	gauge(m.tasks, float64(stats.LimitedTasks), "limited")
 	gauge(m.oldest, stats.OldestReady.Seconds())
 }
 

@@ -250,6 +250,7 @@ func (w *world) auditCounters(s *snapshot) {
 	require.Equal(w, leased, s.Stats.LeasedTasks)
 	require.Equal(w, delayed, s.Stats.DelayedTasks)
 	require.LessOrEqual(w, s.Stats.ReadyTasks, ready-parked, "those that are told that they wait for the limit don't count")
+	require.Equal(w, ready, s.Stats.ReadyTasks+s.Stats.LimitedTasks, "each that is ready is counted once")
 }
 
 func (w *world) auditList(s *snapshot, project string, ids []string) {

@@ -200,6 +200,14 @@ func fairLimit(e *env) {
 	e.queued("a", 1, 50) // nor does its priority help
 	require.Empty(e, e.claimed(w, 5, 2).Leases)
 
+	stats, err := e.store.PoolStats(e.ctx())
+	require.NoError(e, err)
+	require.Equal(e, pipeline.PoolStats{LeasedTasks: 4, LimitedTasks: 4}, stats, "a has three more, b has one")
+
+	view, err := e.store.ReadPool(e.ctx())
+	require.NoError(e, err)
+	require.Equal(e, stats, view.Stats)
+
 	e.finish(w, got.Leases[0].Ref)
 	require.Equal(e, pipeline.WaitQueue, e.get(ids[2]).Wait)
 

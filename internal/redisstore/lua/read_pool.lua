@@ -1,6 +1,6 @@
 -- Reads all of the pool at one instant. Changes nothing. Of the ready tasks it
 -- looks at the first SAMPLE alone, of the leased ones at as many.
--- KEYS  common; 14 machines, 15 pool. Derived: the queues of the projects in turn, the jobs of such tasks, the workers.
+-- KEYS  common; 14 machines, 15 pool. Derived: the queues of the projects, the jobs of such tasks, the workers.
 -- ARGV  prefix
 -- Returns  {'', what pool_stats returns ..., {machine JSON, ...}, {worker as of list_workers, ...},
 --          {ready tasks looked at, probes, encodes, weight of those, others, weight of those}, {the same of what is
@@ -69,7 +69,7 @@ end
 
 local change, version, report = unpack(redis.call('HMGET', KEYS[15], 'change', 'version', 'report'))
 return {
-  '', ready, redis.call('ZCARD', LEASES), redis.call('ZCARD', DELAYED), oldest,
+  '', ready, redis.call('ZCARD', LEASES), redis.call('ZCARD', DELAYED), oldest, limited(),
   redis.call('HVALS', KEYS[14]), roster({}), text(ready_work), text(running), text({ done, took }),
   tostring(JOBS_SEEN > 0 and JOB_WEIGHTS / JOBS_SEEN or 0),
   change or '', version or 0, report or '', redis.call('HGET', SWEEP, 'term') or 0, STAMP,

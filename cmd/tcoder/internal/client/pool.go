@@ -88,6 +88,9 @@ func (b *base) printPool(pool *tcoderv1.GetPoolResponse) {
 	b.Printf("slots     %d of %d busy\n", pool.GetBusySlots(), pool.GetSlots())
 	b.Printf("tasks     %d ready, %d leased, %d delayed\n",
 		pool.GetReadyTasks(), pool.GetLeasedTasks(), pool.GetDelayedTasks())
+	if n := pool.GetLimitedTasks(); n > 0 {
+		b.Printf("limited   %s of projects that run as many as they may\n", count(int(n), "task"))
+	}
 	if pool.GetOldestReady() != nil {
 		b.Printf("oldest    %s\n", formatDuration(pool.GetOldestReady()))
 	}

@@ -558,7 +558,9 @@ type GetPoolResponse struct {
 	// Estimate of the work that waits, in seconds of one slot.
 	WaitingWork *durationpb.Duration `protobuf:"bytes,17,opt,name=waiting_work,json=waitingWork,proto3" json:"waiting_work,omitempty"`
 	// What keeps machines from coming, the oldest first.
-	Problems      []*PoolProblem `protobuf:"bytes,18,rep,name=problems,proto3" json:"problems,omitempty"`
+	Problems []*PoolProblem `protobuf:"bytes,18,rep,name=problems,proto3" json:"problems,omitempty"`
+	// Tasks that wait because their project runs as many as it may. They aren't among the ready ones.
+	LimitedTasks  uint64 `protobuf:"varint,19,opt,name=limited_tasks,json=limitedTasks,proto3" json:"limited_tasks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -717,6 +719,13 @@ func (x *GetPoolResponse) GetProblems() []*PoolProblem {
 		return x.Problems
 	}
 	return nil
+}
+
+func (x *GetPoolResponse) GetLimitedTasks() uint64 {
+	if x != nil {
+		return x.LimitedTasks
+	}
+	return 0
 }
 
 // Settings of the pool that can be changed while it runs.
@@ -1596,7 +1605,7 @@ const file_tcoder_v1_pool_proto_rawDesc = "" +
 	"\n" +
 	"changed_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tchangedAt\x12,\n" +
 	"\afailure\x18\b \x01(\v2\x12.tcoder.v1.FailureR\afailure\"\x10\n" +
-	"\x0eGetPoolRequest\"\xda\x05\n" +
+	"\x0eGetPoolRequest\"\xff\x05\n" +
 	"\x0fGetPoolResponse\x12\x1a\n" +
 	"\bprovider\x18\x01 \x01(\tR\bprovider\x12#\n" +
 	"\rmachine_limit\x18\x02 \x01(\rR\fmachineLimit\x12\x1a\n" +
@@ -1619,7 +1628,8 @@ const file_tcoder_v1_pool_proto_rawDesc = "" +
 	"\x10running_machines\x18\x0f \x01(\rR\x0frunningMachines\x12)\n" +
 	"\x10stopped_machines\x18\x10 \x01(\rR\x0fstoppedMachines\x12<\n" +
 	"\fwaiting_work\x18\x11 \x01(\v2\x19.google.protobuf.DurationR\vwaitingWork\x122\n" +
-	"\bproblems\x18\x12 \x03(\v2\x16.tcoder.v1.PoolProblemR\bproblems\"\x8d\x02\n" +
+	"\bproblems\x18\x12 \x03(\v2\x16.tcoder.v1.PoolProblemR\bproblems\x12#\n" +
+	"\rlimited_tasks\x18\x13 \x01(\x04R\flimitedTasks\"\x8d\x02\n" +
 	"\fPoolSettings\x12\x19\n" +
 	"\bmin_warm\x18\x01 \x01(\rR\aminWarm\x12#\n" +
 	"\rmachine_limit\x18\x02 \x01(\rR\fmachineLimit\x12@\n" +

@@ -22,3 +22,10 @@ local function waiting(projects)
   end
   return ready, oldest and math.max(0, NOW - oldest) or 0
 end
+
+-- limited counts the ready tasks of projects that run as many as they may.
+local function limited()
+  local tasks = 0
+  for _, name in ipairs(redis.call('ZRANGE', PARKED, 0, -1)) do tasks = tasks + redis.call('ZCARD', queue_key(name)) end
+  return tasks
+end

@@ -1,7 +1,8 @@
 -- Counts tasks; those of projects at their limit aren't counted as ready. Changes nothing.
--- KEYS  common. Derived: the queues of the projects in turn.
+-- KEYS  common. Derived: the queues of the projects.
 -- ARGV  prefix
--- Returns  {'', ready, leased, delayed, age in ms of the oldest job with such a ready task}
+-- Returns  {'', ready, leased, delayed, age in ms of the oldest job with such a ready task, ready tasks of projects at
+--          their limit}
 -- What waits for a slot.
 -- Whose turn it is. Each project has a queue of its ready tasks, best first.
 -- RING has the projects with ready tasks by the priority of their best task,
@@ -104,5 +105,12 @@ local function waiting(projects)
   end
   return ready, oldest and math.max(0, NOW - oldest) or 0
 end
+
+-- limited counts the ready tasks of projects that run as many as they may.
+local function limited()
+  local tasks = 0
+  for _, name in ipairs(redis.call('ZRANGE', PARKED, 0, -1)) do tasks = tasks + redis.call('ZCARD', queue_key(name)) end
+  return tasks
+end
 local ready, oldest = waiting(redis.call('ZRANGE', RING, 0, -1))
-return { '', ready, redis.call('ZCARD', LEASES), redis.call('ZCARD', DELAYED), oldest }
+return { '', ready, redis.call('ZCARD', LEASES), redis.call('ZCARD', DELAYED), oldest, limited() }

@@ -1,6 +1,6 @@
 -- Reads all of the pool at one instant. Changes nothing. Of the ready tasks it
 -- looks at the first SAMPLE alone, of the leased ones at as many.
--- KEYS  common; 14 machines, 15 pool. Derived: the queues of the projects in turn, the jobs of such tasks, the workers.
+-- KEYS  common; 14 machines, 15 pool. Derived: the queues of the projects, the jobs of such tasks, the workers.
 -- ARGV  prefix
 -- Returns  {'', what pool_stats returns ..., {machine JSON, ...}, {worker as of list_workers, ...},
 --          {ready tasks looked at, probes, encodes, weight of those, others, weight of those}, {the same of what is
@@ -513,6 +513,13 @@ local function waiting(projects)
   end
   return ready, oldest and math.max(0, NOW - oldest) or 0
 end
+
+-- limited counts the ready tasks of projects that run as many as they may.
+local function limited()
+  local tasks = 0
+  for _, name in ipairs(redis.call('ZRANGE', PARKED, 0, -1)) do tasks = tasks + redis.call('ZCARD', queue_key(name)) end
+  return tasks
+end
 local SAMPLE = 256
 local JOB_WEIGHTS, JOBS_SEEN = 0, 0
 local seen_job = {}
@@ -574,7 +581,7 @@ end
 
 local change, version, report = unpack(redis.call('HMGET', KEYS[15], 'change', 'version', 'report'))
 return {
-  '', ready, redis.call('ZCARD', LEASES), redis.call('ZCARD', DELAYED), oldest,
+  '', ready, redis.call('ZCARD', LEASES), redis.call('ZCARD', DELAYED), oldest, limited(),
   redis.call('HVALS', KEYS[14]), roster({}), text(ready_work), text(running), text({ done, took }),
   tostring(JOBS_SEEN > 0 and JOB_WEIGHTS / JOBS_SEEN or 0),
   change or '', version or 0, report or '', redis.call('HGET', SWEEP, 'term') or 0, STAMP,
