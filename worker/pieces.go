@@ -3,12 +3,20 @@ package worker
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"sort"
 	"sync"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 	"github.com/tcoder-dev/tcoder/worker/ffmpeg"
+)
+
+// What is fetched before its reader comes to it: each segment costs a request,
+// which a reader would wait for.
+const (
+	aheadPieces = 4
+	aheadBytes  = 16 << 20
 )
 
 // pieces are objects of the store that read as one, one after the other.
@@ -48,30 +56,88 @@ func (p *pieces) transferError() error {
 }
 
 func (p *pieces) read(ctx context.Context, from, to int64, emit func([]byte) error) error {
-	// The first piece that ends after from.
-	at := sort.Search(len(p.list), func(i int) bool { return p.starts[i+1] > from })
+	ahead, leave := context.WithCancelCause(ctx)
 
-	for ; at < len(p.list) && from < to; at++ {
-		request, err := p.request(ctx, at)
-		if err != nil {
+	var fetching sync.WaitGroup
+
+	defer fetching.Wait()
+	defer leave(io.ErrClosedPipe)
+
+	// The first piece that ends after from, and the one after the last.
+	at := sort.Search(len(p.list), func(i int) bool { return p.starts[i+1] > from })
+	end := sort.Search(len(p.list), func(i int) bool { return p.starts[i] >= to })
+
+	var fetches []*fetch // of piece at, and of those after it
+
+	for ; at < end; at++ {
+		for next := at + len(fetches); next < p.reach(at, end); next++ {
+			f := &fetch{blocks: make(chan []byte, aheadBytes/blockBytes)}
+			fetches = append(fetches, f)
+
+			request, err := p.request(ctx, next)
+			if err != nil {
+				f.err = err
+				close(f.blocks)
+
+				end = next + 1
+
+				break
+			}
+
+			start := p.starts[next]
+			piece := newObject(p.client, newGrant(request), int64(p.list[next].GetSizeBytes()), "", p.pacing)
+
+			fetching.Go(func() { f.run(ahead, piece, max(from, start)-start, min(to, p.starts[next+1])-start) })
+		}
+
+		for block := range fetches[0].blocks {
+			if err := emit(block); err != nil {
+				return err // the reader left
+			}
+		}
+
+		if err := fetches[0].err; err != nil {
 			return p.failed(ctx, err)
 		}
 
-		start, end := p.starts[at], min(to, p.starts[at+1])
-		piece := newObject(p.client, newGrant(request), int64(p.list[at].GetSizeBytes()), "", p.pacing)
-
-		if err := piece.read(ctx, from-start, end-start, emit); err != nil {
-			if failure := piece.transferError(); failure != nil {
-				return p.failed(ctx, failure)
-			}
-
-			return err // the reader left
-		}
-
-		from = end
+		fetches = fetches[1:]
 	}
 
 	return nil
+}
+
+// reach is the piece up to which is fetched while piece at is read: together
+// they are few, and aheadBytes at most unless piece at alone is more.
+func (p *pieces) reach(at, end int) int {
+	next := at + 1
+	for next < min(end, at+1+aheadPieces) && p.starts[next+1]-p.starts[at] <= aheadBytes {
+		next++
+	}
+
+	return next
+}
+
+// fetch is a piece on its way, maybe before its reader comes to it.
+type fetch struct {
+	blocks chan []byte
+	err    error // why the piece isn't whole; to be read once blocks is closed
+}
+
+func (f *fetch) run(ctx context.Context, piece *object, from, to int64) {
+	defer close(f.blocks)
+
+	f.err = piece.read(ctx, from, to, func(block []byte) error {
+		select {
+		case f.blocks <- block:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	})
+
+	if failure := piece.transferError(); f.err != nil && failure != nil {
+		f.err = failure
+	}
 }
 
 // request is a signed request for one piece. They are asked for in batches.
