@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -70,6 +71,34 @@ func TestAssembleHLS(t *testing.T) {
 	for _, object := range out.Objects {
 		require.Equal(t, "out/public/default/01ABC/hls/"+object.Name, object.Key)
 		require.Positive(t, object.SizeBytes)
+	}
+}
+
+// The peak of a stream is never told as less than its average, whatever the
+// two are rounded to: of one segment both are the same.
+func TestAssembleOneSegment(t *testing.T) {
+	t.Parallel()
+	o := plan(t, camera(), media.Spec{Preset: "hls-adaptive", Qualities: []string{"360p"}}).Outputs[0]
+	for bytes := int64(1_000_000); bytes < 1_000_050; bytes++ {
+		result := media.EncodeResult{Renditions: []media.EncodedRendition{
+			encoded("360p", 640, 360, bytes), encoded("audio", 0, 0, bytes),
+		}}
+		for i := range result.Renditions {
+			r := &result.Renditions[i]
+			r.Segments = r.Segments[:1]
+			r.Segments[0].Duration = 1333333333 * time.Nanosecond
+			r.Result.Duration, r.Result.SizeBytes = r.Segments[0].Duration, bytes
+		}
+		_, manifests := media.Assemble(o, []media.Part{{Dir: "t1a1", Result: result}}, "p/", 1)
+		var peak, average int64
+		for _, m := range manifests {
+			if _, stream, ok := strings.Cut(string(m.Body), "#EXT-X-STREAM-INF:"); ok {
+				_, err := fmt.Sscanf(stream, "BANDWIDTH=%d,AVERAGE-BANDWIDTH=%d", &peak, &average)
+				require.NoError(t, err)
+			}
+		}
+		require.Positive(t, average)
+		require.GreaterOrEqual(t, peak, average, "%d bytes", bytes)
 	}
 }
 

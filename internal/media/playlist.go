@@ -105,13 +105,14 @@ func masterPlaylist(o OutputPlan, run int, final bool, videos []variant, audio *
 	return []byte(b.String())
 }
 
-// bandwidth are the attributes of bitrates; an average of 0 isn't known yet.
+// bandwidth are the attributes of bitrates; an average of 0 isn't known yet. The
+// two are rounded by themselves: a peak is never less than its average.
 func bandwidth(peak, average int64) string {
 	if average == 0 {
 		return fmt.Sprintf("BANDWIDTH=%d", peak)
 	}
 
-	return fmt.Sprintf("BANDWIDTH=%d,AVERAGE-BANDWIDTH=%d", peak, average)
+	return fmt.Sprintf("BANDWIDTH=%d,AVERAGE-BANDWIDTH=%d", max(peak, average), average)
 }
 
 // attribute drops what a quoted attribute can't hold.
