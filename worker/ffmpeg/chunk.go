@@ -24,6 +24,14 @@ func chunkOf(work *tcoderv1.EncodeWork) *tcoderv1.Chunk {
 	return nil
 }
 
+// opens reports whether a work is what a player starts with: the first segment
+// of one rendition.
+func opens(work *tcoderv1.EncodeWork) bool {
+	chunk := chunkOf(work)
+
+	return chunk != nil && chunk.GetFirstFrame() == 0 && len(work.GetOutput().GetVideo().GetRenditions()) == 1
+}
+
 func checkChunk(work *tcoderv1.EncodeWork) error {
 	output, chunk := work.GetOutput(), chunkOf(work)
 	if chunk == nil {

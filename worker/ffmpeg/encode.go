@@ -134,7 +134,7 @@ func encode(ctx context.Context, tools Tools, req EncodeRequest, args []string, 
 
 		tell()
 	}}
-	run.brake, run.onHeld = req.Brake, pace.slow
+	run.brake, run.onHeld, run.hurry = req.Brake, pace.slow, opens(req.Work)
 
 	end, err := run.run(ctx)
 	if err != nil {

@@ -54,6 +54,8 @@ type process struct {
 	// loosely: threads reserve many.
 	maxMemoryBytes uint64
 	maxFileBytes   uint64
+	// hurry is for what somebody waits for to be able to watch.
+	hurry bool
 	// brake may stop the process and continue it; nil: nothing does. The time
 	// limit goes on meanwhile, stallTimeout doesn't.
 	brake *Brake
@@ -178,7 +180,7 @@ func (p *process) command(ctx context.Context) (*exec.Cmd, error) {
 		limits.AddressBytes = 2*p.maxMemoryBytes + base + perProcessor*uint64(runtime.NumCPU())
 	}
 
-	return keeper.Command(ctx, sandbox.Run{Path: p.path, Args: p.args, Dir: p.dir, Port: p.port, Limits: limits})
+	return keeper.Command(ctx, sandbox.Run{Path: p.path, Args: p.args, Dir: p.dir, Port: p.port, Limits: limits, Hurry: p.hurry})
 }
 
 // processorSeconds bounds what the process may spend; 0: no bound.

@@ -210,6 +210,20 @@ func TestProcessConfinement(t *testing.T) {
 	require.Equal(t, []string{"10", processor, "0 256 2048"}, output)
 }
 
+// TestProcessHurry guarantees that what somebody waits for goes before other
+// programs, and not before the worker.
+func TestProcessHurry(t *testing.T) {
+	t.Parallel()
+
+	run, lines := script(t, "nice")
+	run.hurry = true
+	end, err := run.run(t.Context())
+	require.NoError(t, err, end.log)
+
+	close(run.stdout.(lineWriter)) //nolint:forcetypeassert // made above
+	require.Equal(t, "2", <-lines)
+}
+
 // TestProcessLog guarantees that a program that floods standard error costs a
 // bounded memory, and that its last words are kept.
 func TestProcessLog(t *testing.T) {

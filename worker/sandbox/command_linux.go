@@ -31,7 +31,7 @@ func (s *Sandbox) command(ctx context.Context, run Run) (*exec.Cmd, error) {
 		return nil, fmt.Errorf("find the program: %w", err)
 	}
 
-	p := &wrapper.Policy{User: s.user, Port: run.Port, Limits: run.Limits, Dir: run.Dir}
+	p := &wrapper.Policy{User: s.user, Port: run.Port, Limits: run.Limits, Dir: run.Dir, Hurry: run.Hurry}
 	for _, layer := range s.layers {
 		if layer.Active {
 			p.Layers = append(p.Layers, layer.Name)

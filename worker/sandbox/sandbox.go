@@ -176,6 +176,8 @@ type Run struct {
 	Port uint16
 	// Limits bound it; a zero field bounds nothing.
 	Limits Limits
+	// Hurry gives it most of the processor beside other runs.
+	Hurry bool
 }
 
 // ExitFailed is the exit status, and Prefix the start of standard error, of a

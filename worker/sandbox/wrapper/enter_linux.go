@@ -86,12 +86,22 @@ func (p *Policy) steps() []step {
 	}
 }
 
-// niceness makes room for the worker's own loops and its neighbours.
-const niceness = 10
+// How nice a program is: niceness makes room for the worker's own loops and its
+// neighbours, and hurriedly for those alone: beside another program it has most
+// of the processor.
+const (
+	niceness  = 10
+	hurriedly = 2
+)
 
 // makeWay gives way to other processes: for the processor, and when memory
 // ends. A refusal costs no safety.
-func (*Policy) makeWay() error {
+func (p *Policy) makeWay() error {
+	niceness := niceness
+	if p.Hurry {
+		niceness = hurriedly
+	}
+
 	_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, niceness)
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0)
 

@@ -54,6 +54,7 @@ type Policy struct {
 	Dir    string   // the only one to write to; empty: none
 	Port   uint16   // the only one to connect to; 0: none
 	Limits Limits
+	Hurry  bool // it gives way to other processes less than others do
 }
 
 // errPolicy is an argument that the wrapper doesn't understand: only this
@@ -97,6 +98,10 @@ func (p *Policy) Encode() []string {
 	number("file", p.Limits.FileBytes)
 	number("files", p.Limits.OpenFiles)
 	number("tasks", p.Limits.Tasks)
+
+	if p.Hurry {
+		add("hurry", "1")
+	}
 
 	return append(args, endOfPolicy)
 }
@@ -164,6 +169,8 @@ func (p *Policy) set(key, value string) error {
 		p.Limits.OpenFiles = n
 	case "tasks":
 		p.Limits.Tasks = n
+	case "hurry":
+		p.Hurry = n == 1
 	default:
 		return errPolicy
 	}
