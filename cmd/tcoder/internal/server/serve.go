@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -100,11 +101,20 @@ func (s *serve) run(ctx context.Context) error {
 	return s.end(hard, err, parts, control.kill)
 }
 
+// garbagePercent of the live heap may be garbage. Most of what lives in a large
+// control plane is the connections of workers, which stay: collecting it twice
+// as often as Go does costs hardly any processor time, and saves memory.
+const garbagePercent = 50
+
 // assemble opens the stores, waits until they serve, and starts the control
 // plane on a listener that it owns from then on. prepare may be nil.
 func (s *serve) assemble(ctx context.Context, parts *stack, listener net.Listener, log *slog.Logger,
 	prepare func(context.Context, *stores) error,
 ) (*control, error) {
+	if s.Env("GOGC") == "" {
+		debug.SetGCPercent(garbagePercent)
+	}
+
 	control, err := s.build(ctx, parts, listener, log, prepare)
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
