@@ -62,13 +62,15 @@ func inChunks(work *tcoderv1.EncodeWork, segments uint64) []*tcoderv1.EncodeWork
 	length := segments * gop * max(1, uint64(work.GetOutput().GetSegmentSeconds()*fps/float64(gop)+0.5))
 	var parts []*tcoderv1.EncodeWork
 	last := video.GetExpectedFrames()
-	for first, end := uint64(0), uint64(0); first < last; first = end {
-		if end = first + length; end+length/2 > last {
+	for first := uint64(0); first < last; {
+		end := first + length
+		if end+length/2 > last {
 			end = last
 		}
 		part := proto.CloneOf(work)
 		part.Output.Chunks = []*tcoderv1.Chunk{{FirstFrame: first, EndFrame: end}}
 		parts = append(parts, part)
+		first = end
 	}
 
 	return parts
