@@ -24,12 +24,9 @@ type throughput struct {
 
 // ownCPU is the processor time of this process in seconds.
 func ownCPU() (float64, error) {
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
-		return 0, fmt.Errorf("processor time: %w", err)
-	}
+	used, err := usedCPU(syscall.RUSAGE_SELF)
 
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano()).Seconds(), nil
+	return used.Seconds(), err
 }
 
 // gauge reads what a round costs, on both sides of it.

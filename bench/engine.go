@@ -93,7 +93,11 @@ func (e *engine) encode(ctx context.Context, clip string, threads int, works ...
 	tools := e.tools
 	tools.Threads = threads
 	var results []made
-	start, before := time.Now(), childrenCPU()
+	start := time.Now()
+	before, err := usedCPU(syscall.RUSAGE_CHILDREN)
+	if err != nil {
+		return nil, cost{}, err
+	}
 	for _, work := range works {
 		dir, err := os.MkdirTemp(e.dir, "task-")
 		if err != nil {
@@ -106,7 +110,9 @@ func (e *engine) encode(ctx context.Context, clip string, threads int, works ...
 		results = append(results, made{dir, renditions})
 	}
 
-	return results, cost{wall: time.Since(start), cpu: childrenCPU() - before}, nil
+	after, err := usedCPU(syscall.RUSAGE_CHILDREN)
+
+	return results, cost{wall: time.Since(start), cpu: after - before}, err
 }
 
 // joined writes the first rendition of consecutive works as one file.
@@ -132,16 +138,6 @@ func joined(path string, works []made) error {
 }
 
 func (e *engine) stop() error { return e.stack.stop() }
-
-// childrenCPU is the processor time of the processes that have ended.
-func childrenCPU() time.Duration {
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_CHILDREN, &usage); err != nil {
-		return 0
-	}
-
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-}
 
 // serveFile gives a file as workers give it to FFmpeg: on loopback, by ranges.
 func serveFile(ctx context.Context, path string) (ffmpeg.Source, func() error, error) {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -88,6 +89,17 @@ func treeCPU(root int) (time.Duration, error) {
 	}
 
 	return time.Duration(treeTicks(all, root)) * time.Second / ticksPerSecond, nil
+}
+
+// usedCPU is the processor time of this process, or of those of its children
+// that have ended: syscall.RUSAGE_SELF or RUSAGE_CHILDREN.
+func usedCPU(who int) (time.Duration, error) {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(who, &usage); err != nil {
+		return 0, fmt.Errorf("processor time: %w", err)
+	}
+
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano()), nil
 }
 
 // residentBytes is the memory that a process has.

@@ -213,8 +213,7 @@ func dutyCleanAfterFailure(e *env) {
 	require.Equal(e, canceled.ID, duties[0].ID)
 }
 
-// A completed job is cleaned only if an attempt was left behind, or it was put
-// together of what nobody asked for.
+// A completed job is cleaned only if an attempt was left behind.
 func dutyCleanAfterRelease(e *env) {
 	w := e.attach("w1")
 	j := e.planned(w, encode(1))
@@ -227,6 +226,7 @@ func dutyCleanAfterRelease(e *env) {
 	require.Equal(e, pipeline.DutyClean, duties[0].Kind)
 }
 
+// Or if it was put together of what nobody asked for.
 func dutyCleanMaterial(e *env) {
 	w := e.attach("w1")
 	e.job()
