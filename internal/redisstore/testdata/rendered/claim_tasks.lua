@@ -1,12 +1,13 @@
--- Leases ready tasks to workers, whose turn it is (see turn.lua). The first lease of a job moves it to RUNNING.
+-- Leases ready tasks to workers.
 -- KEYS  common. Derived: the workers, the queues of the projects in turn, and the jobs of the tasks that were taken,
 --       with what a lease needs of them.
--- ARGV  prefix; requests (see request.lua) of: worker id, session, max, lease ms, request id, running limit.
---       Of different limits in one call the last holds.
+-- ARGV  prefix; claims (see claim.lua) as requests (see request.lua)
 -- Returns  {answer, ...}: {'', 1 if tasks that a claim could get are still ready else 0, 1 if the worker is refused
 --          else 0, lease row (see lease.lua), ...}; refused is one that is unknown, detached, draining or in a newer session
 -- Replay   the leases of the first answer that are still held, as long as the request is one of the newest two that
 --          gave the worker any. An empty answer isn't kept.
+-- Claims: they lease ready tasks to workers, whose turn it is (see turn.lua). The first lease of a job moves it to
+-- RUNNING. A claim is a list: worker id, session, max, lease ms, request id, running limit. Of different limits the last holds.
 -- Attempts, as most calls change them: the front of the job and of the task,
 -- see record.lua. These calls are most of what a store does, so they make no
 -- tables of what they only pass on.
@@ -648,31 +649,10 @@ local function settle_served(touched)
     redis.call('ZREMRANGEBYSCORE', PAST, score_text(band * TAG), score_text(band * TAG + served))
   end
 end
--- A script of a verb that is called often takes many requests at a time. Each
--- is one packed argument; its keys, as many for each, come after the common
--- ones, one request's after the other's. Each gets its own answer, as if they
--- had come one by one: a refusal is an answer and harms no other request.
-
--- read_requests returns the requests: lists of arguments. k is where the keys begin.
-local function read_requests(keys)
-  local requests = {}
-  for i = 2, #ARGV do
-    local r = { cmsgpack.unpack(ARGV[i]) }
-    r.k = 14 + (i - 2) * keys
-    requests[i - 1] = r
-  end
-  return requests
-end
-local requests = read_requests(0)
 local STARTS = pack(EVENT, EVENT_TYPES.STARTED, NOW)
-local workers, answers, first = {}, {}, {}
-
-local standings = {}
-for i, r in ipairs(requests) do
-  r.key = standing_key(r[1])
-  standings[i] = r.key
-end
-read_all(standings)
+local CHOSEN, TOUCHED, NEXT_TASK -- what claims are given of
+local IDS, INDEXES, JOB_KEYS, SPECS = {}, {}, {}, {} -- of what was chosen
+local ROWS = {} -- and the keys of the jobs in them
 
 -- worker_of returns a worker's state, and its answers to the newest two claims that gave it tasks.
 local function worker_of(key)
@@ -683,43 +663,57 @@ local function worker_of(key)
   return { key = key, state = sub(raw, 1, first - 1), newest = sub(raw, first + 1, second - 1), older = sub(raw, second + 1) }
 end
 
-local wanted, limit = 0
-for _, r in ipairs(requests) do
-  local id = r[1]
-  local w = workers[id] or worker_of(r.key)
-  workers[id] = w
-  r.worker = w
-  local start = r[5] .. ' '
-  if string.find(w.newest, start, 1, true) == 1 then r.replay = w.newest end
-  if string.find(w.older, start, 1, true) == 1 then r.replay = w.older end
-  local of_worker = list_of(first, id)
-  r.first = of_worker[start]
-  of_worker[start] = r.first or r
-  if not r.first and not r.replay and w.state == r[2] .. ' 0 1' then
-    r.max, limit = r[3], r[6]
-    wanted = wanted + r.max
+-- judge_claims finds out who may have tasks, and whose answer comes again. It returns the workers, and how many tasks are wanted.
+local function judge_claims(requests)
+  local standings, workers, first = {}, {}, {}
+  for i, r in ipairs(requests) do
+    r.key = standing_key(r[1])
+    standings[i] = r.key
   end
-end
-if limit then set_limit(limit) end
+  read_all(standings)
 
-local chosen, touched = serve(wanted)
-local next_task = 0
-local rows = {} -- and the jobs in them
-local ids, indexes, keys, specs, read_first = {}, {}, {}, {}, {}
-for i, m in ipairs(chosen) do
-  local id, index = parse_member(m)
-  local spec = spec_key(id)
-  ids[i], indexes[i], specs[i] = id, index, spec
-  keys[i] = attempt_keys(read_first, id, index, m)
-  read_first[#read_first + 1] = spec
+  local wanted, limit = 0
+  for _, r in ipairs(requests) do
+    local id = r[1]
+    local w = workers[id] or worker_of(r.key)
+    workers[id] = w
+    r.worker = w
+    local start = r[5] .. ' '
+    if string.find(w.newest, start, 1, true) == 1 then r.replay = w.newest end
+    if string.find(w.older, start, 1, true) == 1 then r.replay = w.older end
+    local of_worker = list_of(first, id)
+    r.first = of_worker[start]
+    of_worker[start] = r.first or r
+    if not r.first and not r.replay and w.state == r[2] .. ' 0 1' then
+      r.max, limit = r[3], r[6]
+      wanted = wanted + r.max
+    end
+  end
+  if limit then set_limit(limit) end
+  return workers, wanted
 end
-read_all(read_first)
+
+-- choose chooses up to most tasks, and reads what a lease needs of them and wasn't read.
+local function choose(most)
+  CHOSEN, TOUCHED = serve(most)
+  NEXT_TASK = 0
+  local missing = {}
+  for i, m in ipairs(CHOSEN) do
+    local id, index = parse_member(m)
+    local spec = spec_key(id)
+    IDS[i], INDEXES[i], SPECS[i] = id, index, spec
+    JOB_KEYS[i] = attempt_keys(missing, id, index, m)
+    if READ[JOB_KEYS[i]] and index == 0 then missing[#missing] = nil end
+    if not READ[spec] then missing[#missing + 1] = spec end
+  end
+  read_all(missing)
+end
 
 -- take leases the next task that was chosen, and returns it, the attempt and the lease's row; nil if there is none.
 local function take(worker, lease, deadline)
-  while chosen[next_task + 1] do
-    next_task = next_task + 1
-    local m, id, index, key = chosen[next_task], ids[next_task], indexes[next_task], keys[next_task]
+  while CHOSEN[NEXT_TASK + 1] do
+    NEXT_TASK = NEXT_TASK + 1
+    local m, id, index, key = CHOSEN[NEXT_TASK], IDS[NEXT_TASK], INDEXES[NEXT_TASK], JOB_KEYS[NEXT_TASK]
     local raw = READ[key]
     if raw then
       local project, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable, finished, weight, done,
@@ -748,14 +742,14 @@ local function take(worker, lease, deadline)
           zadd(LEASES, deadline, m)
           zadd(HELD, '0', worker .. ' ' .. m)
           count_leases(project, 1)
-          local row = starts(uploaded, index, n) and { m, deadline, raw, READ[specs[next_task]] }
+          local row = starts(uploaded, index, n) and { m, deadline, raw, READ[SPECS[NEXT_TASK]] }
             or lease_row(m, deadline, id, index, false)
-          append(rows, row, key)
+          append(ROWS, row, key)
           return m, n, row
         end
       end
     end
-    for _, e in ipairs(touched) do e.full = false end -- it doesn't run after all
+    for _, e in ipairs(TOUCHED) do e.full = false end -- it doesn't run after all
   end
 end
 
@@ -806,18 +800,47 @@ local function claim(r)
   return answer
 end
 
+-- claim_all answers claims. Nothing is written yet but whose turn is next: write_out does that.
+local function claim_all(requests)
+  local workers, wanted = judge_claims(requests)
+  choose(wanted)
+  for _, r in ipairs(requests) do
+    -- A request that comes twice in one call has one answer.
+    r.answer = r.first and r.first.answer or claim(r)
+  end
+  for _, w in pairs(workers) do
+    if w.changed then set(w.key, w.state .. '\n' .. w.newest .. '\n' .. w.older) end
+  end
+  settle_served(TOUCHED)
+end
+
+-- finish_rows gives the rows of leases their jobs as they are in the end: a job may have given more than one.
+local function finish_rows()
+  for i = 1, #ROWS, 2 do ROWS[i][3] = READ[ROWS[i + 1]] end
+end
+-- A script of a verb that is called often takes many requests at a time. Each
+-- is one packed argument; its keys, as many for each, come after the common
+-- ones, one request's after the other's. Each gets its own answer, as if they
+-- had come one by one: a refusal is an answer and harms no other request.
+
+-- read_requests returns the requests: lists of arguments. k is where the keys begin.
+local function read_requests(keys)
+  local requests = {}
+  for i = 2, #ARGV do
+    local r = { cmsgpack.unpack(ARGV[i]) }
+    r.k = 14 + (i - 2) * keys
+    requests[i - 1] = r
+  end
+  return requests
+end
+local requests = read_requests(0)
+claim_all(requests)
+write_out()
+finish_rows()
+local more = redis.call('EXISTS', RING)
+local answers = {}
 for i, r in ipairs(requests) do
-  -- A request that comes twice in one call has one answer.
-  r.answer = r.first and r.first.answer or claim(r)
+  r.answer[2] = more
   answers[i] = r.answer
 end
-for _, w in pairs(workers) do
-  if w.changed then set(w.key, w.state .. '\n' .. w.newest .. '\n' .. w.older) end
-end
-settle_served(touched)
-write_out()
--- A job may have given more than one.
-for i = 1, #rows, 2 do rows[i][3] = READ[rows[i + 1]] end
-local more = redis.call('EXISTS', RING)
-for _, answer in ipairs(answers) do answer[2] = more end
 return answers
