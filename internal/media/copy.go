@@ -23,7 +23,7 @@ const (
 // segments that all begin at 0: there the sound must do so, and nothing of it
 // may be hidden.
 func audioFits(p Probe, a Stream, kind OutputKind, s AudioSettings) bool {
-	if s.Codec != AAC || a.Codec != "aac" || a.Profile != "LC" || a.Channels > 2 || a.SampleRateHz > 48000 {
+	if s.Codec != AAC || a.Codec != "aac" || a.Damaged || a.Profile != "LC" || a.Channels > 2 || a.SampleRateHz > 48000 {
 		return false
 	}
 

@@ -58,6 +58,9 @@ func MakePlan(p Probe, s Spec, l Limits, slots int) (Plan, error) {
 			a := planAudio(p, audio, spec, s.Audio)
 			o.Audio = &a
 		}
+		if spec.Copy == CopyWhenFitting {
+			plan.Notes = append(plan.Notes, damages(p, video, audio, spec.Kind, s)...)
+		}
 		if spec.Kind == KindHLS && o.SegmentSeconds == 0 {
 			o.SegmentSeconds = segmentSeconds(o.Video, s)
 		}
@@ -228,13 +231,32 @@ func videoFits(p Probe, v Stream, s VideoSettings) bool {
 	containers := []string{"mov", "matroska", "mpegts", "flv"}
 	steady := math.Abs(v.FrameRate.Float()-v.NominalFrameRate.Float()) <= 0.02*v.NominalFrameRate.Float()
 
-	return v.Codec == "h264" && s.Codec == H264 &&
+	return v.Codec == "h264" && s.Codec == H264 && !v.Damaged &&
 		slices.Contains(profiles, v.Profile) && v.Level <= 52 &&
 		v.PixelFormat == "yuv420p" && !interlaced(v) && v.ColorTransfer != "smpte2084" && v.ColorTransfer != "arib-std-b67" &&
 		v.RotationDegrees == 0 && (v.SampleAspectRatio.Den == 0 || v.SampleAspectRatio.Num == v.SampleAspectRatio.Den) &&
 		v.Width%2 == 0 && v.Height%2 == 0 && min(v.Width, v.Height) <= maxShortSide &&
 		steady && v.FrameRate.Float() <= s.MaxFPS*1.001 &&
 		slices.ContainsFunc(containers, func(c string) bool { return slices.Contains(strings.Split(p.Format, ","), c) })
+}
+
+// damages are the streams that would be copied if they weren't damaged.
+func damages(p Probe, video, audio Stream, kind OutputKind, s Spec) []string {
+	var notes []string
+	if video.Damaged {
+		video.Damaged = false
+		if videoFits(p, video, s.Video) {
+			notes = append(notes, "the picture is encoded, not copied: its start or its end is damaged")
+		}
+	}
+	if audio.Damaged {
+		audio.Damaged = false
+		if audioFits(p, audio, kind, s.Audio) {
+			notes = append(notes, "the sound is encoded, not copied: its start is damaged")
+		}
+	}
+
+	return notes
 }
 
 func planAudio(p Probe, a Stream, o OutputSpec, s AudioSettings) AudioPlan {

@@ -106,6 +106,8 @@ type RenditionResult struct {
 	Codec             string        `json:"codec,omitempty"`   // FFmpeg's name, of the picture if there is one
 	Profile           string        `json:"profile,omitempty"` // FFmpeg's name
 	Level             string        `json:"level,omitempty"`   // as people write it: 4.1
+	// SourceDamaged says that what was to be copied showed to be damaged.
+	SourceDamaged bool `json:"source_damaged,omitempty"`
 }
 
 // EncodedObject is a segment or a file that an attempt uploaded.

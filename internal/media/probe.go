@@ -69,6 +69,8 @@ type Stream struct {
 	Keyframes *KeyframeTable `json:"keyframes,omitempty"`
 	// Untrimmed says that all of it is played, but an encoder's priming.
 	Untrimmed bool `json:"untrimmed,omitempty"`
+	// Damaged says that its start or its end decodes, but not without errors.
+	Damaged bool `json:"damaged,omitempty"`
 }
 
 // Probe is what a source is. Attached pictures are left out of Streams.

@@ -60,6 +60,7 @@ func streamToProto(s media.Stream) *tcoderv1.StreamInfo {
 		Default:           s.Default,
 		Keyframes:         keyframesToProto(s.Keyframes),
 		Untrimmed:         s.Untrimmed,
+		Damaged:           s.Damaged,
 	}
 }
 
@@ -125,5 +126,6 @@ func streamFromProto(s *tcoderv1.StreamInfo) media.Stream {
 		Default:           s.GetDefault(),
 		Keyframes:         keyframesFromProto(s.GetKeyframes()),
 		Untrimmed:         s.GetUntrimmed(),
+		Damaged:           s.GetDamaged(),
 	}
 }

@@ -87,6 +87,7 @@ func renditionResultToProto(r media.RenditionResult) *tcoderv1.RenditionResult {
 		Codec:             r.Codec,
 		Profile:           r.Profile,
 		Level:             r.Level,
+		SourceDamaged:     r.SourceDamaged,
 	}
 }
 
@@ -106,5 +107,6 @@ func renditionResultFromProto(r *tcoderv1.RenditionResult) media.RenditionResult
 		Codec:             r.GetCodec(),
 		Profile:           r.GetProfile(),
 		Level:             r.GetLevel(),
+		SourceDamaged:     r.GetSourceDamaged(),
 	}
 }

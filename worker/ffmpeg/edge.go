@@ -31,9 +31,10 @@ type piece struct {
 }
 
 // decodeEdges decodes the first pictures and sounds, and the last pictures
-// where only a table says that they are there. It fails with INPUT_CORRUPT if a
-// stream gives none, and with INPUT_TRUNCATED if the end does.
-func (p *prober) decodeEdges(ctx context.Context, h *header) error {
+// where only a table says that they are there, and tells which streams the
+// decoder complained of. It fails with INPUT_CORRUPT if a stream gives none, and
+// with INPUT_TRUNCATED if the end does.
+func (p *prober) decodeEdges(ctx context.Context, h *header) (damage, error) {
 	info := h.result(p.req.Source.SizeBytes)
 
 	var heads []piece
@@ -45,51 +46,55 @@ func (p *prober) decodeEdges(ctx context.Context, h *header) error {
 	}
 
 	if len(heads) == 0 {
-		return nil
+		return nil, nil
 	}
 
 	// Each side has a process of its own: in one, FFmpeg would decode all of the
 	// last group of pictures before it is content with the first of them.
 	var (
 		sides             sync.WaitGroup
+		head, tail        damage
 		headFault, noTail error
 	)
 
-	sides.Go(func() { headFault = p.decodeHeads(ctx, heads) })
+	sides.Go(func() { head, headFault = p.decodeHeads(ctx, heads) })
 
 	// What a download never fetched is zeros, and read as packets all the same.
 	// The head of a short clip is most of it.
 	start := info.GetDuration().AsDuration() - tailLength
 	if start > 4*tailLength && h.isOne([]string{"mov"}) && isPicture(heads[0].stream) && lasts(heads[0].stream) {
-		sides.Go(func() { noTail = p.decode(ctx, start, piece{stream: heads[0].stream, tail: true}) })
+		sides.Go(func() { tail, noTail = p.decode(ctx, start, piece{stream: heads[0].stream, tail: true}) })
 	}
 
 	sides.Wait()
 
 	if headFault != nil {
-		return headFault
+		return nil, headFault
 	}
 
-	return noTail
+	return append(head, tail...), noTail
 }
 
-func (p *prober) decodeHeads(ctx context.Context, heads []piece) error {
-	err := p.decode(ctx, 0, heads...)
+func (p *prober) decodeHeads(ctx context.Context, heads []piece) (damage, error) {
+	found, err := p.decode(ctx, 0, heads...)
 	if err == nil || len(heads) == 1 || ctx.Err() != nil {
-		return err
+		return found, err
 	}
 
 	// One stream without a frame keeps FFmpeg from writing the others: it is
 	// allowed to be empty, as long as the others are not.
 	for _, one := range heads {
 		if lasts(one.stream) {
-			if err := p.decode(ctx, 0, one); err != nil {
-				return err
+			alone, err := p.decode(ctx, 0, one)
+			if err != nil {
+				return nil, err
 			}
+
+			found = append(found, alone...)
 		}
 	}
 
-	return nil
+	return found, nil
 }
 
 // lasts reports whether a stream is known to have something.
@@ -123,7 +128,7 @@ func leading(info *tcoderv1.ProbeResult, kind tcoderv1.StreamKind) *tcoderv1.Str
 
 // decode decodes pieces that all begin at a time after the container's start,
 // or at the keyframe before: a long group of pictures is dear to decode.
-func (p *prober) decode(ctx context.Context, from time.Duration, pieces ...piece) error {
+func (p *prober) decode(ctx context.Context, from time.Duration, pieces ...piece) (damage, error) {
 	args := append([]string{"-nostdin", "-hide_banner", "-nostats", "-v", "level+error"}, inputArgs(p.req.Limits)...)
 	// More threads decode further than is asked for: a third more processor time,
 	// and no sooner.
@@ -148,11 +153,11 @@ func (p *prober) decode(ctx context.Context, from time.Duration, pieces ...piece
 
 	end, err := run.run(ctx)
 	if errors.Is(err, errTimeLimit) {
-		return nil // a stream that starts late or is dear to decode proves nothing
+		return nil, nil // a stream that starts late or is dear to decode proves nothing
 	}
 
 	if err != nil {
-		return endFault(err, end.log)
+		return nil, endFault(err, end.log)
 	}
 
 	lines := strings.Split(frames.String(), "\n")
@@ -160,11 +165,11 @@ func (p *prober) decode(ctx context.Context, from time.Duration, pieces ...piece
 	for i, one := range pieces {
 		decoded := slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, strconv.Itoa(i)+",") })
 		if !decoded {
-			return exitFault(end, one.fault)
+			return nil, exitFault(end, one.fault)
 		}
 	}
 
-	return nil
+	return complaints(end.log, pieces), nil
 }
 
 // fault is the fault of a piece that gives nothing.
@@ -176,5 +181,52 @@ func (one piece) fault(log string) *Fault {
 		return inputFault(tcoderv1.ErrorReason_ERROR_REASON_INPUT_CORRUPT, log, "the source's picture can't be decoded")
 	default:
 		return inputFault(tcoderv1.ErrorReason_ERROR_REASON_INPUT_CORRUPT, log, "the source's sound can't be decoded")
+	}
+}
+
+// damage are the streams, by index, of which a decoder complained although it
+// gave pictures or sounds.
+type damage []uint32
+
+// complaints finds out whom the errors in FFmpeg's log are about: the piece
+// whose decoder they name, or all.
+func complaints(log string, pieces []piece) damage {
+	var found damage
+
+	for line := range strings.Lines(log) {
+		if !isError(line) {
+			continue
+		}
+
+		about := slices.DeleteFunc(slices.Clone(pieces), func(one piece) bool { return !strings.HasPrefix(line, "["+one.stream.GetCodec()) })
+		if len(about) == 0 {
+			about = pieces
+		}
+
+		for _, one := range about {
+			found = append(found, one.stream.GetIndex())
+		}
+	}
+
+	return found
+}
+
+// isError reports whether a line of FFmpeg's log tells of damage. References to
+// pictures that aren't there are what a decoder that starts in the middle of a
+// healthy stream complains of too.
+func isError(line string) bool {
+	if !strings.Contains(line, "[error]") && !strings.Contains(line, "[fatal]") {
+		return false
+	}
+
+	return !slices.ContainsFunc([]string{
+		"mmco:", "reference picture missing", "Missing reference picture", "co located POCs unavailable", "number of reference frames",
+	}, func(harmless string) bool { return strings.Contains(line, harmless) })
+}
+
+// apply puts what was found into a result.
+func (d damage) apply(result *tcoderv1.ProbeResult) {
+	for _, s := range result.GetStreams() {
+		s.Damaged = slices.Contains(d, s.GetIndex())
 	}
 }

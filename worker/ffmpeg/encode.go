@@ -6,9 +6,13 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 )
@@ -73,17 +77,67 @@ type EncodeRequest struct {
 // `audio/00000.m4s`, `720p.mp4`, `audio.m4a`. Other files in Dir are not part
 // of the result.
 //
+// A file for which picture or sound is copied is made again, of what a decoder
+// makes of the source, if that shows to be damaged on the way.
+//
 // FFmpeg's process group is dead when it returns. On cancel of ctx it returns
 // ctx's error, within twice KillGrace.
 func Encode(ctx context.Context, tools Tools, req EncodeRequest) ([]*tcoderv1.EncodedRendition, error) {
+	made, hurt, err := makeOutput(ctx, tools, req)
+	isFile := req.Work.GetOutput().GetKind() == tcoderv1.OutputKind_OUTPUT_KIND_MP4
+
+	if hurt && isFile {
+		for _, rendition := range req.Work.GetOutput().GetVideo().GetRenditions() {
+			if err := os.Remove(filepath.Join(req.Dir, rendition.GetName()+".mp4")); err != nil {
+				return nil, machineFault(err.Error(), "the worker's disk can't be written")
+			}
+		}
+
+		req.Work = uncopied(req.Work)
+		made, _, err = makeOutput(ctx, tools, req)
+	}
+
+	for _, rendition := range made {
+		result := rendition.GetResult()
+		result.SourceDamaged = hurt && result.GetHeight() > 0 && (isFile || result.GetCopied())
+	}
+
+	return made, err
+}
+
+// uncopied is a work with nothing copied.
+func uncopied(work *tcoderv1.EncodeWork) *tcoderv1.EncodeWork {
+	work = proto.CloneOf(work)
+	for _, rendition := range work.GetOutput().GetVideo().GetRenditions() {
+		rendition.Copy = false
+	}
+
+	if audio := work.GetOutput().GetAudio(); audio != nil {
+		audio.Copy = false
+	}
+
+	return work
+}
+
+// copyHurt reports whether what is copied is damaged, as far as a look at the
+// packets tells: FFmpeg parses them, and complains of lengths that can't be and
+// of what its demuxer found broken.
+func copyHurt(work *tcoderv1.EncodeWork, log string) bool {
+	copied := slices.ContainsFunc(work.GetOutput().GetVideo().GetRenditions(), (*tcoderv1.RenditionPlan).GetCopy)
+
+	return copied && (strings.Contains(log, "Invalid NAL unit size") || strings.Contains(log, "corrupt input packet"))
+}
+
+// makeOutput is Encode once. hurt tells that a copy has damage of the source.
+func makeOutput(ctx context.Context, tools Tools, req EncodeRequest) (renditions []*tcoderv1.EncodedRendition, hurt bool, err error) {
 	args, err := EncodeArgs(req.Work, req.Source.URL, tools.Threads)
 	if err != nil {
-		return nil, unknownFault(tcoderv1.ErrorReason_ERROR_REASON_ENCODE_FAILED, err.Error(), "the plan can't be carried out by this worker")
+		return nil, false, unknownFault(tcoderv1.ErrorReason_ERROR_REASON_ENCODE_FAILED, err.Error(), "the plan can't be carried out by this worker")
 	}
 
 	for _, name := range hlsFolders(req.Work.GetOutput()) {
 		if err := os.Mkdir(filepath.Join(req.Dir, name), 0o700); err != nil {
-			return nil, machineFault(err.Error(), "the worker's disk can't be written")
+			return nil, false, machineFault(err.Error(), "the worker's disk can't be written")
 		}
 	}
 
@@ -92,22 +146,22 @@ func Encode(ctx context.Context, tools Tools, req EncodeRequest) ([]*tcoderv1.En
 
 	log, err := encode(ctx, tools.withDefaults(), req, args, tell)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 
 	if err := transferFault(req.Source, log); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 
 	tell()
 
-	renditions, err := measure(req.Work, req.Dir, made)
+	renditions, err = measure(req.Work, req.Dir, made)
 
 	if fault, ok := errors.AsType[*Fault](err); ok {
 		fault.Log += "\n" + log
 	}
 
-	return renditions, err
+	return renditions, copyHurt(req.Work, log), err
 }
 
 // encode runs FFmpeg and returns the end of its standard error.

@@ -16,5 +16,7 @@ func Decode(ctx context.Context, tools Tools, req ProbeRequest, streams []*tcode
 		pieces = append(pieces, piece{stream: s})
 	}
 
-	return p.decode(ctx, 0, pieces...)
+	_, err := p.decode(ctx, 0, pieces...)
+
+	return err
 }

@@ -29,7 +29,8 @@ const defaultProbeLimit = 2 * time.Minute
 // file whose end is missing fails here with INPUT_TRUNCATED, and durations are
 // those of what is there: ProbeResult.duration lasts to the end of the last
 // picture or sound. A picture or sound track without a packet is left out, as
-// are attached pictures.
+// are attached pictures. A stream whose start or end decodes with complaints is
+// told as damaged.
 //
 // It fails with INPUT_NOT_MEDIA for what is no media file or refers to others,
 // INPUT_CORRUPT if nothing of a stream can be decoded, and
@@ -101,10 +102,17 @@ func (p *prober) probe(ctx context.Context) (*tcoderv1.ProbeResult, error) {
 		return nil, err
 	}
 
-	var found ends
+	var (
+		found ends
+		hurt  damage
+	)
 
 	group, groupCtx := errgroup.WithContext(ctx)
-	group.Go(func() error { return p.decodeEdges(groupCtx, header) })
+	group.Go(func() (err error) {
+		hurt, err = p.decodeEdges(groupCtx, header)
+
+		return err
+	})
 	group.Go(func() (err error) {
 		found, err = p.findEnds(groupCtx, header)
 
@@ -117,6 +125,7 @@ func (p *prober) probe(ctx context.Context) (*tcoderv1.ProbeResult, error) {
 
 	result := header.result(p.req.Source.SizeBytes)
 	found.apply(result)
+	hurt.apply(result)
 	readTables(ctx, p.req.Source, result)
 
 	return result, checkLimits(result, p.req.Limits)

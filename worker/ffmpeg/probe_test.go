@@ -140,6 +140,7 @@ func TestProbe(t *testing.T) {
 			found := probe(t, source)
 			require.InDelta(t, test.duration.Seconds(), found.GetDuration().AsDuration().Seconds(), 0.2)
 			require.EqualValues(t, source.SizeBytes, found.GetSizeBytes())
+			require.False(t, slices.ContainsFunc(found.GetStreams(), (*tcoderv1.StreamInfo).GetDamaged))
 			test.check(t, found)
 		})
 	}

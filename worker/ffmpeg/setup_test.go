@@ -127,6 +127,7 @@ func domainProbe(p *tcoderv1.ProbeResult) media.Probe {
 			Channels: int(s.GetChannels()), StartTime: s.GetStartTime().AsDuration(), Duration: s.GetDuration().AsDuration(),
 			FrameCount: int64(s.GetFrameCount()), Language: s.GetLanguage(), Default: s.GetDefault(),
 			BitrateBPS: int64(s.GetBitrateBps()), Keyframes: domainKeyframes(s.GetKeyframes()), Untrimmed: s.GetUntrimmed(),
+			Damaged: s.GetDamaged(),
 		})
 	}
 

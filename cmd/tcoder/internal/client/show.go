@@ -130,6 +130,9 @@ func renditionText(r *tcoderv1.RenditionResult) string {
 	if r.GetCopied() {
 		text += " (copied)"
 	}
+	if r.GetSourceDamaged() {
+		text += " (the source is damaged)"
+	}
 
 	return text
 }

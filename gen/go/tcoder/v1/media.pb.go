@@ -992,7 +992,10 @@ type StreamInfo struct {
 	// Its keyframes, while the job is planned; unset if unknown or of no use.
 	Keyframes *KeyframeTable `protobuf:"bytes,26,opt,name=keyframes,proto3" json:"keyframes,omitempty"`
 	// True if the container's tables say that all of it is played, but an encoder's priming.
-	Untrimmed     bool `protobuf:"varint,27,opt,name=untrimmed,proto3" json:"untrimmed,omitempty"`
+	Untrimmed bool `protobuf:"varint,27,opt,name=untrimmed,proto3" json:"untrimmed,omitempty"`
+	// True if its start or its end could be decoded, but not without errors. It is encoded then, never copied: what an
+	// encoder is given has the holes filled.
+	Damaged       bool `protobuf:"varint,28,opt,name=damaged,proto3" json:"damaged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1212,6 +1215,13 @@ func (x *StreamInfo) GetKeyframes() *KeyframeTable {
 func (x *StreamInfo) GetUntrimmed() bool {
 	if x != nil {
 		return x.Untrimmed
+	}
+	return false
+}
+
+func (x *StreamInfo) GetDamaged() bool {
+	if x != nil {
+		return x.Damaged
 	}
 	return false
 }
@@ -2053,7 +2063,10 @@ type RenditionResult struct {
 	// FFmpeg's name of the profile: `High`. Empty if it has none.
 	Profile string `protobuf:"bytes,13,opt,name=profile,proto3" json:"profile,omitempty"`
 	// Level as people write it: `4.1`. Empty for audio.
-	Level         string `protobuf:"bytes,14,opt,name=level,proto3" json:"level,omitempty"`
+	Level string `protobuf:"bytes,14,opt,name=level,proto3" json:"level,omitempty"`
+	// True if the source's stream was to be copied and showed to be damaged meanwhile. A file was then encoded after all;
+	// a segment that is copied has the damage.
+	SourceDamaged bool `protobuf:"varint,15,opt,name=source_damaged,json=sourceDamaged,proto3" json:"source_damaged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2184,6 +2197,13 @@ func (x *RenditionResult) GetLevel() string {
 		return x.Level
 	}
 	return ""
+}
+
+func (x *RenditionResult) GetSourceDamaged() bool {
+	if x != nil {
+		return x.SourceDamaged
+	}
+	return false
 }
 
 // An output as it was published.
@@ -2348,7 +2368,7 @@ const file_tcoder_v1_media_proto_rawDesc = "" +
 	"\vframe_count\x18\x04 \x01(\x04R\n" +
 	"frameCount\x122\n" +
 	"\n" +
-	"frame_rate\x18\x05 \x01(\v2\x13.tcoder.v1.RationalR\tframeRate\"\x80\b\n" +
+	"frame_rate\x18\x05 \x01(\v2\x13.tcoder.v1.RationalR\tframeRate\"\x9a\b\n" +
 	"\n" +
 	"StreamInfo\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12)\n" +
@@ -2385,7 +2405,8 @@ const file_tcoder_v1_media_proto_rawDesc = "" +
 	"\fhas_b_frames\x18\x19 \x01(\bR\n" +
 	"hasBFrames\x126\n" +
 	"\tkeyframes\x18\x1a \x01(\v2\x18.tcoder.v1.KeyframeTableR\tkeyframes\x12\x1c\n" +
-	"\tuntrimmed\x18\x1b \x01(\bR\tuntrimmed\"\xbb\x02\n" +
+	"\tuntrimmed\x18\x1b \x01(\bR\tuntrimmed\x12\x18\n" +
+	"\adamaged\x18\x1c \x01(\bR\adamaged\"\xbb\x02\n" +
 	"\vProbeResult\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\tR\x06format\x125\n" +
 	"\bduration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bduration\x128\n" +
@@ -2460,7 +2481,7 @@ const file_tcoder_v1_media_proto_rawDesc = "" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x03 \x01(\x04R\tsizeBytes\x12!\n" +
-	"\fcontent_type\x18\x04 \x01(\tR\vcontentType\"\xce\x03\n" +
+	"\fcontent_type\x18\x04 \x01(\tR\vcontentType\"\xf5\x03\n" +
 	"\x0fRenditionResult\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06codecs\x18\x02 \x01(\tR\x06codecs\x12\x14\n" +
@@ -2479,7 +2500,8 @@ const file_tcoder_v1_media_proto_rawDesc = "" +
 	"\x06copied\x18\v \x01(\bR\x06copied\x12\x14\n" +
 	"\x05codec\x18\f \x01(\tR\x05codec\x12\x18\n" +
 	"\aprofile\x18\r \x01(\tR\aprofile\x12\x14\n" +
-	"\x05level\x18\x0e \x01(\tR\x05level\"\xa2\x02\n" +
+	"\x05level\x18\x0e \x01(\tR\x05level\x12%\n" +
+	"\x0esource_damaged\x18\x0f \x01(\bR\rsourceDamaged\"\xa2\x02\n" +
 	"\x06Output\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x15.tcoder.v1.OutputKindR\x04kind\x12\x14\n" +
