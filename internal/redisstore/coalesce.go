@@ -228,7 +228,7 @@ func (c *coalescer) call(ctx context.Context, batch []*request) error {
 	}
 
 	for i, r := range batch {
-		r.reply = asList(replies[i])
+		r.reply = asAnswer(replies[i])
 	}
 
 	return nil

@@ -65,6 +65,21 @@ func asList(v any) []any {
 	return list
 }
 
+// asAnswer reads an answer to a request: a list, or a line; see lua/include/request.lua.
+func asAnswer(v any) []any {
+	line, ok := v.(string)
+	if !ok {
+		return asList(v)
+	}
+
+	answer := make([]any, 0, 3)
+	for value := range strings.SplitSeq(line, " ") {
+		answer = append(answer, value)
+	}
+
+	return answer
+}
+
 // decode reads JSON that may be absent.
 func decode(raw string, into any) error {
 	if raw == "" {

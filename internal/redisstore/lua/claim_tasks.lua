@@ -8,7 +8,7 @@
 --          gave the worker any. An empty answer isn't kept.
 -- $include(claim.lua)
 -- $include(request.lua)
-local requests = read_requests(0)
+local requests = read_requests()
 claim_all(requests)
 write_out()
 finish_rows()

@@ -7,7 +7,7 @@
 -- Replay   the same as long as the lease is held; nothing is added.
 -- $include(stream.lua)
 -- $include(request.lua)
-local requests = read_requests(0)
+local requests = read_requests()
 local streams, order = {}, {}
 
 local function stream_of(job)

@@ -1,20 +1,20 @@
 -- Moves jobs whose tasks of the run are all done to COMPLETED with their outputs.
 -- KEYS  common; of each request: outputs, outputs without objects. Derived: the job and its indexes.
 -- ARGV  prefix; requests (see request.lua) of: job id, run, outputs JSON, outputs JSON without objects
--- Returns  {answer, ...}: {'', 1 if it is COMPLETED in that run, else 0}
+-- Returns  {answer, ...}: 1 if it is COMPLETED in that run, else 0
 -- Replay   1
 -- $include(attempt.lua)
 -- $include(duty.lua)
 -- $include(request.lua)
-local requests = read_requests(2)
-local YES, NO = { '', 1 }, { '', 0 }
+local requests = read_requests()
+local YES, NO = ' 1', ' 0'
 local ENDS = pack(EVENT, EVENT_TYPES.COMPLETED, NOW)
 local PLAYS = pack(EVENT, EVENT_TYPES.PLAYABLE, NOW)
 local keys = {}
 for i, r in ipairs(requests) do keys[i] = job_key(r[1]) end
 read_all(keys)
 
-local function complete(r, key)
+local function complete(r, key, outputs, summary)
   local raw, id = READ[key], r[1]
   if not raw then return NO end
   local project, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable, finished, weight, done,
@@ -25,11 +25,11 @@ local function complete(r, key)
   local events = ENDS
   sequence = sequence + 1
   if playable == 0 then playable, sequence, events = NOW, sequence + 1, PLAYS .. ENDS end
-  keep(key, pack(HEAD, #project, project, #progress, progress, COMPLETED, run, sequence, base, open, lease_ms, left, stream, uploaded,
-    started, playable, NOW, weight, done, percent) .. sub(raw, behind) .. events)
+  keep(key, pack(HEAD .. BACK .. BACK, #project, project, #progress, progress, COMPLETED, run, sequence, base, open, lease_ms, left, stream,
+    uploaded, started, playable, NOW, weight, done, percent, sub(raw, behind), events))
   note(id, sequence)
-  set(KEYS[r.k], r[3])
-  set(KEYS[r.k + 1], r[4])
+  set(outputs, r[3])
+  set(summary, r[4])
   zrem(index_of(project, 'RUNNING'), id)
   zadd(index_of(project, 'COMPLETED'), '0', id)
   zadd(ENDED, STAMP, id)
@@ -43,6 +43,6 @@ local function complete(r, key)
 end
 
 local answers = {}
-for i, r in ipairs(requests) do answers[i] = complete(r, keys[i]) end
+for i, r in ipairs(requests) do answers[i] = complete(r, keys[i], KEYS[12 + 2 * i], KEYS[13 + 2 * i]) end
 write_out()
 return answers

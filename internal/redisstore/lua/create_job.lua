@@ -12,8 +12,8 @@
 -- $include(request.lua)
 -- $include(idempotency.lua)
 -- $include(admit.lua)
-local requests = read_requests(0)
-local CREATED = { '', STAMP }
+local requests = read_requests()
+local CREATED = ' ' .. STAMP
 -- When it was created, queued and planned, and its first two events.
 local BACK = pack('>I6I6I6', NOW, NOW, 0) .. pack(EVENT, EVENT_TYPES.CREATED, NOW) .. pack(EVENT, EVENT_TYPES.QUEUED, NOW)
 local keys, uploads = {}, {}

@@ -3,15 +3,15 @@
 -- ARGV  prefix; requests (see request.lua) of: job id, index, member, attempt, worker id, result JSON, probe JSON, plan
 --       JSON (each may be empty), a list of new tasks (see add_tasks), 1 if the plan makes what no output
 --       names in the end else 0
--- Returns  {answer, ...}: {'', 'ACCEPTED' | 'STALE', 1 if it was the last of the run else 0}
+-- Returns  {answer, ...}: 'ACCEPTED' | 'STALE', 1 if it was the last of the run else 0
 -- Replay   the first answer. A lease that ran out but wasn't taken back is still good.
 -- $include(attempt.lua)
 -- $include(request.lua)
 local PUBLISH_GRACE = 5000
-local requests = read_requests(0)
-local ACCEPTED, LAST, STALE = { '', 'ACCEPTED', 0 }, { '', 'ACCEPTED', 1 }, { '', 'STALE', 0 }
-local keys = {}
-for _, r in ipairs(requests) do r.key = attempt_keys(keys, r[1], r[2], r[3]) end
+local requests = read_requests()
+local ACCEPTED, LAST, STALE = ' ACCEPTED 0', ' ACCEPTED 1', ' STALE 0'
+local keys, jobs = {}, {}
+for i, r in ipairs(requests) do jobs[i] = attempt_keys(keys, r[1], r[2], r[3]) end
 read_all(keys)
 
 -- publish_soon leaves the duty to publish. The replica that has the answer does it; the sweeper's does if that can't.
@@ -21,9 +21,9 @@ local function publish_soon(id)
 end
 
 -- finish is for results that lead to nothing new; nil of others.
-local function finish(r)
+local function finish(r, key)
   local id, index, m, worker = r[1], r[2], r[3], r[5]
-  local raw = READ[r.key]
+  local raw = READ[key]
   if not raw then return STALE end
   local project, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable, finished, weight, done,
     percent, behind = unpack_struct(HEAD, raw)
@@ -44,17 +44,16 @@ local function finish(r)
     publish_soon(id)
   end
   if r[6] ~= '' then set(result_key(m), r[6]) end
-  keep_attempt(r.key,
-    pack(HEAD, #project, project, #progress, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable,
-      finished, weight, done, percent), raw, behind, index, m,
-    pack(HOT, DONE, last, n, began, share, 0, NOW, follow, #by, by), task, task_behind, task_event('TASK_DONE', index, n))
+  keep_attempt(key, raw, behind, index, m, task, task_behind, task_event('TASK_DONE', index, n), project, progress, state, run, sequence,
+    base, open, lease_ms, left, stream, uploaded, started, playable, finished, weight, done, percent,
+    DONE, last, n, began, share, 0, NOW, follow, by)
   note(id, sequence)
   return last == 1 and LAST or ACCEPTED
 end
 
 local answers, others = {}, false
 for i, r in ipairs(requests) do
-  answers[i] = finish(r)
+  answers[i] = finish(r, jobs[i])
   others = others or not answers[i]
 end
 if not others then

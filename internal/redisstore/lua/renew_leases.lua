@@ -5,12 +5,12 @@
 -- KEYS  common. Derived: the jobs of the leases.
 -- ARGV  prefix; requests (see request.lua) of: worker id, lease ms, and a list with for each lease: job id, index, member,
 --       attempt, fraction, progress
--- Returns  {answer, ...}: {'', 1 if somebody watches one of the jobs else 0, position of a lost lease (from 0), ...}
+-- Returns  {answer, ...}: 1 if somebody watches one of the jobs else 0, position of a lost lease (from 0), ...
 -- Replay   the same; renewed again.
 -- $include(attempt.lua)
 -- $include(request.lua)
 local STORE_EVERY = 2000
-local requests = read_requests(0)
+local requests = read_requests()
 local keys, jobs = {}, {}
 for _, r in ipairs(requests) do
   local leases = r[3]
@@ -58,10 +58,8 @@ local function renew(key, worker, deadline, id, index, m, attempt, fraction, say
   if share > 0 and (is_watched or NOW - kept >= STORE_EVERY) then
     done = done + share * (fraction - fraction_told)
     percent = math.max(percent, math.min(99.9, 100 * done / weight))
-    keep_attempt(key,
-      pack(HEAD, #project, project, #saying, saying, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable,
-        finished, weight, done, percent), raw, behind, index, m,
-      pack(HOT, s, last, n, began, share, fraction, NOW, follow, #by, by), task, task_behind, '')
+    keep_attempt(key, raw, behind, index, m, task, task_behind, '', project, saying, state, run, sequence, base, open, lease_ms, left,
+      stream, uploaded, started, playable, finished, weight, done, percent, s, last, n, began, share, fraction, NOW, follow, by)
     told[#told + 1] = id .. ' ' .. percent .. ' ' .. saying
   end
   return is_watched
@@ -69,8 +67,7 @@ end
 
 local seen, answers, at = {}, {}, 0
 for position, r in ipairs(requests) do
-  local answer = { '', 0 }
-  answers[position] = answer
+  local is_any_watched, lost = ' 0', ''
   local worker, deadline, leases = r[1], deadline_text(r[2]), r[3]
   append(seen, STAMP, worker)
   for i = 1, #leases, 6 do
@@ -78,11 +75,12 @@ for position, r in ipairs(requests) do
     local is_watched = renew(jobs[at], worker, deadline, leases[i], leases[i + 1], leases[i + 2], leases[i + 3], leases[i + 4],
       leases[i + 5])
     if is_watched then
-      answer[2] = 1
+      is_any_watched = ' 1'
     elseif is_watched == nil then
-      answer[#answer + 1] = (i - 1) / 6
+      lost = lost .. ' ' .. (i - 1) / 6
     end
   end
+  answers[position] = is_any_watched .. lost
 end
 in_chunks(seen, 'ZADD', WORKERS, 'XX')
 write_out()

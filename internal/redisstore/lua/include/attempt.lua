@@ -24,13 +24,20 @@ local function keep(key, value)
   READ[key] = value
 end
 
--- keep_attempt writes the fronts of a job and a task, and events behind the job's others.
-local function keep_attempt(key, head, raw, behind, index, m, hot, task, task_behind, events)
+local BACK, FIRST = 'c0', HEAD .. sub(HOT, 2)
+
+-- keep_attempt writes the fronts of a job and a task before what is behind them, and events behind the job's others.
+local function keep_attempt(key, raw, behind, index, m, task, task_behind, events, project, progress, state, run, sequence, base, open,
+  lease_ms, left, stream, uploaded, started, playable, finished, weight, done, percent, s, last, n, at, share, told, kept, follow, by)
   if index == 0 then
-    keep(key, head .. hot .. sub(task, task_behind) .. events)
+    -- In one step, because each string that Lua makes costs as much as it is long.
+    keep(key, pack(FIRST .. BACK .. BACK, #project, project, #progress, progress, state, run, sequence, base, open, lease_ms, left,
+      stream, uploaded, started, playable, finished, weight, done, percent, s, last, n, at, share, told, kept, follow, #by, by,
+      sub(task, task_behind), events))
   else
-    keep(key, head .. sub(raw, behind) .. events)
-    keep(task_key(m), hot .. sub(task, task_behind))
+    keep(key, pack(HEAD .. BACK .. BACK, #project, project, #progress, progress, state, run, sequence, base, open, lease_ms, left, stream,
+      uploaded, started, playable, finished, weight, done, percent, sub(raw, behind), events))
+    keep(task_key(m), pack(HOT .. BACK, s, last, n, at, share, told, kept, follow, #by, by, sub(task, task_behind)))
   end
 end
 

@@ -87,10 +87,9 @@ local function take(worker, lease, deadline)
             zrem(index_of(project, 'PENDING'), id)
             zadd(index_of(project, 'RUNNING'), '0', id)
           end
-          keep_attempt(key,
-            pack(HEAD, #project, project, #progress, progress, state, run, sequence, base, open, math.max(lease_ms, lease), left,
-              stream, uploaded, started, playable, finished, weight, done, percent), raw, behind, index, m,
-            pack(HOT, LEASED, last, n, NOW, share, told, kept, follow, #worker, worker), task, task_behind, events)
+          keep_attempt(key, raw, behind, index, m, task, task_behind, events, project, progress, state, run, sequence, base, open,
+            math.max(lease_ms, lease), left, stream, uploaded, started, playable, finished, weight, done, percent,
+            LEASED, last, n, NOW, share, told, kept, follow, worker)
           note(id, sequence)
           zadd(LEASES, deadline, m)
           zadd(HELD, '0', worker .. ' ' .. m)

@@ -1,7 +1,7 @@
 -- Moves jobs whose tasks of the run are all done to COMPLETED with their outputs.
 -- KEYS  common; of each request: outputs, outputs without objects. Derived: the job and its indexes.
 -- ARGV  prefix; requests (see request.lua) of: job id, run, outputs JSON, outputs JSON without objects
--- Returns  {answer, ...}: {'', 1 if it is COMPLETED in that run, else 0}
+-- Returns  {answer, ...}: 1 if it is COMPLETED in that run, else 0
 -- Replay   1
 -- Attempts, as most calls change them: the front of the job and of the task,
 -- see record.lua. These calls are most of what a store does, so they make no
@@ -445,6 +445,8 @@ local function keep(key, value)
   READ[key] = value
 end
 
+local BACK, FIRST = 'c0', HEAD .. sub(HOT, 2)
+
 
 
 -- Duties: work outside the store, in DUTIES as kind|id by when to hand it out.
@@ -463,27 +465,25 @@ end
 -- A script of a verb that is called often takes many requests at a time. Each
 -- is one packed argument; its keys, as many for each, come after the common
 -- ones, one request's after the other's. Each gets its own answer, as if they
--- had come one by one: a refusal is an answer and harms no other request.
+-- had come one by one: a refusal is an answer and harms no other request. An
+-- answer is a list, or a line of values with spaces between, which costs less:
+-- the code is empty or the reason of a refusal, so most lines begin with a space.
 
--- read_requests returns the requests: lists of arguments. k is where the keys begin.
-local function read_requests(keys)
+-- read_requests returns the requests: lists of arguments.
+local function read_requests()
   local requests = {}
-  for i = 2, #ARGV do
-    local r = { cmsgpack.unpack(ARGV[i]) }
-    r.k = 14 + (i - 2) * keys
-    requests[i - 1] = r
-  end
+  for i = 2, #ARGV do requests[i - 1] = { cmsgpack.unpack(ARGV[i]) } end
   return requests
 end
-local requests = read_requests(2)
-local YES, NO = { '', 1 }, { '', 0 }
+local requests = read_requests()
+local YES, NO = ' 1', ' 0'
 local ENDS = pack(EVENT, EVENT_TYPES.COMPLETED, NOW)
 local PLAYS = pack(EVENT, EVENT_TYPES.PLAYABLE, NOW)
 local keys = {}
 for i, r in ipairs(requests) do keys[i] = job_key(r[1]) end
 read_all(keys)
 
-local function complete(r, key)
+local function complete(r, key, outputs, summary)
   local raw, id = READ[key], r[1]
   if not raw then return NO end
   local project, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable, finished, weight, done,
@@ -494,11 +494,11 @@ local function complete(r, key)
   local events = ENDS
   sequence = sequence + 1
   if playable == 0 then playable, sequence, events = NOW, sequence + 1, PLAYS .. ENDS end
-  keep(key, pack(HEAD, #project, project, #progress, progress, COMPLETED, run, sequence, base, open, lease_ms, left, stream, uploaded,
-    started, playable, NOW, weight, done, percent) .. sub(raw, behind) .. events)
+  keep(key, pack(HEAD .. BACK .. BACK, #project, project, #progress, progress, COMPLETED, run, sequence, base, open, lease_ms, left, stream,
+    uploaded, started, playable, NOW, weight, done, percent, sub(raw, behind), events))
   note(id, sequence)
-  set(KEYS[r.k], r[3])
-  set(KEYS[r.k + 1], r[4])
+  set(outputs, r[3])
+  set(summary, r[4])
   zrem(index_of(project, 'RUNNING'), id)
   zadd(index_of(project, 'COMPLETED'), '0', id)
   zadd(ENDED, STAMP, id)
@@ -512,6 +512,6 @@ local function complete(r, key)
 end
 
 local answers = {}
-for i, r in ipairs(requests) do answers[i] = complete(r, keys[i]) end
+for i, r in ipairs(requests) do answers[i] = complete(r, keys[i], KEYS[12 + 2 * i], KEYS[13 + 2 * i]) end
 write_out()
 return answers

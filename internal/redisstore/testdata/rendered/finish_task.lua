@@ -3,7 +3,7 @@
 -- ARGV  prefix; requests (see request.lua) of: job id, index, member, attempt, worker id, result JSON, probe JSON, plan
 --       JSON (each may be empty), a list of new tasks (see add_tasks), 1 if the plan makes what no output
 --       names in the end else 0
--- Returns  {answer, ...}: {'', 'ACCEPTED' | 'STALE', 1 if it was the last of the run else 0}
+-- Returns  {answer, ...}: 'ACCEPTED' | 'STALE', 1 if it was the last of the run else 0
 -- Replay   the first answer. A lease that ran out but wasn't taken back is still good.
 -- Attempts, as most calls change them: the front of the job and of the task,
 -- see record.lua. These calls are most of what a store does, so they make no
@@ -508,13 +508,20 @@ local function keep(key, value)
   READ[key] = value
 end
 
--- keep_attempt writes the fronts of a job and a task, and events behind the job's others.
-local function keep_attempt(key, head, raw, behind, index, m, hot, task, task_behind, events)
+local BACK, FIRST = 'c0', HEAD .. sub(HOT, 2)
+
+-- keep_attempt writes the fronts of a job and a task before what is behind them, and events behind the job's others.
+local function keep_attempt(key, raw, behind, index, m, task, task_behind, events, project, progress, state, run, sequence, base, open,
+  lease_ms, left, stream, uploaded, started, playable, finished, weight, done, percent, s, last, n, at, share, told, kept, follow, by)
   if index == 0 then
-    keep(key, head .. hot .. sub(task, task_behind) .. events)
+    -- In one step, because each string that Lua makes costs as much as it is long.
+    keep(key, pack(FIRST .. BACK .. BACK, #project, project, #progress, progress, state, run, sequence, base, open, lease_ms, left,
+      stream, uploaded, started, playable, finished, weight, done, percent, s, last, n, at, share, told, kept, follow, #by, by,
+      sub(task, task_behind), events))
   else
-    keep(key, head .. sub(raw, behind) .. events)
-    keep(task_key(m), hot .. sub(task, task_behind))
+    keep(key, pack(HEAD .. BACK .. BACK, #project, project, #progress, progress, state, run, sequence, base, open, lease_ms, left, stream,
+      uploaded, started, playable, finished, weight, done, percent, sub(raw, behind), events))
+    keep(task_key(m), pack(HOT .. BACK, s, last, n, at, share, told, kept, follow, #by, by, sub(task, task_behind)))
   end
 end
 
@@ -523,23 +530,21 @@ local function task_event(kind, index, n) return pack(TASK_EVENT, EVENT_TYPES[ki
 -- A script of a verb that is called often takes many requests at a time. Each
 -- is one packed argument; its keys, as many for each, come after the common
 -- ones, one request's after the other's. Each gets its own answer, as if they
--- had come one by one: a refusal is an answer and harms no other request.
+-- had come one by one: a refusal is an answer and harms no other request. An
+-- answer is a list, or a line of values with spaces between, which costs less:
+-- the code is empty or the reason of a refusal, so most lines begin with a space.
 
--- read_requests returns the requests: lists of arguments. k is where the keys begin.
-local function read_requests(keys)
+-- read_requests returns the requests: lists of arguments.
+local function read_requests()
   local requests = {}
-  for i = 2, #ARGV do
-    local r = { cmsgpack.unpack(ARGV[i]) }
-    r.k = 14 + (i - 2) * keys
-    requests[i - 1] = r
-  end
+  for i = 2, #ARGV do requests[i - 1] = { cmsgpack.unpack(ARGV[i]) } end
   return requests
 end
 local PUBLISH_GRACE = 5000
-local requests = read_requests(0)
-local ACCEPTED, LAST, STALE = { '', 'ACCEPTED', 0 }, { '', 'ACCEPTED', 1 }, { '', 'STALE', 0 }
-local keys = {}
-for _, r in ipairs(requests) do r.key = attempt_keys(keys, r[1], r[2], r[3]) end
+local requests = read_requests()
+local ACCEPTED, LAST, STALE = ' ACCEPTED 0', ' ACCEPTED 1', ' STALE 0'
+local keys, jobs = {}, {}
+for i, r in ipairs(requests) do jobs[i] = attempt_keys(keys, r[1], r[2], r[3]) end
 read_all(keys)
 
 -- publish_soon leaves the duty to publish. The replica that has the answer does it; the sweeper's does if that can't.
@@ -549,9 +554,9 @@ local function publish_soon(id)
 end
 
 -- finish is for results that lead to nothing new; nil of others.
-local function finish(r)
+local function finish(r, key)
   local id, index, m, worker = r[1], r[2], r[3], r[5]
-  local raw = READ[r.key]
+  local raw = READ[key]
   if not raw then return STALE end
   local project, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable, finished, weight, done,
     percent, behind = unpack_struct(HEAD, raw)
@@ -572,17 +577,16 @@ local function finish(r)
     publish_soon(id)
   end
   if r[6] ~= '' then set(result_key(m), r[6]) end
-  keep_attempt(r.key,
-    pack(HEAD, #project, project, #progress, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable,
-      finished, weight, done, percent), raw, behind, index, m,
-    pack(HOT, DONE, last, n, began, share, 0, NOW, follow, #by, by), task, task_behind, task_event('TASK_DONE', index, n))
+  keep_attempt(key, raw, behind, index, m, task, task_behind, task_event('TASK_DONE', index, n), project, progress, state, run, sequence,
+    base, open, lease_ms, left, stream, uploaded, started, playable, finished, weight, done, percent,
+    DONE, last, n, began, share, 0, NOW, follow, by)
   note(id, sequence)
   return last == 1 and LAST or ACCEPTED
 end
 
 local answers, others = {}, false
 for i, r in ipairs(requests) do
-  answers[i] = finish(r)
+  answers[i] = finish(r, jobs[i])
   others = others or not answers[i]
 end
 if not others then

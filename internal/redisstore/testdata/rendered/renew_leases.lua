@@ -5,7 +5,7 @@
 -- KEYS  common. Derived: the jobs of the leases.
 -- ARGV  prefix; requests (see request.lua) of: worker id, lease ms, and a list with for each lease: job id, index, member,
 --       attempt, fraction, progress
--- Returns  {answer, ...}: {'', 1 if somebody watches one of the jobs else 0, position of a lost lease (from 0), ...}
+-- Returns  {answer, ...}: 1 if somebody watches one of the jobs else 0, position of a lost lease (from 0), ...
 -- Replay   the same; renewed again.
 -- Attempts, as most calls change them: the front of the job and of the task,
 -- see record.lua. These calls are most of what a store does, so they make no
@@ -455,13 +455,20 @@ local function keep(key, value)
   READ[key] = value
 end
 
--- keep_attempt writes the fronts of a job and a task, and events behind the job's others.
-local function keep_attempt(key, head, raw, behind, index, m, hot, task, task_behind, events)
+local BACK, FIRST = 'c0', HEAD .. sub(HOT, 2)
+
+-- keep_attempt writes the fronts of a job and a task before what is behind them, and events behind the job's others.
+local function keep_attempt(key, raw, behind, index, m, task, task_behind, events, project, progress, state, run, sequence, base, open,
+  lease_ms, left, stream, uploaded, started, playable, finished, weight, done, percent, s, last, n, at, share, told, kept, follow, by)
   if index == 0 then
-    keep(key, head .. hot .. sub(task, task_behind) .. events)
+    -- In one step, because each string that Lua makes costs as much as it is long.
+    keep(key, pack(FIRST .. BACK .. BACK, #project, project, #progress, progress, state, run, sequence, base, open, lease_ms, left,
+      stream, uploaded, started, playable, finished, weight, done, percent, s, last, n, at, share, told, kept, follow, #by, by,
+      sub(task, task_behind), events))
   else
-    keep(key, head .. sub(raw, behind) .. events)
-    keep(task_key(m), hot .. sub(task, task_behind))
+    keep(key, pack(HEAD .. BACK .. BACK, #project, project, #progress, progress, state, run, sequence, base, open, lease_ms, left, stream,
+      uploaded, started, playable, finished, weight, done, percent, sub(raw, behind), events))
+    keep(task_key(m), pack(HOT .. BACK, s, last, n, at, share, told, kept, follow, #by, by, sub(task, task_behind)))
   end
 end
 
@@ -469,20 +476,18 @@ end
 -- A script of a verb that is called often takes many requests at a time. Each
 -- is one packed argument; its keys, as many for each, come after the common
 -- ones, one request's after the other's. Each gets its own answer, as if they
--- had come one by one: a refusal is an answer and harms no other request.
+-- had come one by one: a refusal is an answer and harms no other request. An
+-- answer is a list, or a line of values with spaces between, which costs less:
+-- the code is empty or the reason of a refusal, so most lines begin with a space.
 
--- read_requests returns the requests: lists of arguments. k is where the keys begin.
-local function read_requests(keys)
+-- read_requests returns the requests: lists of arguments.
+local function read_requests()
   local requests = {}
-  for i = 2, #ARGV do
-    local r = { cmsgpack.unpack(ARGV[i]) }
-    r.k = 14 + (i - 2) * keys
-    requests[i - 1] = r
-  end
+  for i = 2, #ARGV do requests[i - 1] = { cmsgpack.unpack(ARGV[i]) } end
   return requests
 end
 local STORE_EVERY = 2000
-local requests = read_requests(0)
+local requests = read_requests()
 local keys, jobs = {}, {}
 for _, r in ipairs(requests) do
   local leases = r[3]
@@ -530,10 +535,8 @@ local function renew(key, worker, deadline, id, index, m, attempt, fraction, say
   if share > 0 and (is_watched or NOW - kept >= STORE_EVERY) then
     done = done + share * (fraction - fraction_told)
     percent = math.max(percent, math.min(99.9, 100 * done / weight))
-    keep_attempt(key,
-      pack(HEAD, #project, project, #saying, saying, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable,
-        finished, weight, done, percent), raw, behind, index, m,
-      pack(HOT, s, last, n, began, share, fraction, NOW, follow, #by, by), task, task_behind, '')
+    keep_attempt(key, raw, behind, index, m, task, task_behind, '', project, saying, state, run, sequence, base, open, lease_ms, left,
+      stream, uploaded, started, playable, finished, weight, done, percent, s, last, n, began, share, fraction, NOW, follow, by)
     told[#told + 1] = id .. ' ' .. percent .. ' ' .. saying
   end
   return is_watched
@@ -541,8 +544,7 @@ end
 
 local seen, answers, at = {}, {}, 0
 for position, r in ipairs(requests) do
-  local answer = { '', 0 }
-  answers[position] = answer
+  local is_any_watched, lost = ' 0', ''
   local worker, deadline, leases = r[1], deadline_text(r[2]), r[3]
   append(seen, STAMP, worker)
   for i = 1, #leases, 6 do
@@ -550,11 +552,12 @@ for position, r in ipairs(requests) do
     local is_watched = renew(jobs[at], worker, deadline, leases[i], leases[i + 1], leases[i + 2], leases[i + 3], leases[i + 4],
       leases[i + 5])
     if is_watched then
-      answer[2] = 1
+      is_any_watched = ' 1'
     elseif is_watched == nil then
-      answer[#answer + 1] = (i - 1) / 6
+      lost = lost .. ' ' .. (i - 1) / 6
     end
   end
+  answers[position] = is_any_watched .. lost
 end
 in_chunks(seen, 'ZADD', WORKERS, 'XX')
 write_out()
