@@ -173,7 +173,7 @@ func TestBrokenInputs(t *testing.T) {
 		reason tcoderv1.ErrorReason
 	}{
 		"text":                {mediatest.Clip(t, mediatest.Text), tcoderv1.ErrorReason_ERROR_REASON_INPUT_NOT_MEDIA},
-		"index missing":       {mediatest.Clip(t, mediatest.TruncatedIndex), tcoderv1.ErrorReason_ERROR_REASON_INPUT_NOT_MEDIA},
+		"index missing":       {mediatest.Clip(t, mediatest.TruncatedIndex), tcoderv1.ErrorReason_ERROR_REASON_INPUT_TRUNCATED},
 		"tail missing":        {mediatest.Clip(t, mediatest.TruncatedTail), tcoderv1.ErrorReason_ERROR_REASON_INPUT_TRUNCATED},
 		"playlist, disguised": {mediatest.DisguisedPlaylist(t, service.URL+"/x.ts"), tcoderv1.ErrorReason_ERROR_REASON_INPUT_NOT_MEDIA},
 		"concat, disguised":   {mediatest.DisguisedConcat(t, "/etc/hostname"), tcoderv1.ErrorReason_ERROR_REASON_INPUT_NOT_MEDIA},

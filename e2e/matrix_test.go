@@ -63,7 +63,7 @@ func classes() []class {
 		{id: mediatest.OneFrame, fps: 24, aspect: wide, silent: true},
 		{id: mediatest.GIF, fps: 10, aspect: wide, silent: true, prepare: "scale=out_color_matrix=bt709:out_range=tv,", leastSSIM: 0.9},
 		{id: mediatest.TruncatedTail, failure: "INPUT_TRUNCATED"},
-		{id: mediatest.TruncatedIndex, failure: "INPUT_NOT_MEDIA"},
+		{id: mediatest.TruncatedIndex, failure: "INPUT_TRUNCATED"},
 		{id: mediatest.Corrupt, fps: 24, aspect: wide, pieces: true},
 		{id: mediatest.Empty, failure: "SIZE_INVALID"},
 		{id: mediatest.Text, failure: "INPUT_NOT_MEDIA"},

@@ -89,7 +89,7 @@ func (p *prober) readHeader(ctx context.Context) (*header, error) {
 	case err != nil:
 		return nil, endFault(err, end.log)
 	case end.code != 0:
-		fault := exitFault(end, notMedia)
+		fault := exitFault(end, func(log string) *Fault { return p.unreadable(ctx, log) })
 		if strings.Contains(end.log, maxPixelsMark) {
 			fault.Message = fmt.Sprintf("the source's picture has more pixels than the limit, %d", p.req.Limits.GetMaxPixels())
 		}
@@ -106,7 +106,7 @@ func (p *prober) readHeader(ctx context.Context) (*header, error) {
 	}
 
 	if len(found.Streams) == 0 || found.Format.Name == "" {
-		return nil, notMedia(end.log)
+		return nil, p.unreadable(ctx, end.log)
 	}
 
 	return &found, nil

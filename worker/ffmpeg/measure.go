@@ -169,7 +169,7 @@ func checkSound(work *tcoderv1.EncodeWork, made reading) error {
 
 func truncated(found, promised time.Duration) *Fault {
 	return inputFault(tcoderv1.ErrorReason_ERROR_REASON_INPUT_TRUNCATED, "", fmt.Sprintf(
-		"the source ends at %.2f s, its header says %.2f s", found.Seconds(), promised.Seconds()))
+		"the source ends at %.2f s, its header says %.2f s; upload the whole file", found.Seconds(), promised.Seconds()))
 }
 
 // totals sum up the segments of a rendition.

@@ -22,31 +22,55 @@ var errNoIndex = errors.New("the source has no index that can be used")
 
 // readMovieBox finds the index of a file and reads it.
 func readMovieBox(ctx context.Context, source Source) ([]byte, error) {
-	const headBytes = 16
+	client := newRangeClient()
+	index, start, size := int64(-1), int64(0), int64(0)
 
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	err := eachTopBox(ctx, client, source, func(name string, at, contentAt, length int64) bool {
+		if name == "moov" {
+			index, start, size = at, contentAt, length
+		}
+
+		return name != "moov" && length <= source.SizeBytes-at
+	})
+
+	switch {
+	case err != nil:
+		return nil, err
+	case index < 0 || size > source.SizeBytes-index || size > maxIndexBytes:
+		return nil, errNoIndex
+	}
+
+	return readRange(ctx, client, source, index+start, size-start)
+}
+
+func newRangeClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+}
+
+// eachTopBox passes the boxes of a file, by name, place, the length of the head
+// and the length as a whole, until f returns false.
+func eachTopBox(ctx context.Context, client *http.Client, source Source, f func(name string, at, start, size int64) bool) error {
+	const headBytes = 16
 
 	for at, n := int64(0), 0; n < maxTopBoxes && at+8 <= source.SizeBytes; n++ {
 		head, err := readRange(ctx, client, source, at, min(headBytes, source.SizeBytes-at))
 		if err != nil {
-			return nil, err
+			return err
 		}
 
 		name, start, size, ok := boxHead(head, source.SizeBytes-at)
+		if !ok {
+			return errNoIndex
+		}
 
-		switch {
-		case !ok || size > source.SizeBytes-at:
-			return nil, errNoIndex
-		case name == "moov" && size <= maxIndexBytes:
-			return readRange(ctx, client, source, at+start, size-start)
-		case name == "moov":
-			return nil, errNoIndex
+		if !f(name, at, start, size) {
+			return nil
 		}
 
 		at += size
 	}
 
-	return nil, errNoIndex
+	return nil
 }
 
 func readRange(ctx context.Context, client *http.Client, source Source, from, n int64) ([]byte, error) {

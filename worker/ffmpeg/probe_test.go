@@ -169,7 +169,7 @@ func TestProbeRefuses(t *testing.T) {
 	for id, reason := range map[mediatest.ID]tcoderv1.ErrorReason{
 		mediatest.Empty:          tcoderv1.ErrorReason_ERROR_REASON_INPUT_NOT_MEDIA,
 		mediatest.Text:           tcoderv1.ErrorReason_ERROR_REASON_INPUT_NOT_MEDIA,
-		mediatest.TruncatedIndex: tcoderv1.ErrorReason_ERROR_REASON_INPUT_NOT_MEDIA,
+		mediatest.TruncatedIndex: tcoderv1.ErrorReason_ERROR_REASON_INPUT_TRUNCATED,
 		mediatest.TruncatedTail:  tcoderv1.ErrorReason_ERROR_REASON_INPUT_TRUNCATED,
 	} {
 		t.Run(string(id), func(t *testing.T) {

@@ -99,7 +99,7 @@ func (p *prober) findEnds(ctx context.Context, h *header) (ends, error) {
 
 func missingEnd(before, promised time.Duration) *Fault {
 	return inputFault(tcoderv1.ErrorReason_ERROR_REASON_INPUT_TRUNCATED, "", fmt.Sprintf(
-		"the source ends before %.2f s, its header says %.2f s", before.Seconds(), promised.Seconds()))
+		"the source ends before %.2f s, its header says %.2f s; upload the whole file", before.Seconds(), promised.Seconds()))
 }
 
 func (p *prober) scanAll(ctx context.Context, h *header, info *tcoderv1.ProbeResult) (ends, error) {

@@ -99,7 +99,7 @@ const (
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 92
 	// The source is not an audio or video file that is accepted.
 	ErrorReason_ERROR_REASON_INPUT_NOT_MEDIA ErrorReason = 100
-	// The source ends before its own header says it does.
+	// The source is cut off: it ends before its own header says, or without its index.
 	ErrorReason_ERROR_REASON_INPUT_TRUNCATED ErrorReason = 101
 	// The source can't be decoded.
 	ErrorReason_ERROR_REASON_INPUT_CORRUPT ErrorReason = 102

@@ -379,7 +379,7 @@ export enum ErrorReason {
   INPUT_NOT_MEDIA = 100,
 
   /**
-   * The source ends before its own header says it does.
+   * The source is cut off: it ends before its own header says, or without its index.
    *
    * @generated from enum value: ERROR_REASON_INPUT_TRUNCATED = 101;
    */
