@@ -40,6 +40,7 @@
 //	w:, v:<worker>, workers, sessions  workers, what claims ask of them, and by when they were last seen
 //	k:..., expiring  idempotency keys, and in a list which of them expire when
 //	machines, mw:<machine>  machines as JSON, and their workers
+//	broken         zset  jobs with a record that can't be read, until the sweeper sets them aside
 //	sweep          hash  leader, its deadline, the last sweep, the next
 //	clock          what tests moved the clock by, or stopped it at
 //

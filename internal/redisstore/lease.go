@@ -18,7 +18,7 @@ func (s *Store) ClaimTasks(ctx context.Context, c pipeline.Claim) (pipeline.Clai
 		return pipeline.Claimed{}, err
 	}
 
-	leases, err := decodeLeases(rows[2:])
+	leases, err := s.readLeases(ctx, rows[2:])
 	if err != nil {
 		return pipeline.Claimed{}, err
 	}
@@ -26,8 +26,9 @@ func (s *Store) ClaimTasks(ctx context.Context, c pipeline.Claim) (pipeline.Clai
 	return pipeline.Claimed{Leases: leases, More: asInt(rows[0]) == 1, Refused: asInt(rows[1]) == 1}, nil
 }
 
-// decodeLeases reads lease rows, as lua/include/lease.lua makes them.
-func decodeLeases(rows []any) ([]pipeline.Lease, error) {
+// readLeases reads lease rows, as lua/include/lease.lua makes them. A job that
+// can't be read is set aside, so that it isn't in the way of a worker's others.
+func (s *Store) readLeases(ctx context.Context, rows []any) ([]pipeline.Lease, error) {
 	leases := make([]pipeline.Lease, 0, len(rows))
 
 	for _, v := range rows {
@@ -40,32 +41,54 @@ func decodeLeases(rows []any) ([]pipeline.Lease, error) {
 			row = append(row, "")
 		}
 
-		id, index, _ := splitTaskID(asString(row[0]))
+		l, err := decodeLease(row)
+		if err == nil {
+			leases = append(leases, l)
 
-		j, err := decodePacked(id, asString(row[2]))
-		if err != nil {
+			continue
+		}
+
+		id, _, _ := splitTaskID(asString(row[0]))
+		spec := 0
+
+		if decodeSpec(&pipeline.Job{}, asString(row[3])) != nil {
+			spec = 1
+		}
+
+		k := []string{s.keys.job(id), s.keys.spec(id), s.keys.probe(id), s.keys.plan(id)}
+		if _, err := s.call(ctx, "set_aside", k, id, spec); err != nil {
 			return nil, err
 		}
-
-		t, err := decodeTask(&j, index, asString(row[4]), asString(row[5]), "")
-		if err != nil {
-			return nil, err
-		}
-
-		if err := errors.Join(j.add(asString(row[3]), "", asString(row[6])),
-			decodeResults(&j.Job, asString(row[7]), asString(row[8]), "")); err != nil {
-			return nil, err
-		}
-
-		if t.State != pipeline.TaskLeased {
-			return nil, internalError("read leases", errors.New("a task isn't leased"))
-		}
-
-		ref := pipeline.LeaseRef{TaskID: t.ID, Attempt: t.Attempts[len(t.Attempts)-1].Number}
-		leases = append(leases, pipeline.Lease{Ref: ref, Task: t, Job: j.Job, Expires: asTime(row[1])})
 	}
 
 	return leases, nil
+}
+
+func decodeLease(row []any) (pipeline.Lease, error) {
+	id, index, _ := splitTaskID(asString(row[0]))
+
+	j, err := decodePacked(id, asString(row[2]))
+	if err != nil {
+		return pipeline.Lease{}, err
+	}
+
+	t, err := decodeTask(&j, index, asString(row[4]), asString(row[5]), "")
+	if err != nil {
+		return pipeline.Lease{}, err
+	}
+
+	if err := errors.Join(j.add(asString(row[3]), "", asString(row[6])),
+		decodeResults(&j.Job, asString(row[7]), asString(row[8]), "")); err != nil {
+		return pipeline.Lease{}, err
+	}
+
+	if t.State != pipeline.TaskLeased {
+		return pipeline.Lease{}, internalError("read leases", errors.New("a task isn't leased"))
+	}
+
+	ref := pipeline.LeaseRef{TaskID: t.ID, Attempt: t.Attempts[len(t.Attempts)-1].Number}
+
+	return pipeline.Lease{Ref: ref, Task: t, Job: j.Job, Expires: asTime(row[1])}, nil
 }
 
 // RenewLeases implements [pipeline.LeaseStore].

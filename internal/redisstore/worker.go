@@ -37,7 +37,7 @@ func (s *Store) AttachWorker(
 		return 0, nil, err
 	}
 
-	kept, err := decodeLeases(reply[1:])
+	kept, err := s.readLeases(ctx, reply[1:])
 
 	return asInt(reply[0]), kept, err
 }

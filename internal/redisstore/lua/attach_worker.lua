@@ -34,8 +34,10 @@ for i = 12, #ARGV, 2 do holds[ARGV[i]] = tonumber(ARGV[i + 1]) end
 local deadline = score_text(NOW + tonumber(ARGV[9]))
 local kept = {}
 for _, m in ipairs(held_by(worker)) do
-  local job, index, t = leased_task(m)
-  if not job then
+  local job, index, t, broken = leased_task(m)
+  if broken then
+    holds[m] = nil -- the sweeper ends it
+  elseif not job then
     zrem(HELD, worker .. ' ' .. m)
   elseif holds[m] == t.n then
     zadd(LEASES, deadline, m)

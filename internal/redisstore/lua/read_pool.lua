@@ -41,21 +41,17 @@ for i, name in ipairs(projects) do
   local share = math.ceil((SAMPLE - ready_work[1]) / (#projects - i + 1))
   if share > 0 then
     for _, m in ipairs(redis.call('ZRANGE', queue_key(name), 0, share - 1)) do
-      local id, index = parse_member(m)
-      local job = load_job(id)
-      local t = job and load_task(job, index, m)
-      if t then note(ready_work, id, kind_of(t.definition), t.weight, 1) end
+      local job, _, t = find_task(m)
+      if t then note(ready_work, job.id, kind_of(t.definition), t.weight, 1) end
     end
   end
 end
 
 local running, done, took = no_work(), 0, 0
 for _, m in ipairs(redis.call('ZRANGE', LEASES, 0, SAMPLE - 1)) do
-  local id, index = parse_member(m)
-  local job = load_job(id)
-  local t = job and load_task(job, index, m)
+  local job, _, t = find_task(m)
   if t then
-    note(running, id, kind_of(t.definition), t.weight, 1 - t.told)
+    note(running, job.id, kind_of(t.definition), t.weight, 1 - t.told)
     if t.told > 0 and t.weight > 0 and t.kept > t.at then
       done, took = done + t.told * t.weight, took + t.kept - t.at
     end

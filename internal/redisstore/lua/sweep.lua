@@ -8,6 +8,7 @@
 --          the leader's term}
 -- Replay   the rest of what is due. Duties come again after a minute.
 -- $include(task.lua)
+-- $include(aside.lua)
 -- $include(worker.lua)
 -- $include(delete.lua)
 -- $include(idempotency.lua)
@@ -49,11 +50,17 @@ local function lost_workers(job, index, t)
 end
 
 local requeued, dead, retired, woken = 0, 0, 0, 0
+for _, broken in ipairs(redis.call('ZRANGE', BROKEN, 0, MOST - 1)) do
+  local id, project = string.match(broken, '^(%S+) (.*)$')
+  set_aside(id, project)
+  zrem(BROKEN, broken)
+end
+
 for _, m in ipairs(overdue(LEASES, MOST)) do
-  local id, index = parse_member(m)
-  local job = load_job(id)
-  local t = job and load_task(job, index)
-  if not t or t.s ~= 'LEASED' then
+  local job, index, t, broken = find_task(m)
+  if broken then
+    zadd(LEASES, score_text(NOW + VISIBILITY), m) -- until it is set aside
+  elseif not t or t.s ~= 'LEASED' then
     zrem(LEASES, m) -- it would be due for ever
   else
     t.losses = t.losses + 1
@@ -71,9 +78,7 @@ end
 
 for _, m in ipairs(overdue(DELAYED, MOST)) do
   zrem(DELAYED, m)
-  local id, index = parse_member(m)
-  local job = load_job(id)
-  local t = job and load_task(job, index)
+  local job, index, t = find_task(m)
   if t and make_ready(job, index, t, 'wake') then woken = woken + 1 end
 end
 
@@ -81,11 +86,11 @@ end
 local retention = tonumber(ARGV[6])
 if retention > 0 then
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', ENDED, '-inf', NOW - retention, 'LIMIT', 0, MOST)) do
-    local job = load_job(id)
+    local job, _, _, broken = find_task(member(id, 0))
     if job then
       delete_job(job, KEYS[14])
       retired = retired + 1
-    else
+    elseif not broken then
       zrem(ENDED, id) -- it would be due for ever
     end
   end
@@ -105,7 +110,7 @@ end
 for _, duty in ipairs(overdue(DUTIES, MOST)) do
   redis.call('ZADD', DUTIES, hidden_until(duty), duty)
   local kind, id = string.match(duty, '^(%u+)|(.*)$')
-  hand_out(kind, id, kind == 'PURGE' and redis.call('HGET', KEYS[14], id) or (load_job(id) or {}).project)
+  hand_out(kind, id, kind == 'PURGE' and redis.call('HGET', KEYS[14], id) or (find_task(member(id, 0)) or {}).project)
 end
 
 -- Workers that vanished without a word; whatever they held ran out long ago.
@@ -123,6 +128,7 @@ for _, key in ipairs({ LEASES, DELAYED, DUTIES, UPLOADS }) do
     if key == LEASES then at_most(math.floor(lease_ms / 3)) end
   end
 end
+if redis.call('EXISTS', BROKEN) == 1 or ZADDS[BROKEN] then at_most(0) end
 if retention > 0 then
   local head = redis.call('ZRANGE', ENDED, 0, 0, 'WITHSCORES')
   if head[2] then at_most(tonumber(head[2]) + retention - NOW) end

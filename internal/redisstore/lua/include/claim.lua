@@ -3,7 +3,7 @@
 -- $include(attempt.lua)
 -- $include(serve.lua)
 local STARTS = pack(EVENT, EVENT_TYPES.STARTED, NOW)
-local CHOSEN, TOUCHED, NEXT_TASK -- what claims are given of
+local CHOSEN, TOUCHED, OWNERS, NEXT_TASK -- what claims are given of
 local IDS, INDEXES, JOB_KEYS, SPECS = {}, {}, {}, {} -- of what was chosen
 local ROWS = {} -- and the keys of the jobs in them
 
@@ -48,7 +48,7 @@ end
 
 -- choose chooses up to most tasks, and reads what a lease needs of them and wasn't read.
 local function choose(most)
-  CHOSEN, TOUCHED = serve(most)
+  CHOSEN, TOUCHED, OWNERS = serve(most)
   NEXT_TASK = 0
   local missing = {}
   for i, m in ipairs(CHOSEN) do
@@ -62,19 +62,22 @@ local function choose(most)
   read_all(missing)
 end
 
--- take leases the next task that was chosen, and returns it, the attempt and the lease's row; nil if there is none.
+-- take leases the next task that was chosen, and returns it, the attempt and the lease's row; nil if there is none. One that
+-- can't be read is passed by.
 local function take(worker, lease, deadline)
   while CHOSEN[NEXT_TASK + 1] do
     NEXT_TASK = NEXT_TASK + 1
     local m, id, index, key = CHOSEN[NEXT_TASK], IDS[NEXT_TASK], INDEXES[NEXT_TASK], JOB_KEYS[NEXT_TASK]
     local raw = READ[key]
     if raw then
-      local project, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable, finished, weight, done,
-        percent, behind = unpack_struct(HEAD, raw)
-      local task, at = task_in(raw, behind, index, m)
+      local read, project, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable, finished, weight,
+        done, percent, behind = pcall(unpack_struct, HEAD, raw)
+      local task, at
+      if read then task, at = task_in(raw, behind, index, m) end
       if task then
-        local s, last, n, _, share, told, kept, follow, _, task_behind = unpack_struct(HOT, task, at)
-        if s == READY then
+        local s, last, n, _, share, told, kept, follow, task_behind
+        read, s, last, n, _, share, told, kept, follow, _, task_behind = pcall(unpack_struct, HOT, task, at)
+        if read and s == READY and (state == PENDING or state == RUNNING) then
           if sequence - base >= EVENTS_BEHIND then
             raw = put_by(id, raw, behind, base)
             base = sequence
@@ -100,6 +103,7 @@ local function take(worker, lease, deadline)
           return m, n, row
         end
       end
+      if not read then found_broken(id, OWNERS[NEXT_TASK]) end
     end
     for _, e in ipairs(TOUCHED) do e.full = false end -- it doesn't run after all
   end
@@ -110,13 +114,13 @@ local function still_held(r, answer)
   for m, attempt in string.gmatch(string.sub(r.replay, #r[5] + 1), '(%S+) (%d+)') do
     local id, index = parse_member(m)
     local raw = read(job_key(id))
-    local behind = raw and select(18, unpack_struct(HEAD, raw))
+    local whole, behind = pcall(function() return raw and select(18, unpack_struct(HEAD, raw)) end)
     if index > 0 then read(task_key(m)) end
     local task, at
-    if raw then task, at = task_in(raw, behind, index, m) end
+    if whole and raw then task, at = task_in(raw, behind, index, m) end
     if task then
-      local s, _, n, _, _, _, _, _, by = unpack_struct(HOT, task, at)
-      if s == LEASED and by == r[1] and n == attempt + 0 then
+      local read_, s, _, n, _, _, _, _, _, by = pcall(unpack_struct, HOT, task, at)
+      if read_ and s == LEASED and by == r[1] and n == attempt + 0 then
         answer[#answer + 1] = lease_row(m, redis.call('ZSCORE', LEASES, m), id, index, false)
       end
     end

@@ -25,4 +25,5 @@ local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: 
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
 local function job_channel(id) return PREFIX .. 'n:' .. id end -- nothing is published there: who subscribes is counted
 local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
+local BROKEN = PREFIX .. 'broken' -- see aside.lua
 local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'

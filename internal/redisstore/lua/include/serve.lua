@@ -41,10 +41,11 @@ local function before(a, b)
   return a.score < b.score or a.score == b.score and a.name < b.name
 end
 
--- serve chooses up to most tasks, best first. What was chosen is taken out by settle_served.
+-- serve chooses up to most tasks, best first, and returns them, whose turn it was, and the project of each. What was chosen is
+-- taken out by settle_served.
 local function serve(most)
-  local chosen, touched, entries = {}, {}, {}
-  if most < 1 then return chosen, touched end
+  local chosen, touched, entries, owners = {}, {}, {}, {}
+  if most < 1 then return chosen, touched, owners end
   -- The next tasks are of as many projects at most, and those are the first now.
   local ring = redis.call('ZRANGE', RING, 0, most - 1, 'WITHSCORES')
   local limit = running_limit()
@@ -61,7 +62,7 @@ local function serve(most)
     local chunk = #entries == 0 and most - #chosen or math.ceil(2 * (most - #chosen) / (#entries + 1))
     local m = head_of(e, chunk)
     if m then
-      chosen[#chosen + 1] = m
+      chosen[#chosen + 1], owners[#chosen + 1] = m, e.name
       e.taken, e.next, e.running = e.taken + 1, e.next + 2, e.running + 1
       local tag = e.score - band * TAG
       SERVED[band] = math.max(served_at(band), tag)
@@ -82,7 +83,7 @@ local function serve(most)
       e.ended = true -- it was in the ring without a task
     end
   end
-  return chosen, touched
+  return chosen, touched, owners
 end
 
 -- settle_served takes what serve chose out of the queues, and writes down whose turn is next.

@@ -166,13 +166,27 @@ local function blame_machine(job, index, t, outcome, reason, message)
   end
 end
 
--- leased_task returns what a worker holds, by the member it is held as; nil if
--- the script ended that lease.
-local function leased_task(m)
-  local id, index = parse_member(m)
+local function load_both(id, index, m)
   local job = load_job(id)
-  local t = job and load_task(job, index, m)
+  return job, job and load_task(job, index, m)
+end
+
+-- find_task returns the job, the index and the task of a member, nil for what isn't there. Of what can't be read it returns
+-- nothing but that.
+local function find_task(m)
+  local id, index = parse_member(m)
+  local whole, job, t = pcall(load_both, id, index, m)
+  if whole then return job, index, t end
+  found_broken(id, '')
+  return nil, nil, nil, true
+end
+
+-- leased_task returns what a worker holds, by the member it is held as; nil if
+-- the script ended that lease, or it can't be read.
+local function leased_task(m)
+  local job, index, t, broken = find_task(m)
   if t and t.s == 'LEASED' then return job, index, t end
+  return nil, nil, nil, broken
 end
 
 -- lease_rows returns the rows of leases, of a list of member and deadline. Call it after flush.

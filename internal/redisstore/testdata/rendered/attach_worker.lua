@@ -175,6 +175,7 @@ local function machine_workers_key(id) return PREFIX .. 'mw:' .. id end
 local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
 local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
+local BROKEN = PREFIX .. 'broken' -- see aside.lua
 local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
 local READ = {} -- by key: its value, false if there is none
 
@@ -273,6 +274,9 @@ end
 local WAKES = {}
 local EARLIEST -- the earliest deadline that this script set
 
+local function due(at)
+  if not EARLIEST or at < EARLIEST then EARLIEST = at end
+end
 
 local function publish_wakes()
   if EARLIEST then
@@ -469,6 +473,12 @@ local JOB_STATES = { 'UPLOADING', 'PENDING', 'RUNNING', 'COMPLETED', 'FAILED', '
 local TASK_STATES = { 'BLOCKED', 'READY', 'LEASED', 'DELAYED', 'DONE', 'DEAD', 'CANCELED' }
 local EVENTS_BEHIND = 50 -- a job at most, and in each chunk at least
 local pack, unpack_struct, sub = struct.pack, struct.unpack, string.sub
+
+-- found_broken notes a job of which a record can't be read: the sweeper sets it aside, see aside.lua.
+local function found_broken(id, project)
+  zadd(BROKEN, STAMP, id .. ' ' .. project)
+  due(NOW)
+end
 -- Duties: work outside the store, in DUTIES as kind|id by when to hand it out.
 -- Later than any URL that was signed for a lease: they live 5 minutes longer than it.
 local CLEAN_AFTER = 6 * 60 * 1000
@@ -753,13 +763,27 @@ local function return_task(job, index, t, by, outcome, reason, message)
 end
 
 
--- leased_task returns what a worker holds, by the member it is held as; nil if
--- the script ended that lease.
-local function leased_task(m)
-  local id, index = parse_member(m)
+local function load_both(id, index, m)
   local job = load_job(id)
-  local t = job and load_task(job, index, m)
+  return job, job and load_task(job, index, m)
+end
+
+-- find_task returns the job, the index and the task of a member, nil for what isn't there. Of what can't be read it returns
+-- nothing but that.
+local function find_task(m)
+  local id, index = parse_member(m)
+  local whole, job, t = pcall(load_both, id, index, m)
+  if whole then return job, index, t end
+  found_broken(id, '')
+  return nil, nil, nil, true
+end
+
+-- leased_task returns what a worker holds, by the member it is held as; nil if
+-- the script ended that lease, or it can't be read.
+local function leased_task(m)
+  local job, index, t, broken = find_task(m)
   if t and t.s == 'LEASED' then return job, index, t end
+  return nil, nil, nil, broken
 end
 
 -- lease_rows returns the rows of leases, of a list of member and deadline. Call it after flush.
@@ -835,8 +859,10 @@ for i = 12, #ARGV, 2 do holds[ARGV[i]] = tonumber(ARGV[i + 1]) end
 local deadline = score_text(NOW + tonumber(ARGV[9]))
 local kept = {}
 for _, m in ipairs(held_by(worker)) do
-  local job, index, t = leased_task(m)
-  if not job then
+  local job, index, t, broken = leased_task(m)
+  if broken then
+    holds[m] = nil -- the sweeper ends it
+  elseif not job then
     zrem(HELD, worker .. ' ' .. m)
   elseif holds[m] == t.n then
     zadd(LEASES, deadline, m)

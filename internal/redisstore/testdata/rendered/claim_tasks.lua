@@ -181,6 +181,7 @@ local function standing_key(id) return PREFIX .. 'v:' .. id end -- see worker.lu
 local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
 local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
+local BROKEN = PREFIX .. 'broken' -- see aside.lua
 local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
 local READ = {} -- by key: its value, false if there is none
 
@@ -481,6 +482,12 @@ local TASK_STATES = { 'BLOCKED', 'READY', 'LEASED', 'DELAYED', 'DONE', 'DEAD', '
 local EVENTS_BEHIND = 50 -- a job at most, and in each chunk at least
 local pack, unpack_struct, sub = struct.pack, struct.unpack, string.sub
 
+-- found_broken notes a job of which a record can't be read: the sweeper sets it aside, see aside.lua.
+local function found_broken(id, project)
+  zadd(BROKEN, STAMP, id .. ' ' .. project)
+  due(NOW)
+end
+
 
 -- starts reports that of an attempt there is no more to read.
 local function starts(uploaded, index, n) return index == 0 and n == 1 and uploaded == 0 end
@@ -584,10 +591,11 @@ local function before(a, b)
   return a.score < b.score or a.score == b.score and a.name < b.name
 end
 
--- serve chooses up to most tasks, best first. What was chosen is taken out by settle_served.
+-- serve chooses up to most tasks, best first, and returns them, whose turn it was, and the project of each. What was chosen is
+-- taken out by settle_served.
 local function serve(most)
-  local chosen, touched, entries = {}, {}, {}
-  if most < 1 then return chosen, touched end
+  local chosen, touched, entries, owners = {}, {}, {}, {}
+  if most < 1 then return chosen, touched, owners end
   -- The next tasks are of as many projects at most, and those are the first now.
   local ring = redis.call('ZRANGE', RING, 0, most - 1, 'WITHSCORES')
   local limit = running_limit()
@@ -604,7 +612,7 @@ local function serve(most)
     local chunk = #entries == 0 and most - #chosen or math.ceil(2 * (most - #chosen) / (#entries + 1))
     local m = head_of(e, chunk)
     if m then
-      chosen[#chosen + 1] = m
+      chosen[#chosen + 1], owners[#chosen + 1] = m, e.name
       e.taken, e.next, e.running = e.taken + 1, e.next + 2, e.running + 1
       local tag = e.score - band * TAG
       SERVED[band] = math.max(served_at(band), tag)
@@ -625,7 +633,7 @@ local function serve(most)
       e.ended = true -- it was in the ring without a task
     end
   end
-  return chosen, touched
+  return chosen, touched, owners
 end
 
 -- settle_served takes what serve chose out of the queues, and writes down whose turn is next.
@@ -657,7 +665,7 @@ local function settle_served(touched)
   end
 end
 local STARTS = pack(EVENT, EVENT_TYPES.STARTED, NOW)
-local CHOSEN, TOUCHED, NEXT_TASK -- what claims are given of
+local CHOSEN, TOUCHED, OWNERS, NEXT_TASK -- what claims are given of
 local IDS, INDEXES, JOB_KEYS, SPECS = {}, {}, {}, {} -- of what was chosen
 local ROWS = {} -- and the keys of the jobs in them
 
@@ -702,7 +710,7 @@ end
 
 -- choose chooses up to most tasks, and reads what a lease needs of them and wasn't read.
 local function choose(most)
-  CHOSEN, TOUCHED = serve(most)
+  CHOSEN, TOUCHED, OWNERS = serve(most)
   NEXT_TASK = 0
   local missing = {}
   for i, m in ipairs(CHOSEN) do
@@ -716,19 +724,22 @@ local function choose(most)
   read_all(missing)
 end
 
--- take leases the next task that was chosen, and returns it, the attempt and the lease's row; nil if there is none.
+-- take leases the next task that was chosen, and returns it, the attempt and the lease's row; nil if there is none. One that
+-- can't be read is passed by.
 local function take(worker, lease, deadline)
   while CHOSEN[NEXT_TASK + 1] do
     NEXT_TASK = NEXT_TASK + 1
     local m, id, index, key = CHOSEN[NEXT_TASK], IDS[NEXT_TASK], INDEXES[NEXT_TASK], JOB_KEYS[NEXT_TASK]
     local raw = READ[key]
     if raw then
-      local project, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable, finished, weight, done,
-        percent, behind = unpack_struct(HEAD, raw)
-      local task, at = task_in(raw, behind, index, m)
+      local read, project, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable, finished, weight,
+        done, percent, behind = pcall(unpack_struct, HEAD, raw)
+      local task, at
+      if read then task, at = task_in(raw, behind, index, m) end
       if task then
-        local s, last, n, _, share, told, kept, follow, _, task_behind = unpack_struct(HOT, task, at)
-        if s == READY then
+        local s, last, n, _, share, told, kept, follow, task_behind
+        read, s, last, n, _, share, told, kept, follow, _, task_behind = pcall(unpack_struct, HOT, task, at)
+        if read and s == READY and (state == PENDING or state == RUNNING) then
           if sequence - base >= EVENTS_BEHIND then
             raw = put_by(id, raw, behind, base)
             base = sequence
@@ -754,6 +765,7 @@ local function take(worker, lease, deadline)
           return m, n, row
         end
       end
+      if not read then found_broken(id, OWNERS[NEXT_TASK]) end
     end
     for _, e in ipairs(TOUCHED) do e.full = false end -- it doesn't run after all
   end
@@ -764,13 +776,13 @@ local function still_held(r, answer)
   for m, attempt in string.gmatch(string.sub(r.replay, #r[5] + 1), '(%S+) (%d+)') do
     local id, index = parse_member(m)
     local raw = read(job_key(id))
-    local behind = raw and select(18, unpack_struct(HEAD, raw))
+    local whole, behind = pcall(function() return raw and select(18, unpack_struct(HEAD, raw)) end)
     if index > 0 then read(task_key(m)) end
     local task, at
-    if raw then task, at = task_in(raw, behind, index, m) end
+    if whole and raw then task, at = task_in(raw, behind, index, m) end
     if task then
-      local s, _, n, _, _, _, _, _, by = unpack_struct(HOT, task, at)
-      if s == LEASED and by == r[1] and n == attempt + 0 then
+      local read_, s, _, n, _, _, _, _, _, by = pcall(unpack_struct, HOT, task, at)
+      if read_ and s == LEASED and by == r[1] and n == attempt + 0 then
         answer[#answer + 1] = lease_row(m, redis.call('ZSCORE', LEASES, m), id, index, false)
       end
     end

@@ -164,6 +164,7 @@ local function stream_key(id) return PREFIX .. 'c:' .. id end -- hash: see strea
 local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
 local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
+local BROKEN = PREFIX .. 'broken' -- see aside.lua
 local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
 local READ = {} -- by key: its value, false if there is none
 
@@ -432,6 +433,7 @@ local JOB_STATES = { 'UPLOADING', 'PENDING', 'RUNNING', 'COMPLETED', 'FAILED', '
 local TASK_STATES = { 'BLOCKED', 'READY', 'LEASED', 'DELAYED', 'DONE', 'DEAD', 'CANCELED' }
 local EVENTS_BEHIND = 50 -- a job at most, and in each chunk at least
 local pack, unpack_struct, sub = struct.pack, struct.unpack, string.sub
+
 
 
 

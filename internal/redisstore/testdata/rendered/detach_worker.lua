@@ -16,6 +16,7 @@ local function worker_key(id) return PREFIX .. 'w:' .. id end -- hash: what it s
 local function standing_key(id) return PREFIX .. 'v:' .. id end -- see worker.lua
 local function machine_workers_key(id) return PREFIX .. 'mw:' .. id end
 local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
+local BROKEN = PREFIX .. 'broken' -- see aside.lua
 local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
 
 -- held_by lists what a worker holds.

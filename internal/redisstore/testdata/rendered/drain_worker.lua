@@ -16,6 +16,7 @@ local PREFIX = ARGV[1]
 
 local function standing_key(id) return PREFIX .. 'v:' .. id end -- see worker.lua
 local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
+local BROKEN = PREFIX .. 'broken' -- see aside.lua
 local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
 local function read_clock()
   local test = redis.call('GET', CLOCK)

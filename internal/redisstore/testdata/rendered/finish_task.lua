@@ -171,6 +171,7 @@ local function result_key(m) return PREFIX .. 'r:' .. m end -- JSON, of a task
 local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
 local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
+local BROKEN = PREFIX .. 'broken' -- see aside.lua
 local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
 local READ = {} -- by key: its value, false if there is none
 
@@ -477,6 +478,7 @@ local JOB_STATES = { 'UPLOADING', 'PENDING', 'RUNNING', 'COMPLETED', 'FAILED', '
 local TASK_STATES = { 'BLOCKED', 'READY', 'LEASED', 'DELAYED', 'DONE', 'DEAD', 'CANCELED' }
 local EVENTS_BEHIND = 50 -- a job at most, and in each chunk at least
 local pack, unpack_struct, sub = struct.pack, struct.unpack, string.sub
+
 
 -- drop_lease takes a lease off all lists.
 local function drop_lease(project, m, worker)
@@ -835,6 +837,8 @@ local function add_tasks(job, list)
   job.count, job.open, job.changed = index, job.open + index - base, true
   if added > 0 then set_gauge(job, job.weight + added, job.done, job.percent) end
 end
+
+
 
 
 

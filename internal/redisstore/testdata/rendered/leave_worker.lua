@@ -15,6 +15,7 @@ local PREFIX = ARGV[1]
 local function worker_key(id) return PREFIX .. 'w:' .. id end -- hash: what it said of itself
 local function standing_key(id) return PREFIX .. 'v:' .. id end -- see worker.lua
 local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
+local BROKEN = PREFIX .. 'broken' -- see aside.lua
 local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
 
 -- held_by lists what a worker holds.

@@ -166,6 +166,7 @@ local function task_key(m) return PREFIX .. 't:' .. m end -- a task but the firs
 local function worker_key(id) return PREFIX .. 'w:' .. id end -- hash: what it said of itself
 local function standing_key(id) return PREFIX .. 'v:' .. id end -- see worker.lua
 local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
+local BROKEN = PREFIX .. 'broken' -- see aside.lua
 local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
 local READ = {} -- by key: its value, false if there is none
 
@@ -204,13 +205,30 @@ local function append(list, a, b)
   list[n + 1], list[n + 2] = a, b
 end
 
+local function list_of(lists, key)
+  local list = lists[key]
+  if not list then
+    list = {}
+    lists[key] = list
+  end
+  return list
+end
 
+local function zadd(key, score, member)
+  local list = ZADDS[key] or list_of(ZADDS, key)
+  local n = #list
+  list[n + 1] = score
+  list[n + 2] = member
+end
 
 
 -- Wake-ups are collected and published once, at the end of a script.
 local WAKES = {}
 local EARLIEST -- the earliest deadline that this script set
 
+local function due(at)
+  if not EARLIEST or at < EARLIEST then EARLIEST = at end
+end
 
 -- Whose turn it is. Each project has a queue of its ready tasks, best first.
 -- RING has the projects with ready tasks by the priority of their best task,
@@ -276,6 +294,12 @@ local JOB_STATES = { 'UPLOADING', 'PENDING', 'RUNNING', 'COMPLETED', 'FAILED', '
 local TASK_STATES = { 'BLOCKED', 'READY', 'LEASED', 'DELAYED', 'DONE', 'DEAD', 'CANCELED' }
 local EVENTS_BEHIND = 50 -- a job at most, and in each chunk at least
 local pack, unpack_struct, sub = struct.pack, struct.unpack, string.sub
+
+-- found_broken notes a job of which a record can't be read: the sweeper sets it aside, see aside.lua.
+local function found_broken(id, project)
+  zadd(BROKEN, STAMP, id .. ' ' .. project)
+  due(NOW)
+end
 -- Duties: work outside the store, in DUTIES as kind|id by when to hand it out.
 -- Later than any URL that was signed for a lease: they live 5 minutes longer than it.
 local CLEAN_AFTER = 6 * 60 * 1000
@@ -436,13 +460,27 @@ end
 
 
 
--- leased_task returns what a worker holds, by the member it is held as; nil if
--- the script ended that lease.
-local function leased_task(m)
-  local id, index = parse_member(m)
+local function load_both(id, index, m)
   local job = load_job(id)
-  local t = job and load_task(job, index, m)
+  return job, job and load_task(job, index, m)
+end
+
+-- find_task returns the job, the index and the task of a member, nil for what isn't there. Of what can't be read it returns
+-- nothing but that.
+local function find_task(m)
+  local id, index = parse_member(m)
+  local whole, job, t = pcall(load_both, id, index, m)
+  if whole then return job, index, t end
+  found_broken(id, '')
+  return nil, nil, nil, true
+end
+
+-- leased_task returns what a worker holds, by the member it is held as; nil if
+-- the script ended that lease, or it can't be read.
+local function leased_task(m)
+  local job, index, t, broken = find_task(m)
   if t and t.s == 'LEASED' then return job, index, t end
+  return nil, nil, nil, broken
 end
 
 -- Workers: one hash each, and their place in WORKERS by when they were last

@@ -172,6 +172,7 @@ local function machine_workers_key(id) return PREFIX .. 'mw:' .. id end
 local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
 local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
+local BROKEN = PREFIX .. 'broken' -- see aside.lua
 local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
 local READ = {} -- by key: its value, false if there is none
 
@@ -471,6 +472,12 @@ local JOB_STATES = { 'UPLOADING', 'PENDING', 'RUNNING', 'COMPLETED', 'FAILED', '
 local TASK_STATES = { 'BLOCKED', 'READY', 'LEASED', 'DELAYED', 'DONE', 'DEAD', 'CANCELED' }
 local EVENTS_BEHIND = 50 -- a job at most, and in each chunk at least
 local pack, unpack_struct, sub = struct.pack, struct.unpack, string.sub
+
+-- found_broken notes a job of which a record can't be read: the sweeper sets it aside, see aside.lua.
+local function found_broken(id, project)
+  zadd(BROKEN, STAMP, id .. ' ' .. project)
+  due(NOW)
+end
 -- Duties: work outside the store, in DUTIES as kind|id by when to hand it out.
 -- Later than any URL that was signed for a lease: they live 5 minutes longer than it.
 local CLEAN_AFTER = 6 * 60 * 1000
@@ -824,13 +831,27 @@ local function blame_machine(job, index, t, outcome, reason, message)
   end
 end
 
--- leased_task returns what a worker holds, by the member it is held as; nil if
--- the script ended that lease.
-local function leased_task(m)
-  local id, index = parse_member(m)
+local function load_both(id, index, m)
   local job = load_job(id)
-  local t = job and load_task(job, index, m)
+  return job, job and load_task(job, index, m)
+end
+
+-- find_task returns the job, the index and the task of a member, nil for what isn't there. Of what can't be read it returns
+-- nothing but that.
+local function find_task(m)
+  local id, index = parse_member(m)
+  local whole, job, t = pcall(load_both, id, index, m)
+  if whole then return job, index, t end
+  found_broken(id, '')
+  return nil, nil, nil, true
+end
+
+-- leased_task returns what a worker holds, by the member it is held as; nil if
+-- the script ended that lease, or it can't be read.
+local function leased_task(m)
+  local job, index, t, broken = find_task(m)
   if t and t.s == 'LEASED' then return job, index, t end
+  return nil, nil, nil, broken
 end
 
 -- Workers: one hash each, and their place in WORKERS by when they were last

@@ -16,6 +16,7 @@ local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
 local PREFIX = ARGV[1]
 
 local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
+local BROKEN = PREFIX .. 'broken' -- see aside.lua
 local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
 local function read_clock()
   local test = redis.call('GET', CLOCK)

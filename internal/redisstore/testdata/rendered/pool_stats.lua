@@ -31,6 +31,7 @@ local PREFIX = ARGV[1]
 
 local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
+local BROKEN = PREFIX .. 'broken' -- see aside.lua
 local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
 local function read_clock()
   local test = redis.call('GET', CLOCK)

@@ -170,6 +170,7 @@ local function worker_key(id) return PREFIX .. 'w:' .. id end -- hash: what it s
 local function standing_key(id) return PREFIX .. 'v:' .. id end -- see worker.lua
 local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
+local BROKEN = PREFIX .. 'broken' -- see aside.lua
 local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
 local READ = {} -- by key: its value, false if there is none
 
@@ -208,13 +209,30 @@ local function append(list, a, b)
   list[n + 1], list[n + 2] = a, b
 end
 
+local function list_of(lists, key)
+  local list = lists[key]
+  if not list then
+    list = {}
+    lists[key] = list
+  end
+  return list
+end
 
+local function zadd(key, score, member)
+  local list = ZADDS[key] or list_of(ZADDS, key)
+  local n = #list
+  list[n + 1] = score
+  list[n + 2] = member
+end
 
 
 -- Wake-ups are collected and published once, at the end of a script.
 local WAKES = {}
 local EARLIEST -- the earliest deadline that this script set
 
+local function due(at)
+  if not EARLIEST or at < EARLIEST then EARLIEST = at end
+end
 
 -- Whose turn it is. Each project has a queue of its ready tasks, best first.
 -- RING has the projects with ready tasks by the priority of their best task,
@@ -289,6 +307,12 @@ local JOB_STATES = { 'UPLOADING', 'PENDING', 'RUNNING', 'COMPLETED', 'FAILED', '
 local TASK_STATES = { 'BLOCKED', 'READY', 'LEASED', 'DELAYED', 'DONE', 'DEAD', 'CANCELED' }
 local EVENTS_BEHIND = 50 -- a job at most, and in each chunk at least
 local pack, unpack_struct, sub = struct.pack, struct.unpack, string.sub
+
+-- found_broken notes a job of which a record can't be read: the sweeper sets it aside, see aside.lua.
+local function found_broken(id, project)
+  zadd(BROKEN, STAMP, id .. ' ' .. project)
+  due(NOW)
+end
 -- Duties: work outside the store, in DUTIES as kind|id by when to hand it out.
 -- Later than any URL that was signed for a lease: they live 5 minutes longer than it.
 local CLEAN_AFTER = 6 * 60 * 1000
@@ -449,13 +473,27 @@ end
 
 
 
--- leased_task returns what a worker holds, by the member it is held as; nil if
--- the script ended that lease.
-local function leased_task(m)
-  local id, index = parse_member(m)
+local function load_both(id, index, m)
   local job = load_job(id)
-  local t = job and load_task(job, index, m)
+  return job, job and load_task(job, index, m)
+end
+
+-- find_task returns the job, the index and the task of a member, nil for what isn't there. Of what can't be read it returns
+-- nothing but that.
+local function find_task(m)
+  local id, index = parse_member(m)
+  local whole, job, t = pcall(load_both, id, index, m)
+  if whole then return job, index, t end
+  found_broken(id, '')
+  return nil, nil, nil, true
+end
+
+-- leased_task returns what a worker holds, by the member it is held as; nil if
+-- the script ended that lease, or it can't be read.
+local function leased_task(m)
+  local job, index, t, broken = find_task(m)
   if t and t.s == 'LEASED' then return job, index, t end
+  return nil, nil, nil, broken
 end
 
 -- Workers: one hash each, and their place in WORKERS by when they were last
@@ -553,21 +591,17 @@ for i, name in ipairs(projects) do
   local share = math.ceil((SAMPLE - ready_work[1]) / (#projects - i + 1))
   if share > 0 then
     for _, m in ipairs(redis.call('ZRANGE', queue_key(name), 0, share - 1)) do
-      local id, index = parse_member(m)
-      local job = load_job(id)
-      local t = job and load_task(job, index, m)
-      if t then note(ready_work, id, kind_of(t.definition), t.weight, 1) end
+      local job, _, t = find_task(m)
+      if t then note(ready_work, job.id, kind_of(t.definition), t.weight, 1) end
     end
   end
 end
 
 local running, done, took = no_work(), 0, 0
 for _, m in ipairs(redis.call('ZRANGE', LEASES, 0, SAMPLE - 1)) do
-  local id, index = parse_member(m)
-  local job = load_job(id)
-  local t = job and load_task(job, index, m)
+  local job, _, t = find_task(m)
   if t then
-    note(running, id, kind_of(t.definition), t.weight, 1 - t.told)
+    note(running, job.id, kind_of(t.definition), t.weight, 1 - t.told)
     if t.told > 0 and t.weight > 0 and t.kept > t.at then
       done, took = done + t.told * t.weight, took + t.kept - t.at
     end

@@ -168,6 +168,7 @@ local function task_key(m) return PREFIX .. 't:' .. m end -- a task but the firs
 local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local function job_channel(id) return PREFIX .. 'n:' .. id end -- nothing is published there: who subscribes is counted
 local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
+local BROKEN = PREFIX .. 'broken' -- see aside.lua
 local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
 local READ = {} -- by key: its value, false if there is none
 
@@ -430,6 +431,7 @@ local JOB_STATES = { 'UPLOADING', 'PENDING', 'RUNNING', 'COMPLETED', 'FAILED', '
 local TASK_STATES = { 'BLOCKED', 'READY', 'LEASED', 'DELAYED', 'DONE', 'DEAD', 'CANCELED' }
 local EVENTS_BEHIND = 50 -- a job at most, and in each chunk at least
 local pack, unpack_struct, sub = struct.pack, struct.unpack, string.sub
+
 
 
 

@@ -182,6 +182,7 @@ local function machine_workers_key(id) return PREFIX .. 'mw:' .. id end
 local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
 local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
+local BROKEN = PREFIX .. 'broken' -- see aside.lua
 local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
 local READ = {} -- by key: its value, false if there is none
 
@@ -481,6 +482,12 @@ local JOB_STATES = { 'UPLOADING', 'PENDING', 'RUNNING', 'COMPLETED', 'FAILED', '
 local TASK_STATES = { 'BLOCKED', 'READY', 'LEASED', 'DELAYED', 'DONE', 'DEAD', 'CANCELED' }
 local EVENTS_BEHIND = 50 -- a job at most, and in each chunk at least
 local pack, unpack_struct, sub = struct.pack, struct.unpack, string.sub
+
+-- found_broken notes a job of which a record can't be read: the sweeper sets it aside, see aside.lua.
+local function found_broken(id, project)
+  zadd(BROKEN, STAMP, id .. ' ' .. project)
+  due(NOW)
+end
 -- Duties: work outside the store, in DUTIES as kind|id by when to hand it out.
 -- Later than any URL that was signed for a lease: they live 5 minutes longer than it.
 local CLEAN_AFTER = 6 * 60 * 1000
@@ -621,6 +628,17 @@ local function add_event(job, kind, index, attempt, reason, message)
   job.events = job.events .. event
 end
 
+-- new_job returns a job that isn't written yet, in a state that no other leads to.
+local function new_job(id, project, priority, state, uploaded)
+  local job = keep_job({
+    state = state, run = 1, sequence = 0, base = 0, open = 0, lease_ms = 0, left = 0, stream = 0, count = 0, first = 0,
+    priority = priority, uploaded = uploaded, project = project, weight = 0, done = 0, percent = 0, created = NOW,
+    queued = 0, started = 0, planned = 0, playable = 0, finished = 0, progress = '', events = '', told = 0, tasks = {},
+    changed = true,
+  }, id, job_key(id))
+  add_event(job, 'CREATED')
+  return job
+end
 
 -- flush writes what was changed of jobs, and all that write_out writes.
 local function flush()
@@ -830,7 +848,61 @@ local function return_task(job, index, t, by, outcome, reason, message)
 end
 
 
+local function load_both(id, index, m)
+  local job = load_job(id)
+  return job, job and load_task(job, index, m)
+end
 
+-- find_task returns the job, the index and the task of a member, nil for what isn't there. Of what can't be read it returns
+-- nothing but that.
+local function find_task(m)
+  local id, index = parse_member(m)
+  local whole, job, t = pcall(load_both, id, index, m)
+  if whole then return job, index, t end
+  found_broken(id, '')
+  return nil, nil, nil, true
+end
+
+
+-- Jobs with a record that can't be read. Whoever finds one notes it in BROKEN, as "<job> <project>" (the project if known),
+-- and goes on as if it weren't there; the sweeper sets it aside.
+
+-- set_aside ends such a job: FAILED, in the place of the record, which is kept in x:<job> for who looks into it. What
+-- it held is free. Ready tasks stay in the queue, for claims to pass by. A record that could be read after all stays,
+-- unless the caller knows better.
+local function set_aside(id, project, certain)
+  local key = job_key(id)
+  local raw = read(key)
+  if not raw then return end
+  local whole = pcall(function()
+    local job = load_job(id)
+    for index = 0, job.count - 1 do load_task(job, index) end
+  end)
+  if whole and not certain then return end
+  JOBS[id] = nil
+  for i = #JOB_ORDER, 1, -1 do
+    if JOB_ORDER[i].id == id then table.remove(JOB_ORDER, i) end
+  end
+  if project == '' then
+    local named, name = pcall(unpack_struct, '>I3c0', read(spec_key(id)) or '')
+    project = named and name or ''
+  end
+  for _, state in ipairs(JOB_STATES) do
+    if state ~= 'FAILED' then zrem(index_of(project, state), id) end
+  end
+  for _, held in ipairs(redis.call('ZRANGE', HELD, 0, -1)) do
+    local m = string.match(held, '%S+$')
+    if parse_member(m) == id then
+      zrem(HELD, held)
+      zrem(LEASES, m)
+      count_leases(project, -1)
+      WAKES.WORKER = true
+    end
+  end
+  local job = new_job(id, project, 0, 'FAILED', 0)
+  put(job, 'broken', raw)
+  end_job(job, 'FAILED', 'INTERNAL', 'A record of the job cannot be read. It was set aside.')
+end
 -- Workers: one hash each, and their place in WORKERS by when they were last
 -- seen. v:<worker> is what claims ask for: a line of session, draining and attached,
 -- and the answers to the two newest claims that gave it tasks, a line each.
@@ -944,11 +1016,17 @@ local function lost_workers(job, index, t)
 end
 
 local requeued, dead, retired, woken = 0, 0, 0, 0
+for _, broken in ipairs(redis.call('ZRANGE', BROKEN, 0, MOST - 1)) do
+  local id, project = string.match(broken, '^(%S+) (.*)$')
+  set_aside(id, project)
+  zrem(BROKEN, broken)
+end
+
 for _, m in ipairs(overdue(LEASES, MOST)) do
-  local id, index = parse_member(m)
-  local job = load_job(id)
-  local t = job and load_task(job, index)
-  if not t or t.s ~= 'LEASED' then
+  local job, index, t, broken = find_task(m)
+  if broken then
+    zadd(LEASES, score_text(NOW + VISIBILITY), m) -- until it is set aside
+  elseif not t or t.s ~= 'LEASED' then
     zrem(LEASES, m) -- it would be due for ever
   else
     t.losses = t.losses + 1
@@ -966,9 +1044,7 @@ end
 
 for _, m in ipairs(overdue(DELAYED, MOST)) do
   zrem(DELAYED, m)
-  local id, index = parse_member(m)
-  local job = load_job(id)
-  local t = job and load_task(job, index)
+  local job, index, t = find_task(m)
   if t and make_ready(job, index, t, 'wake') then woken = woken + 1 end
 end
 
@@ -976,11 +1052,11 @@ end
 local retention = tonumber(ARGV[6])
 if retention > 0 then
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', ENDED, '-inf', NOW - retention, 'LIMIT', 0, MOST)) do
-    local job = load_job(id)
+    local job, _, _, broken = find_task(member(id, 0))
     if job then
       delete_job(job, KEYS[14])
       retired = retired + 1
-    else
+    elseif not broken then
       zrem(ENDED, id) -- it would be due for ever
     end
   end
@@ -1000,7 +1076,7 @@ end
 for _, duty in ipairs(overdue(DUTIES, MOST)) do
   redis.call('ZADD', DUTIES, hidden_until(duty), duty)
   local kind, id = string.match(duty, '^(%u+)|(.*)$')
-  hand_out(kind, id, kind == 'PURGE' and redis.call('HGET', KEYS[14], id) or (load_job(id) or {}).project)
+  hand_out(kind, id, kind == 'PURGE' and redis.call('HGET', KEYS[14], id) or (find_task(member(id, 0)) or {}).project)
 end
 
 -- Workers that vanished without a word; whatever they held ran out long ago.
@@ -1018,6 +1094,7 @@ for _, key in ipairs({ LEASES, DELAYED, DUTIES, UPLOADS }) do
     if key == LEASES then at_most(math.floor(lease_ms / 3)) end
   end
 end
+if redis.call('EXISTS', BROKEN) == 1 or ZADDS[BROKEN] then at_most(0) end
 if retention > 0 then
   local head = redis.call('ZRANGE', ENDED, 0, 0, 'WITHSCORES')
   if head[2] then at_most(tonumber(head[2]) + retention - NOW) end

@@ -1,0 +1,111 @@
+package redisstore
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tcoder-dev/tcoder/internal/pipeline"
+	"github.com/tcoder-dev/tcoder/internal/redistest"
+)
+
+// TestBrokenRecords guarantees that a job whose record can't be read is in
+// nobody's way: claims pass it by, workers keep the rest of what they hold, the
+// sweeper goes on, and the job ends, for all to see.
+func TestBrokenRecords(t *testing.T) {
+	t.Parallel()
+
+	url, tag := redistest.New(t)
+	store := openStore(t, url, tag)
+	ctx := t.Context()
+
+	create := func(id string) {
+		_, err := store.CreateJob(ctx, projectJob("p", id), pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Admission{})
+		require.NoError(t, err)
+	}
+	spoil := func(id string) {
+		require.NoError(t, store.client.Set(ctx, store.keys.job(id), "\x01p\x00\x02cut short", 0).Err())
+	}
+	claim := func(session int64, request string) []pipeline.Lease {
+		claimed, err := store.ClaimTasks(ctx, pipeline.Claim{
+			RequestID: request, WorkerID: "w", Session: session, Max: 9, Lease: time.Minute,
+		})
+		require.NoError(t, err)
+
+		return claimed.Leases
+	}
+	sweep := func() {
+		_, err := store.Sweep(ctx, pipeline.SweepRequest{
+			Replica: "r", LeaderTTL: time.Minute, Lease: time.Minute, Retry: pipeline.RetryPolicy{MaxLosses: 3}, Retention: time.Hour,
+			Attached: []string{"w"},
+		})
+		require.NoError(t, err)
+	}
+	aside := func(id string) {
+		job, err := store.GetJob(ctx, id)
+		require.NoError(t, err)
+		require.Equal(t, pipeline.JobFailed, job.State)
+		require.Equal(t, pipeline.ReasonInternal, job.Failure.Reason)
+		require.Equal(t, "p", job.Project)
+	}
+
+	for n := range 4 {
+		create(fmt.Sprint("j", n))
+	}
+
+	session, _, err := store.AttachWorker(ctx, pipeline.Worker{ID: "w", Slots: 9}, time.Minute)
+	require.NoError(t, err)
+
+	// One that waits.
+	spoil("j1")
+
+	leases := claim(session, "first")
+	require.Len(t, leases, 3)
+	sweep()
+	aside("j1")
+
+	// One that runs.
+	spoil("j2")
+
+	refs := []pipeline.LeaseRef{leases[0].Ref, leases[1].Ref, leases[2].Ref}
+	require.Len(t, claim(session, "first"), 2, "of the first answer again")
+
+	session, kept, err := store.AttachWorker(ctx, pipeline.Worker{ID: "w", Slots: 9, Held: refs}, time.Minute)
+	require.NoError(t, err)
+	require.Len(t, kept, 2)
+	sweep()
+	aside("j2")
+
+	// One whose lease runs out.
+	spoil("j3")
+
+	for range 3 {
+		require.NoError(t, store.AdvanceClock(ctx, 25*time.Second))
+		sweep()
+	}
+
+	sweep()
+	aside("j3")
+
+	stats, err := store.PoolStats(ctx)
+	require.NoError(t, err)
+	require.Zero(t, stats.LeasedTasks)
+	require.Equal(t, int64(1), stats.ReadyTasks)
+
+	// One that only its reader can't read.
+	create("j4")
+	require.NoError(t, store.client.Set(ctx, store.keys.spec("j4"), "\x00\x00\x01p{", 0).Err())
+	require.Len(t, claim(session, "second"), 1)
+	aside("j4")
+
+	workers, err := store.ListWorkers(ctx)
+	require.NoError(t, err)
+	require.Len(t, workers[0].Held, 1)
+
+	jobs, err := store.ListJobs(ctx, pipeline.JobFilter{Project: "p", Limit: 9})
+	require.NoError(t, err)
+	require.Len(t, jobs, 5)
+	require.NoError(t, store.DeleteJob(ctx, "j2"))
+}
