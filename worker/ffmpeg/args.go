@@ -43,14 +43,14 @@ func EncodeArgs(work *tcoderv1.EncodeWork, sourceURL string, threads int) ([]str
 		args = append(args, "-filter_complex", graph)
 	}
 
-	encoded := 0
+	encoded, shares := 0, encoderThreads(encodedOf(video), threads)
 
 	for _, rendition := range video.GetRenditions() {
 		if rendition.GetCopy() {
 			args = append(args, "-map", input(video.GetStreamIndex()), "-c:v", "copy")
 		} else {
 			args = append(args, "-map", fmt.Sprintf("[v%d]", encoded))
-			args = append(args, videoArgs(video, rendition, threads)...)
+			args = append(args, videoArgs(video, rendition, shares[encoded])...)
 			args = append(args, keyframeArgs(work)...)
 			encoded++
 

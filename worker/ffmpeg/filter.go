@@ -17,7 +17,7 @@ import (
 // copies, which wait in memory for the encoder.
 func filterGraph(work *tcoderv1.EncodeWork) string {
 	video := work.GetOutput().GetVideo()
-	encoded := slices.DeleteFunc(slices.Clone(video.GetRenditions()), (*tcoderv1.RenditionPlan).GetCopy)
+	encoded := encodedOf(video)
 	if len(encoded) == 0 {
 		return ""
 	}
@@ -52,6 +52,11 @@ func filterGraph(work *tcoderv1.EncodeWork) string {
 	}
 
 	return strings.Join(chains, ";")
+}
+
+// encodedOf are the renditions that aren't copied.
+func encodedOf(video *tcoderv1.VideoPlan) []*tcoderv1.RenditionPlan {
+	return slices.DeleteFunc(slices.Clone(video.GetRenditions()), (*tcoderv1.RenditionPlan).GetCopy)
 }
 
 // sourceFilters make the largest rendition's pictures of the source's.

@@ -1,18 +1,44 @@
 package ffmpeg
 
-import "strconv"
+import (
+	"strconv"
 
-// ThreadsPerSlot is how many threads each decoder, encoder and filter of a task
-// takes on a worker: as many as they like where it is alone, or else an even
-// share of the processors. Measured: one encode by automatic threads is done a
-// third sooner than by one thread, and as many encodes as processors, of one
-// thread each, take 7 % less processor time.
-func ThreadsPerSlot(slots, cpus int) int {
-	if slots <= 1 {
-		return 0
+	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
+)
+
+// ThreadsPerSlot is how many threads the decoder and the filters of a task
+// take, and its encoders by encoderThreads: its share of the worker's
+// processors. Measured: as many encodes as processors, of one thread each, take
+// 7 % less processor time than one of many threads.
+func ThreadsPerSlot(slots, cpus int) int { return max(1, cpus/slots) }
+
+// encoderThreads is how many threads the encoder of each rendition takes, of
+// those that are encoded: the largest as many as there are, each other as its
+// part of all pixels is worth. FFmpeg feeds the encoders in turn, so one of a
+// single thread works in FFmpeg's own, beside the threads of the largest: a
+// ladder of four has 12 % less processor time on two processors than by the
+// encoders' own choice, most of which wait for each other then.
+func encoderThreads(encoded []*tcoderv1.RenditionPlan, threads int) []int {
+	shares := make([]int, len(encoded))
+	if threads <= 0 {
+		return shares
 	}
 
-	return max(1, cpus/slots)
+	pixels := func(r *tcoderv1.RenditionPlan) uint64 { return uint64(r.GetWidth()) * uint64(r.GetHeight()) }
+
+	var most, all uint64
+	for _, r := range encoded {
+		most, all = max(most, pixels(r)), all+pixels(r)
+	}
+
+	for i, r := range encoded {
+		shares[i] = threads
+		if pixels(r) < most {
+			shares[i] = int((uint64(threads)*pixels(r) + all - 1) / all)
+		}
+	}
+
+	return shares
 }
 
 // codecThreads bounds a decoder, or an encoder that listens to FFmpeg.

@@ -1,7 +1,7 @@
 package ffmpeg_test
 
 import (
-	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -14,40 +14,37 @@ import (
 	"github.com/tcoder-dev/tcoder/worker/ffmpeg"
 )
 
-// TestThreads guarantees that tasks share a worker's processors: one that is
-// alone takes what it likes, and as many as there are processors take one
-// thread each, in the decoder, the filters and each encoder.
+// TestThreads guarantees that tasks share a worker's processors, and the
+// encoders of a task its share by the size of their pictures.
 func TestThreads(t *testing.T) {
 	t.Parallel()
 
 	for _, test := range []struct{ slots, cpus, threads int }{
-		{1, 1, 0}, {1, 2, 0}, {1, 16, 0}, {2, 2, 1}, {2, 4, 2}, {3, 8, 2}, {4, 4, 1}, {8, 4, 1},
+		{1, 1, 1}, {1, 2, 2}, {1, 16, 16}, {2, 2, 1}, {2, 4, 2}, {3, 8, 2}, {4, 4, 1}, {8, 4, 1},
 	} {
 		require.Equal(t, test.threads, ffmpeg.ThreadsPerSlot(test.slots, test.cpus), "%+v", test)
 	}
 
-	count := func(args []string, option string) (n int) {
+	values := func(threads int, option string) (values []string) {
+		args, err := ffmpeg.EncodeArgs(ladder(), "http://127.0.0.1:9000/source", threads)
+		require.NoError(t, err)
+
 		for i, arg := range args {
 			if arg == option {
-				require.Equal(t, "2", args[i+1])
-
-				n++
+				values = append(values, args[i+1])
 			}
 		}
 
-		return n
+		return values
 	}
 
-	args, err := ffmpeg.EncodeArgs(ladder(), "http://127.0.0.1:9000/source", 2)
-	require.NoError(t, err)
-	require.Equal(t, 1+3, count(args, "-threads"), "the source's, and each rendition's")
-	require.Equal(t, 1, count(args, "-filter_threads"))
-	require.Equal(t, 1, count(args, "-filter_complex_threads"))
-	require.Less(t, slices.Index(args, "-threads"), slices.Index(args, "-i"), "of the decoder")
+	for threads, shares := range map[int][]string{1: {"1", "1", "1", "1"}, 2: {"2", "2", "1", "1"}, 4: {"4", "4", "2", "1"}, 8: {"8", "8", "3", "1"}} {
+		require.Equal(t, shares, values(threads, "-threads"), "the source's, and each rendition's")
+		require.Equal(t, []string{strconv.Itoa(threads)}, values(threads, "-filter_threads"))
+		require.Equal(t, []string{strconv.Itoa(threads)}, values(threads, "-filter_complex_threads"))
+	}
 
-	args, err = ffmpeg.EncodeArgs(ladder(), "http://127.0.0.1:9000/source", 0)
-	require.NoError(t, err)
-	require.Zero(t, count(args, "-threads"))
+	require.Empty(t, values(0, "-threads"))
 
 	for codec, bound := range map[tcoderv1.VideoCodec]string{
 		tcoderv1.VideoCodec_VIDEO_CODEC_HEVC: ":pools=2", tcoderv1.VideoCodec_VIDEO_CODEC_AV1: ":lp=2",
@@ -56,7 +53,7 @@ func TestThreads(t *testing.T) {
 		work.Output.Video.Codec = codec
 		args, err := ffmpeg.EncodeArgs(work, "http://127.0.0.1:9000/source", 2)
 		require.NoError(t, err)
-		require.Equal(t, 3, strings.Count(strings.Join(args, " "), bound))
+		require.Equal(t, 1, strings.Count(strings.Join(args, " "), bound))
 	}
 }
 

@@ -27,8 +27,8 @@ type Tools struct {
 	MaxMemoryBytes uint64
 	// MaxFileBytes bounds each file that an encode writes. Default 256 GiB.
 	MaxFileBytes uint64
-	// Threads is how many each decoder, encoder and filter of an encode takes:
-	// see ThreadsPerSlot. 0 leaves it to them.
+	// Threads is how many an encode's decoder, its filters and the encoder of its
+	// largest rendition take: see ThreadsPerSlot. 0 leaves it to them.
 	Threads int
 	// Sandbox keeps every process. Default: sandbox.Default.
 	Sandbox *sandbox.Sandbox
