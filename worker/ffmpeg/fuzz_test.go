@@ -129,7 +129,8 @@ func FuzzIndex(f *testing.F) {
 	}
 	video := track("vide", box("edts", box("elst", words(0, 1, 160, 1, 1<<16))),
 		box("stts", words(0, 1, 4, 1)), box("ctts", words(0, 2, 2, 1, 2, 1)), box("stss", words(0, 2, 1, 3)), box("stsz", words(0, 1, 4)))
-	sound := track("soun", nil, box("stts", words(0, 1, 4, 1)), box("stsz", words(0, 1, 4)))
+	sound := track("soun", nil, box("stts", words(0, 1, 4, 1)), box("stsz", words(0, 0, 4, 9, 8, 7, 6)),
+		box("stsc", words(0, 2, 1, 1, 1, 2, 3, 1)), box("stco", words(0, 2, 48, 64)))
 	head := box("mvhd", words(0, 0, 0, 1000, 160))
 	f.Add(bytes.Join([][]byte{head, video, sound}, nil))
 	f.Add(append(append(words(1), "free\x00\x00\x00\x00\x00\x00\x00\x10"...), head...))
@@ -153,6 +154,13 @@ func FuzzIndex(f *testing.F) {
 		}
 
 		movie.tell(result)
+
+		for _, track := range movie.tracks {
+			at, ok := track.end(movie.timescale)
+			require.True(t, at >= 0 && at <= maxDuration && (ok || at == 0))
+
+			_, _ = track.bytesEnd()
+		}
 
 		for _, stream := range result.GetStreams() {
 			table := stream.GetKeyframes()

@@ -16,29 +16,32 @@ import (
 // maxKeyframes is how many a plan can take: two hours at 2 s.
 const maxKeyframes = 4096
 
-// readTables asks the index of an MP4 where its pictures can be cut, and
-// whether its sound is played whole, and tells both in the streams of result.
-// It is for saving work: what can't be read, or is not as it should be, stays
-// unknown.
-func readTables(ctx context.Context, source Source, result *tcoderv1.ProbeResult) {
-	if !isOne(result.GetFormat(), []string{"mov"}) || !strings.HasPrefix(source.URL, "http") {
-		return
+// maxSamples is how many samples of a track are looked at. The time of each
+// takes 8 bytes in memory: a film of ten hours.
+const maxSamples = 2_500_000
+
+// readIndex reads the index of an MP4; empty where there is none that can be
+// used. It is for saving work: what it doesn't tell stays unknown.
+func readIndex(ctx context.Context, source Source, format string) movie {
+	if !isOne(format, []string{"mov"}) || !strings.HasPrefix(source.URL, "http") {
+		return movie{}
 	}
 
 	index, err := readMovieBox(ctx, source)
 	if err != nil {
-		return
+		return movie{}
 	}
 
-	movie, err := parseMovie(index)
+	found, err := parseMovie(index)
 	if err != nil {
-		return
+		return movie{}
 	}
 
-	movie.tell(result)
+	return found
 }
 
-// tell tells of the tracks what the index says, where it agrees with ffprobe.
+// tell tells in the streams of result where their pictures can be cut, and
+// whether their sound is played whole, where the index agrees with ffprobe.
 func (m movie) tell(result *tcoderv1.ProbeResult) {
 	for _, stream := range result.GetStreams() {
 		if int(stream.GetIndex()) >= len(m.tracks) {
@@ -206,9 +209,7 @@ func (t *indexTrack) syncPlaces() ([]uint64, bool) {
 
 // timesShown is when each sample is shown, in the order of decoding.
 func (t *indexTrack) timesShown() ([]int64, bool) {
-	// Each takes 8 bytes in memory: a film of ten hours.
-	const most = 2_500_000
-	if t.frames > most || counted(t.times) != t.frames || len(t.shifts) > 0 && counted(t.shifts) != t.frames {
+	if t.frames > maxSamples || counted(t.times) != t.frames || len(t.shifts) > 0 && counted(t.shifts) != t.frames {
 		return nil, false
 	}
 

@@ -142,6 +142,11 @@ type indexTrack struct {
 	times        []byte // stts: pairs of a count and a duration
 	shifts       []byte // ctts: pairs of a count and a shift; none: shown as decoded
 	syncs        []byte // stss: numbers from 1
+	size         uint32 // stsz: of each sample; 0: see sizes
+	sizes        []byte // stsz: of each sample
+	chunks       []byte // stsc: first chunk, from 1, samples in each from there on, and a description
+	offsets      []byte // stco, co64: where each chunk begins
+	offsetBytes  int    // of an offset: 4 or 8
 	hasSyncs     bool   // else every sample is a keyframe
 	edits        []edit
 }
@@ -244,6 +249,23 @@ func (t *indexTrack) parse(content []byte) error {
 			}
 
 			t.frames = uint64(binary.BigEndian.Uint32(content[8:]))
+			if name == "stz2" {
+				return nil
+			}
+
+			if t.size = binary.BigEndian.Uint32(content[4:]); t.size == 0 {
+				return table(content[4:], 4, &t.sizes)
+			}
+		case "stsc":
+			return table(content, 12, &t.chunks)
+		case "stco":
+			t.offsetBytes = 4
+
+			return table(content, t.offsetBytes, &t.offsets)
+		case "co64":
+			t.offsetBytes = 8
+
+			return table(content, t.offsetBytes, &t.offsets)
 		}
 
 		return nil

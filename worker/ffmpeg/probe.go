@@ -25,12 +25,12 @@ type ProbeRequest struct {
 const defaultProbeLimit = 2 * time.Minute
 
 // Probe finds out what a source is. It doesn't take the header's word for it:
-// it decodes the first pictures and sounds and the last pictures, and reads the last packets. So a
-// file whose end is missing fails here with INPUT_TRUNCATED, and durations are
-// those of what is there: ProbeResult.duration lasts to the end of the last
-// picture or sound. A picture or sound track without a packet is left out, as
-// are attached pictures. A stream whose start or end decodes with complaints is
-// told as damaged.
+// it decodes the first pictures and sounds and the last pictures, and reads the
+// last packets, or where an MP4's index has them. So a file whose end is missing
+// fails here with INPUT_TRUNCATED, and durations are those of what is there:
+// ProbeResult.duration lasts to the end of the last picture or sound. A picture
+// or sound track without a packet is left out, as are attached pictures. A
+// stream whose start or end decodes with complaints is told as damaged.
 //
 // It fails with INPUT_NOT_MEDIA for what is no media file or refers to others,
 // INPUT_CORRUPT if nothing of a stream can be decoded, and
@@ -105,6 +105,7 @@ func (p *prober) probe(ctx context.Context) (*tcoderv1.ProbeResult, error) {
 	var (
 		found ends
 		hurt  damage
+		index movie
 	)
 
 	group, groupCtx := errgroup.WithContext(ctx)
@@ -114,7 +115,8 @@ func (p *prober) probe(ctx context.Context) (*tcoderv1.ProbeResult, error) {
 		return err
 	})
 	group.Go(func() (err error) {
-		found, err = p.findEnds(groupCtx, header)
+		index = readIndex(groupCtx, p.req.Source, header.Format.Name)
+		found, err = p.findEnds(groupCtx, header, index)
 
 		return err
 	})
@@ -126,7 +128,7 @@ func (p *prober) probe(ctx context.Context) (*tcoderv1.ProbeResult, error) {
 	result := header.result(p.req.Source.SizeBytes)
 	found.apply(result)
 	hurt.apply(result)
-	readTables(ctx, p.req.Source, result)
+	index.tell(result)
 
 	return result, checkLimits(result, p.req.Limits)
 }

@@ -51,11 +51,15 @@ func isOne(names string, formats []string) bool {
 	return slices.ContainsFunc(strings.Split(names, ","), func(name string) bool { return slices.Contains(formats, name) })
 }
 
-// findEnds reads the last packets of the source, or all of them where that
-// doesn't tell, and fails with INPUT_TRUNCATED where they don't keep the
-// header's promise.
-func (p *prober) findEnds(ctx context.Context, h *header) (ends, error) {
+// findEnds asks the index of the source, or reads its last packets, or all of
+// them where that doesn't tell, and fails with INPUT_TRUNCATED where they don't
+// keep the header's promise.
+func (p *prober) findEnds(ctx context.Context, h *header, index movie) (ends, error) {
 	info := h.result(p.req.Source.SizeBytes)
+	if found, ok := index.ends(h, info); ok {
+		return found, nil
+	}
+
 	finish := info.GetStartTime().AsDuration() + info.GetDuration().AsDuration()
 	from := max(info.GetStartTime().AsDuration(), finish-tailLength)
 
