@@ -202,8 +202,13 @@ func (s *Store) CompleteJob(_ context.Context, id string, run int, outputs []med
 		return true, nil
 	}
 
-	if j.open() > 0 || !j.move(pipeline.JobComplete) {
-		return false, nil
+	return j.open() == 0 && s.complete(j, outputs), nil
+}
+
+// complete ends a job whose tasks are all done; false if it may not.
+func (s *Store) complete(j *job, outputs []media.Output) bool {
+	if !j.move(pipeline.JobComplete) {
+		return false
 	}
 
 	j.rec.Outputs = outputs
@@ -215,7 +220,7 @@ func (s *Store) CompleteJob(_ context.Context, id string, run int, outputs []med
 		s.cleanLater(j)
 	}
 
-	return true, nil
+	return true
 }
 
 // endJob notes how a job ended, once it has moved there.

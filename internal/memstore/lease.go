@@ -210,8 +210,12 @@ func (s *Store) FinishTask(_ context.Context, r pipeline.TaskResult) (pipeline.V
 		}
 	}
 
-	if j.open() == 0 {
-		t.last = true
+	t.last = j.open() == 0
+
+	switch {
+	case t.last && len(r.Outputs) > 0:
+		s.complete(j, r.Outputs)
+	case t.last:
 		s.duty(pipeline.DutyPublish, j.rec.ID, s.now.Add(publishGrace))
 	}
 

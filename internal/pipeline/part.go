@@ -24,6 +24,34 @@ func Parts(job Job, growth *media.Growth) map[string][]media.Part {
 	return parts
 }
 
+// OutputsOf returns the outputs of a job that a task's result is all of, and
+// of which a player needs nothing else: files. Nil if there is more, which
+// somebody has to put together once all tasks are done.
+func OutputsOf(job Job, task Task, attempt int, result media.EncodeResult) []media.Output {
+	if job.Plan == nil {
+		return nil
+	}
+	makers := 0
+	for _, planned := range media.Tasks(*job.Plan) {
+		if planned.Output == task.Output {
+			makers++
+		}
+	}
+	var outputs []media.Output
+	for _, plan := range job.Plan.Outputs {
+		if plan.Intermediate {
+			continue
+		}
+		if plan.Name != task.Output || plan.Kind != media.KindMP4 || makers != 1 {
+			return nil
+		}
+		part := media.Part{Dir: media.AttemptDir(task.index(), attempt), Result: result}
+		output, _ := media.Assemble(plan, []media.Part{part}, media.OutputPrefix(job.Project, job.ID, plan.Name), job.Run)
+		outputs = append(outputs, output)
+	}
+	return outputs
+}
+
 // Repeated reports whether a done task of a job's run took more than one
 // attempt: another one may have committed some of what it made. Otherwise the
 // results name all of it.

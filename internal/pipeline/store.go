@@ -165,6 +165,7 @@ type TaskResult struct {
 	Probe    *media.Probe        // probe tasks
 	Plan     *media.Plan         // probe tasks
 	Tasks    []NewTask           // probe tasks: the plan's
+	Outputs  []media.Output      // of the job, if they are all this task's and nothing is to be published: see OutputsOf
 }
 
 // TaskFault is how an attempt failed.
@@ -190,7 +191,8 @@ type LeaseStore interface {
 	// seen and takes their progress in.
 	RenewLeases(ctx context.Context, workerID string, lease time.Duration, rs []Renewal) (Renewed, error)
 	// FinishTask ends an attempt with its result. When the last task of the
-	// run is done, lastOfRun is true and the job has a DutyPublish.
+	// run is done, lastOfRun is true and the job has a DutyPublish; or, if the
+	// result has outputs, it is COMPLETED with them. Of another task they are ignored.
 	FinishTask(ctx context.Context, r TaskResult) (v Verdict, lastOfRun bool, err error)
 	// FailTask ends an attempt with a fault: the task is DELAYED, READY (the
 	// first in a row that is the machine's fault) or DEAD (charged too often,

@@ -254,30 +254,32 @@ func (s *Store) DeleteJob(ctx context.Context, id string) error {
 
 // CompleteJob implements [pipeline.JobStore].
 func (s *Store) CompleteJob(ctx context.Context, id string, run int, outputs []media.Output) (bool, error) {
-	full, err := encode(outputs)
+	full, summary, err := encodeOutputs(outputs)
 	if err != nil {
 		return false, err
 	}
 
-	summary := full
-
-	if slices.ContainsFunc(outputs, func(o media.Output) bool { return len(o.Objects) > 0 }) {
-		short := slices.Clone(outputs)
-		for i := range short {
-			short[i].Objects = nil
-		}
-
-		if summary, err = encode(short); err != nil {
-			return false, err
-		}
-	}
-
-	k := []string{s.keys.outputs(id), s.keys.summary(id)}
-
-	reply, err := s.callRows(ctx, 1, "complete_job", k, id, run, full, summary)
+	reply, err := s.callRows(ctx, 1, "complete_job", nil, id, run, full, summary)
 	if err != nil {
 		return false, err
 	}
 
 	return asInt(reply[0]) == 1, nil
+}
+
+// encodeOutputs renders the outputs of a job, and the same without their objects, for lists.
+func encodeOutputs(outputs []media.Output) (full, summary string, err error) {
+	full, err = encode(outputs)
+	if err != nil || !slices.ContainsFunc(outputs, func(o media.Output) bool { return len(o.Objects) > 0 }) {
+		return full, full, err
+	}
+
+	short := slices.Clone(outputs)
+	for i := range short {
+		short[i].Objects = nil
+	}
+
+	summary, err = encode(short)
+
+	return full, summary, err
 }

@@ -147,7 +147,14 @@ func (s *Store) FinishTask(ctx context.Context, r pipeline.TaskResult) (pipeline
 		material = 1
 	}
 
-	reply, err := s.callRows(ctx, 2, "finish_task", nil, append(args, tasks, material)...)
+	var full, summary string
+	if len(r.Outputs) > 0 {
+		if full, summary, err = encodeOutputs(r.Outputs); err != nil {
+			return "", false, err
+		}
+	}
+
+	reply, err := s.callRows(ctx, 2, "finish_task", nil, append(args, tasks, material, full, summary)...)
 	if err != nil {
 		return "", false, err
 	}

@@ -1,6 +1,7 @@
 package pool_test
 
 import (
+	"context"
 	"net/http"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 	"github.com/tcoder-dev/tcoder/internal/media"
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
+	"github.com/tcoder-dev/tcoder/services/pool"
 )
 
 // TestAssemble: a file beside a stream is put together once the segments are
@@ -99,4 +101,37 @@ func (w *worker) signRead(ref *tcoderv1.LeaseRef, pieces ...*tcoderv1.EncodedObj
 	answer := expect(w, (*tcoderv1.AttachResponse).GetSign)
 	require.EqualValues(w.t, 8, answer.GetRequestId())
 	return answer
+}
+
+// TestFileIsNotPublished: a job whose only output is a file that one attempt
+// made is completed by its result; there is nothing to publish.
+func TestFileIsNotPublished(t *testing.T) {
+	t.Parallel()
+	c := newCell(t)
+	r := c.replica(t, func(_ *pool.Config, d *pool.Deps) {
+		d.Publish = func(context.Context, string) error {
+			t.Error("it is published")
+			return nil
+		}
+	})
+	w, _ := r.attach(t, &tcoderv1.Hello{})
+	job := c.submitSpec(t, media.Spec{Outputs: []media.OutputSpec{{Name: "mp4", Kind: media.KindMP4, Qualities: []string{"360p"}}}})
+	require.Equal(t, accepted, w.report(probed(w.assignment().GetLease())))
+	a := w.assignment()
+	file := &tcoderv1.EncodedObject{Name: "360p.mp4", SizeBytes: 4, ContentType: "video/mp4"}
+	signed := w.sign(a.GetLease(), file)
+	require.Nil(t, signed.GetRefused())
+	require.Equal(t, http.StatusOK, put(t, signed.GetRequests()[0], []byte("file")))
+	made, _ := w.encode(a)
+	report := &tcoderv1.TaskReport{Lease: a.GetLease(), End: &tcoderv1.TaskReport_Encode{Encode: &tcoderv1.EncodeResult{
+		Renditions: []*tcoderv1.EncodedRendition{{Result: made.GetEncode().GetRenditions()[0].GetResult(), File: file}},
+	}}}
+	for range 2 { // and once more
+		require.Equal(t, accepted, w.report(report))
+		done := c.job(t, job.ID)
+		require.Equal(t, pipeline.JobCompleted, done.State)
+		require.Len(t, done.Outputs, 1)
+		require.Equal(t, "360p.mp4", done.Outputs[0].Entry)
+		require.Contains(t, done.Outputs[0].Objects[0].Key, "/mp4/t1a1/360p.mp4")
+	}
 }

@@ -24,7 +24,7 @@ const (
 type settled struct {
 	verdict   tcoderv1.ReportVerdict
 	jobID     string
-	lastOfRun bool
+	toPublish bool
 }
 
 // takeReport works on a report beside the stream, and holds the stream up if
@@ -52,7 +52,7 @@ func (s *Service) takeReport(ctx context.Context, sess *session, r *tcoderv1.Tas
 		defer s.work.Done()
 		result := s.report(ctx, sess, l, ref, r)
 		<-sess.turns // publishing may take long, and must not hold up the stream
-		if result.lastOfRun {
+		if result.toPublish {
 			s.publish(ctx, sess, result.jobID)
 		}
 	}()
@@ -287,12 +287,14 @@ func (s *Service) settleEncode(ctx context.Context, sess *session, l *lease, out
 		return out, err
 	}
 	result.Result = &encoded
+	result.Outputs = pipeline.OutputsOf(job, task, result.Ref.Attempt, encoded)
 	return s.finish(ctx, out, result)
 }
 
 func (s *Service) finish(ctx context.Context, out settled, result pipeline.TaskResult) (settled, error) {
 	v, last, err := s.deps.Store.FinishTask(ctx, result)
-	out.verdict, out.lastOfRun = mapper.VerdictToProto(v), last
+	// With its outputs, the job is completed.
+	out.verdict, out.toPublish = mapper.VerdictToProto(v), last && len(result.Outputs) == 0
 	return out, err
 }
 

@@ -61,13 +61,17 @@ func (w *world) completeJob(t *rapid.T) {
 // complete publishes a job.
 func (w *world) complete(id string, run int) {
 	_, _ = w.do(call{"CompleteJob", "", func(ctx context.Context, s pipeline.Store) (any, any, error) {
-		ok, err := s.CompleteJob(ctx, id, run, []media.Output{{
-			Name: "hls", Kind: media.KindHLS, Entry: "master.m3u8",
-			Objects: []media.OutputObject{{Name: "master.m3u8", Key: "out/" + id}},
-		}})
+		ok, err := s.CompleteJob(ctx, id, run, outputsOf(id))
 
 		return ok, ok, err
 	}})
+}
+
+func outputsOf(id string) []media.Output {
+	return []media.Output{{
+		Name: "hls", Kind: media.KindHLS, Entry: "master.m3u8",
+		Objects: []media.OutputObject{{Name: "master.m3u8", Key: "out/" + id}},
+	}}
 }
 
 func (w *world) endDuty(t *rapid.T) {

@@ -257,6 +257,9 @@ func (w *world) finish(t *rapid.T) {
 		r.Tasks = planOf(t)
 	} else {
 		r.Result = &media.EncodeResult{Renditions: []media.EncodedRendition{{Result: media.RenditionResult{Name: g.lease.Ref.TaskID}}}}
+		if rapid.Bool().Draw(t, "it is all of the job") {
+			r.Outputs = outputsOf(g.lease.Job.ID)
+		}
 	}
 
 	_, _ = w.do(call{"FinishTask", "", func(ctx context.Context, s pipeline.Store) (any, any, error) {

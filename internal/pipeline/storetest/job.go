@@ -27,6 +27,7 @@ func jobTests() map[string]func(*env) {
 		"DeleteNeedsTheEnd":     jobDeleteNeedsTheEnd,
 		"CompleteNeedsAllTasks": jobCompleteNeedsAllTasks,
 		"CompleteIsIdempotent":  jobCompleteIsIdempotent,
+		"CompletesWithItsTask":  jobCompletesWithItsTask,
 		"WaitsForAReason":       jobWaitsForAReason,
 	}
 }

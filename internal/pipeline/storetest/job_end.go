@@ -106,3 +106,46 @@ func jobWaitsForAReason(e *env) {
 	j := e.completed(e.drainQueue(w))
 	require.Equal(e, pipeline.WaitNone, j.Wait)
 }
+
+// A result that has the outputs of its job completes it, if nothing else is to
+// be done: in the same step, so nobody is to publish it.
+func jobCompletesWithItsTask(e *env) {
+	w := e.attach("w1")
+	j := e.planned(w, encode(1), encode(1))
+	leases := e.claim(w, 2)
+
+	finish := func(l pipeline.Lease) (pipeline.Verdict, bool) {
+		v, last, err := e.store.FinishTask(e.ctx(), pipeline.TaskResult{
+			Ref: l.Ref, WorkerID: w.id, Result: encoded(), Outputs: published(),
+		})
+		require.NoError(e, err)
+
+		return v, last
+	}
+
+	v, last := finish(leases[0])
+	require.Equal(e, pipeline.VerdictAccepted, v)
+	require.False(e, last)
+	require.Equal(e, pipeline.JobRunning, e.get(j.ID).State, "the other task runs")
+	require.Empty(e, e.get(j.ID).Outputs)
+
+	for range 2 { // and a replay
+		v, last = finish(leases[1])
+		require.Equal(e, pipeline.VerdictAccepted, v)
+		require.True(e, last)
+	}
+
+	got := e.get(j.ID)
+	require.Equal(e, pipeline.JobCompleted, got.State)
+	require.Equal(e, published(), got.Outputs)
+	require.InDelta(e, 100, got.Progress.Percent, 0)
+	require.False(e, got.Times.Playable.IsZero())
+	require.True(e, e.complete(j.ID, 1), "it is")
+
+	events := e.events(j.ID)
+	require.Equal(e, []pipeline.EventType{pipeline.EventTaskDone, pipeline.EventPlayable, pipeline.EventCompleted}, events[len(events)-3:])
+	require.Empty(e, e.pass(10*time.Minute).Duties)
+
+	_, err := e.store.CancelJob(e.ctx(), j.ID)
+	e.refused(pipeline.ReasonJobTerminal, err)
+}

@@ -1,11 +1,12 @@
--- Ends attempts with their results, adds what they lead to and unblocks what waited for them.
+-- Ends attempts with their results, adds what they lead to and unblocks what waited for them. The last of a run may bring
+-- the outputs of its job: then that is COMPLETED.
 -- KEYS  common. Derived: the jobs and their results.
 -- ARGV  prefix; requests (see request.lua) of: job id, index, member, attempt, worker id, result JSON, probe JSON, plan
 --       JSON (each may be empty), a list of new tasks (see add_tasks), 1 if the plan makes what no output
---       names in the end else 0
+--       names in the end else 0, outputs JSON and these without objects (nothing, nothing: somebody is to publish)
 -- Returns  {answer, ...}: 'ACCEPTED' | 'STALE', 1 if it was the last of the run else 0
 -- Replay   the first answer. A lease that ran out but wasn't taken back is still good.
--- $include(attempt.lua)
+-- $include(complete.lua)
 -- $include(request.lua)
 local PUBLISH_GRACE = 5000
 local requests = read_requests()
@@ -36,15 +37,24 @@ local function finish(r, key)
   if follow == 1 or r[7] ~= '' or r[8] ~= '' or #r[9] > 0 or sequence - base >= EVENTS_BEHIND then return nil end
 
   drop_lease(project, m, worker)
+  local events = task_event('TASK_DONE', index, n)
   open, sequence = open - 1, sequence + 1
   if open > 0 then
     done = done + share * (1 - told)
   else
     last = 1
-    publish_soon(id)
+    if r[11] == '' then
+      publish_soon(id)
+    else
+      local ends
+      state, finished = COMPLETED, NOW
+      playable, sequence, ends = completion(playable, sequence)
+      events = events .. ends
+      complete(id, project, stream, left, lease_ms, r[11], r[12])
+    end
   end
   if r[6] ~= '' then set(result_key(m), r[6]) end
-  keep_attempt(key, raw, behind, index, m, task, task_behind, task_event('TASK_DONE', index, n), project, progress, state, run, sequence,
+  keep_attempt(key, raw, behind, index, m, task, task_behind, events, project, progress, state, run, sequence,
     base, open, lease_ms, left, stream, uploaded, started, playable, finished, weight, done, percent,
     DONE, last, n, began, share, 0, NOW, follow, by)
   note(id, sequence)
@@ -99,7 +109,16 @@ local function finish_any(r)
   end
 
   local last = job.open == 0 and 1 or 0
-  if last == 1 then publish_soon(id) end
+  if last == 1 and r[11] == '' then
+    publish_soon(id)
+  elseif last == 1 then
+    move_job(job, 'complete')
+    make_playable(job)
+    end_job(job, 'COMPLETED')
+    set(outputs_key(id), r[11])
+    set(summary_key(id), r[12])
+    if job.left ~= 0 then clean_later(id, job.lease_ms) end
+  end
   t.s, t.last, t.told, t.kept = to, last, 0, NOW
   save_task(job, index, t)
   return last == 1 and LAST or ACCEPTED

@@ -1,8 +1,9 @@
 -- Moves jobs whose tasks of the run are all done to COMPLETED with their outputs.
--- KEYS  common; of each request: outputs, outputs without objects. Derived: the job and its indexes.
+-- KEYS  common. Derived: the jobs, their outputs and their indexes.
 -- ARGV  prefix; requests (see request.lua) of: job id, run, outputs JSON, outputs JSON without objects
 -- Returns  {answer, ...}: 1 if it is COMPLETED in that run, else 0
 -- Replay   1
+-- The end of jobs whose tasks are all done.
 -- Attempts, as most calls change them: the front of the job and of the task,
 -- see record.lua. These calls are most of what a store does, so they make no
 -- tables of what they only pass on.
@@ -160,6 +161,8 @@ local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
 local PREFIX = ARGV[1]
 
 local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a job, packed: see job.lua
+local function outputs_key(id) return PREFIX .. 'o:' .. id end -- JSON
+local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects
 local function stream_key(id) return PREFIX .. 'c:' .. id end -- hash: see stream.lua
 local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
@@ -464,6 +467,28 @@ local function clean_later(id, lease_ms)
   zadd(DUTIES, string.format('%.0f', at), 'CLEAN|' .. id)
   due(at)
 end
+local ENDS = pack(EVENT, EVENT_TYPES.COMPLETED, NOW)
+local PLAYS = pack(EVENT, EVENT_TYPES.PLAYABLE, NOW)
+
+-- completion returns when a job is playable, its sequence, and its newest events, once it is COMPLETED.
+local function completion(playable, sequence)
+  if playable > 0 then return playable, sequence + 1, ENDS end
+  return NOW, sequence + 2, PLAYS .. ENDS
+end
+
+-- complete notes what else becomes of a job that is COMPLETED, with its outputs and these without objects.
+local function complete(id, project, stream, left, lease_ms, outputs, summary)
+  set(outputs_key(id), outputs)
+  set(summary_key(id), summary)
+  zrem(index_of(project, 'RUNNING'), id)
+  zadd(index_of(project, 'COMPLETED'), '0', id)
+  zadd(ENDED, STAMP, id)
+  if stream ~= 0 then
+    zrem(DUTIES, 'STREAM|' .. id)
+    del(stream_key(id))
+  end
+  if left ~= 0 then clean_later(id, lease_ms) end
+end
 -- A script of a verb that is called often takes many requests at a time. Each
 -- is one packed argument; its keys, as many for each, come after the common
 -- ones, one request's after the other's. Each gets its own answer, as if they
@@ -479,13 +504,11 @@ local function read_requests()
 end
 local requests = read_requests()
 local YES, NO = ' 1', ' 0'
-local ENDS = pack(EVENT, EVENT_TYPES.COMPLETED, NOW)
-local PLAYS = pack(EVENT, EVENT_TYPES.PLAYABLE, NOW)
 local keys = {}
 for i, r in ipairs(requests) do keys[i] = job_key(r[1]) end
 read_all(keys)
 
-local function complete(r, key, outputs, summary)
+local function complete_done(r, key)
   local raw, id = READ[key], r[1]
   if not raw then return NO end
   local project, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable, finished, weight, done,
@@ -493,27 +516,17 @@ local function complete(r, key, outputs, summary)
   if run ~= r[2] then return NO end
   if state == COMPLETED then return YES end
   if open > 0 or state ~= RUNNING then return NO end
-  local events = ENDS
-  sequence = sequence + 1
-  if playable == 0 then playable, sequence, events = NOW, sequence + 1, PLAYS .. ENDS end
+  local events
+  playable, sequence, events = completion(playable, sequence)
   keep(key, pack(HEAD .. BACK .. BACK, #project, project, #progress, progress, COMPLETED, run, sequence, base, open, lease_ms, left, stream,
     uploaded, started, playable, NOW, weight, done, percent, sub(raw, behind), events))
   note(id, sequence)
-  set(outputs, r[3])
-  set(summary, r[4])
-  zrem(index_of(project, 'RUNNING'), id)
-  zadd(index_of(project, 'COMPLETED'), '0', id)
-  zadd(ENDED, STAMP, id)
   zrem(DUTIES, 'PUBLISH|' .. id)
-  if stream ~= 0 then
-    zrem(DUTIES, 'STREAM|' .. id)
-    del(stream_key(id))
-  end
-  if left ~= 0 then clean_later(id, lease_ms) end
+  complete(id, project, stream, left, lease_ms, r[3], r[4])
   return YES
 end
 
 local answers = {}
-for i, r in ipairs(requests) do answers[i] = complete(r, keys[i], KEYS[12 + 2 * i], KEYS[13 + 2 * i]) end
+for i, r in ipairs(requests) do answers[i] = complete_done(r, keys[i]) end
 write_out()
 return answers

@@ -1,10 +1,12 @@
--- Ends attempts with their results, adds what they lead to and unblocks what waited for them.
+-- Ends attempts with their results, adds what they lead to and unblocks what waited for them. The last of a run may bring
+-- the outputs of its job: then that is COMPLETED.
 -- KEYS  common. Derived: the jobs and their results.
 -- ARGV  prefix; requests (see request.lua) of: job id, index, member, attempt, worker id, result JSON, probe JSON, plan
 --       JSON (each may be empty), a list of new tasks (see add_tasks), 1 if the plan makes what no output
---       names in the end else 0
+--       names in the end else 0, outputs JSON and these without objects (nothing, nothing: somebody is to publish)
 -- Returns  {answer, ...}: 'ACCEPTED' | 'STALE', 1 if it was the last of the run else 0
 -- Replay   the first answer. A lease that ran out but wasn't taken back is still good.
+-- The end of jobs whose tasks are all done.
 -- Attempts, as most calls change them: the front of the job and of the task,
 -- see record.lua. These calls are most of what a store does, so they make no
 -- tables of what they only pass on.
@@ -168,6 +170,9 @@ local function events_key(id) return PREFIX .. 'e:' .. id end -- list: older eve
 local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
 local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
 local function result_key(m) return PREFIX .. 'r:' .. m end -- JSON, of a task
+local function outputs_key(id) return PREFIX .. 'o:' .. id end -- JSON
+local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects
+local function stream_key(id) return PREFIX .. 'c:' .. id end -- hash: see stream.lua
 local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
 local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
@@ -241,6 +246,7 @@ local function set(key, value)
   SETS[n + 1] = key
   SETS[n + 2] = value
 end
+local function del(key) DELS[#DELS + 1] = key end
 local function zadd(key, score, member)
   local list = ZADDS[key] or list_of(ZADDS, key)
   local n = #list
@@ -529,6 +535,41 @@ end
 
 
 local function task_event(kind, index, n) return pack(TASK_EVENT, EVENT_TYPES[kind] + 64, NOW, index + 1, n) end
+-- Duties: work outside the store, in DUTIES as kind|id by when to hand it out.
+-- Later than any URL that was signed for a lease: they live 5 minutes longer than it.
+local CLEAN_AFTER = 6 * 60 * 1000
+local VISIBILITY = 60000 -- a duty that was handed out comes again after that
+
+
+
+-- clean_later leaves the duty to remove what no output of a job names.
+local function clean_later(id, lease_ms)
+  local at = NOW + lease_ms + CLEAN_AFTER
+  zadd(DUTIES, string.format('%.0f', at), 'CLEAN|' .. id)
+  due(at)
+end
+local ENDS = pack(EVENT, EVENT_TYPES.COMPLETED, NOW)
+local PLAYS = pack(EVENT, EVENT_TYPES.PLAYABLE, NOW)
+
+-- completion returns when a job is playable, its sequence, and its newest events, once it is COMPLETED.
+local function completion(playable, sequence)
+  if playable > 0 then return playable, sequence + 1, ENDS end
+  return NOW, sequence + 2, PLAYS .. ENDS
+end
+
+-- complete notes what else becomes of a job that is COMPLETED, with its outputs and these without objects.
+local function complete(id, project, stream, left, lease_ms, outputs, summary)
+  set(outputs_key(id), outputs)
+  set(summary_key(id), summary)
+  zrem(index_of(project, 'RUNNING'), id)
+  zadd(index_of(project, 'COMPLETED'), '0', id)
+  zadd(ENDED, STAMP, id)
+  if stream ~= 0 then
+    zrem(DUTIES, 'STREAM|' .. id)
+    del(stream_key(id))
+  end
+  if left ~= 0 then clean_later(id, lease_ms) end
+end
 -- A script of a verb that is called often takes many requests at a time. Each
 -- is one packed argument; its keys, as many for each, come after the common
 -- ones, one request's after the other's. Each gets its own answer, as if they
@@ -571,15 +612,24 @@ local function finish(r, key)
   if follow == 1 or r[7] ~= '' or r[8] ~= '' or #r[9] > 0 or sequence - base >= EVENTS_BEHIND then return nil end
 
   drop_lease(project, m, worker)
+  local events = task_event('TASK_DONE', index, n)
   open, sequence = open - 1, sequence + 1
   if open > 0 then
     done = done + share * (1 - told)
   else
     last = 1
-    publish_soon(id)
+    if r[11] == '' then
+      publish_soon(id)
+    else
+      local ends
+      state, finished = COMPLETED, NOW
+      playable, sequence, ends = completion(playable, sequence)
+      events = events .. ends
+      complete(id, project, stream, left, lease_ms, r[11], r[12])
+    end
   end
   if r[6] ~= '' then set(result_key(m), r[6]) end
-  keep_attempt(key, raw, behind, index, m, task, task_behind, task_event('TASK_DONE', index, n), project, progress, state, run, sequence,
+  keep_attempt(key, raw, behind, index, m, task, task_behind, events, project, progress, state, run, sequence,
     base, open, lease_ms, left, stream, uploaded, started, playable, finished, weight, done, percent,
     DONE, last, n, began, share, 0, NOW, follow, by)
   note(id, sequence)
@@ -606,13 +656,6 @@ end
 --
 -- A job is loaded once per script, changed in memory and written back by
 -- flush: however many changes, one string and one notice.
--- Duties: work outside the store, in DUTIES as kind|id by when to hand it out.
--- Later than any URL that was signed for a lease: they live 5 minutes longer than it.
-local CLEAN_AFTER = 6 * 60 * 1000
-local VISIBILITY = 60000 -- a duty that was handed out comes again after that
-
-
-
 -- Code generated by genstate from internal/pipeline/state.go. DO NOT EDIT.
 -- NEXT[machine][from][by] is the state that follows, nil if none does.
 local NEXT = {
@@ -765,9 +808,41 @@ local function flush()
   write_out()
 end
 
+-- move_job moves a job; false if the table forbids it.
+local function move_job(job, by)
+  local to = next_state('job', job.state, by)
+  if not to then return false end
+  job.state = to
+  return true
+end
 
+-- drop_duties ends the duties that only hold for the state a job leaves.
+local function drop_duties(job)
+  append(list_of(ZREMS, DUTIES), 'PUBLISH|' .. job.id, 'CLEAN|' .. job.id)
+  zrem(DUTIES, 'STREAM|' .. job.id)
+end
 
+-- make_playable notes, the first time, that a player can start.
+local function make_playable(job)
+  if job.playable > 0 then return end
+  job.playable = NOW
+  add_event(job, 'PLAYABLE')
+end
 
+-- end_job notes how a job ended, once it has moved there.
+local function end_job(job, event, reason, message)
+  job.finished = NOW
+  zadd(ENDED, STAMP, job.id)
+  if reason then put(job, 'f', cjson.encode({ reason = reason, message = message })) end
+  add_event(job, event, nil, nil, reason, message)
+  drop_duties(job)
+  del(stream_key(job.id))
+  -- What was published before its time is to go at once.
+  if reason and job.playable > 0 then
+    zadd(DUTIES, STAMP, 'STREAM|' .. job.id)
+    due(NOW)
+  end
+end
 -- HELD: what each worker holds, as "<worker> <member>", in the order of these.
 
 local MAX_ATTEMPTS_KEPT = 16
@@ -887,7 +962,16 @@ local function finish_any(r)
   end
 
   local last = job.open == 0 and 1 or 0
-  if last == 1 then publish_soon(id) end
+  if last == 1 and r[11] == '' then
+    publish_soon(id)
+  elseif last == 1 then
+    move_job(job, 'complete')
+    make_playable(job)
+    end_job(job, 'COMPLETED')
+    set(outputs_key(id), r[11])
+    set(summary_key(id), r[12])
+    if job.left ~= 0 then clean_later(id, job.lease_ms) end
+  end
   t.s, t.last, t.told, t.kept = to, last, 0, NOW
   save_task(job, index, t)
   return last == 1 and LAST or ACCEPTED
