@@ -50,7 +50,7 @@ func EncodeArgs(work *tcoderv1.EncodeWork, sourceURL string, threads int) ([]str
 			args = append(args, "-map", input(video.GetStreamIndex()), "-c:v", "copy")
 		} else {
 			args = append(args, "-map", fmt.Sprintf("[v%d]", encoded))
-			args = append(args, videoArgs(video, rendition, shares[encoded])...)
+			args = append(args, videoArgs(work, rendition, shares[encoded])...)
 			args = append(args, keyframeArgs(work)...)
 			encoded++
 
@@ -182,14 +182,15 @@ func videoEncoder(codec tcoderv1.VideoCodec) string {
 
 // videoArgs encode a rendition. Groups of pictures are closed and equally
 // long in all renditions: a keyframe each GopFrames, and nowhere else.
-func videoArgs(video *tcoderv1.VideoPlan, rendition *tcoderv1.RenditionPlan, threads int) []string {
+func videoArgs(work *tcoderv1.EncodeWork, rendition *tcoderv1.RenditionPlan, threads int) []string {
+	video := work.GetOutput().GetVideo()
 	gop := strconv.FormatUint(uint64(video.GetGopFrames()), 10)
 	args := []string{"-c:v", videoEncoder(video.GetCodec())}
 
 	switch video.GetCodec() {
 	case tcoderv1.VideoCodec_VIDEO_CODEC_HEVC:
 		args = append(args, "-preset", video.GetEncoderPreset(), "-profile:v", "main", "-tag:v", "hvc1",
-			"-x265-params", "log-level=error:open-gop=0:scenecut=0:keyint="+gop+":min-keyint="+gop+ownThreads("pools", threads))
+			"-x265-params", "log-level=error:open-gop=0:scenecut=0:keyint="+gop+":min-keyint="+gop+reordering(work)+ownThreads("pools", threads))
 	case tcoderv1.VideoCodec_VIDEO_CODEC_AV1:
 		args = append(args, "-preset", svtPreset(video.GetEncoderPreset()), "-g", gop, "-svtav1-params", "scd=0:irefresh-type=2"+ownThreads("lp", threads))
 	case tcoderv1.VideoCodec_VIDEO_CODEC_H264, tcoderv1.VideoCodec_VIDEO_CODEC_UNSPECIFIED:
@@ -205,6 +206,24 @@ func videoArgs(video *tcoderv1.VideoPlan, rendition *tcoderv1.RenditionPlan, thr
 	// FFmpeg loses when a source changes its size midway and the filters start
 	// anew.
 	return append(args, "-fps_mode", "cfr")
+}
+
+// reordering leaves B-frames out of what has no more than a few pictures: x265
+// takes how much later than decoded they are shown from the third picture, and
+// without one from memory that it never wrote.
+func reordering(work *tcoderv1.EncodeWork) string {
+	const few = 4
+
+	pictures := work.GetOutput().GetVideo().GetExpectedFrames()
+	if chunk := chunkOf(work); chunk != nil {
+		pictures = chunk.GetEndFrame() - chunk.GetFirstFrame()
+	}
+
+	if pictures == 0 || pictures > few {
+		return ""
+	}
+
+	return ":bframes=0"
 }
 
 // keyframeArgs put a keyframe at the start of each segment, where the plan says

@@ -41,7 +41,7 @@ func (m movie) ends(h *header, info *tcoderv1.ProbeResult) (found ends, ok bool)
 		found[s.GetIndex()] = end{at: at, packets: int(track.frames)}
 	}
 
-	return found, true
+	return found, len(found) > 0
 }
 
 // end is when the last of the track's samples has been shown, on the

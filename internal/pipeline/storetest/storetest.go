@@ -4,7 +4,9 @@ package storetest
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -85,8 +87,20 @@ type env struct {
 
 func (e *env) ctx() context.Context { return e.Context() }
 
+// idsInOrder makes ids one after the other. Those of ulid.Make don't always sort so
+// within a millisecond, if other tests make some at the same time.
+var idsInOrder = struct {
+	sync.Mutex
+	entropy *ulid.MonotonicEntropy
+}{entropy: ulid.Monotonic(rand.Reader, 0)}
+
 // newID returns an id that sorts after all before.
-func newID() string { return ulid.Make().String() }
+func newID() string {
+	idsInOrder.Lock()
+	defer idsInOrder.Unlock()
+
+	return ulid.MustNew(ulid.Now(), idsInOrder.entropy).String()
+}
 
 func probe() pipeline.NewTask { return pipeline.NewTask{Kind: pipeline.KindProbe} }
 
