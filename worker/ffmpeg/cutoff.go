@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/http"
-	"slices"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 )
@@ -35,7 +34,7 @@ func cutOff(ctx context.Context, source Source) string {
 	promised := int64(0)
 
 	switch {
-	case slices.Contains([]string{"ftyp", "styp", "moov", "mdat", "wide", "skip", "free", "pnot"}, string(head[4:8])):
+	case startsMovie(string(head[4:8])):
 		return cutMovie(ctx, client, source)
 	case string(head[:4]) == "\x1a\x45\xdf\xa3":
 		promised = segmentEnd(head)

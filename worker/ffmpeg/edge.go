@@ -30,6 +30,56 @@ type piece struct {
 	tail   bool
 }
 
+// decoding is a run of FFmpeg that decodes pieces of streams which all begin at
+// a time after the container's start, or at the keyframe before.
+type decoding struct {
+	from    time.Duration
+	streams []uint32 // by index
+
+	done  chan struct{}
+	lines []string // of what was decoded
+	end   exit
+	err   error
+}
+
+// foresee reads the index, and begins to decode what that makes probable to be
+// the edges, beside the reading of the header: by itself that leaves processors
+// idle for a third of the time that a probe takes.
+func (p *prober) foresee(ctx context.Context) {
+	p.index = readIndex(ctx, p.req.Source)
+
+	var (
+		heads  []uint32
+		finish time.Duration
+	)
+
+	for _, handler := range []string{"vide", "soun"} {
+		at := slices.IndexFunc(p.index.tracks, func(t indexTrack) bool { return t.handler == handler && t.frames > 0 })
+		if at >= 0 {
+			end, _ := p.index.tracks[at].end(p.index.timescale)
+			heads, finish = append(heads, uint32(at)), max(finish, end)
+		}
+	}
+
+	if len(heads) == 0 {
+		return
+	}
+
+	p.ahead = append(p.ahead, p.begin(ctx, 0, heads...))
+
+	if start, ok := tailStart(finish); ok && p.index.tracks[heads[0]].handler == "vide" {
+		p.ahead = append(p.ahead, p.begin(ctx, start, heads[0]))
+	}
+}
+
+// tailStart is where the tail of what lasts so long begins. The head of a short
+// clip is most of it.
+func tailStart(length time.Duration) (time.Duration, bool) {
+	start := length - tailLength
+
+	return start, start > 4*tailLength
+}
+
 // decodeEdges decodes the first pictures and sounds, and the last pictures
 // where only a table says that they are there, and tells which streams the
 // decoder complained of. It fails with INPUT_CORRUPT if a stream gives none, and
@@ -60,9 +110,8 @@ func (p *prober) decodeEdges(ctx context.Context, h *header) (damage, error) {
 	sides.Go(func() { head, headFault = p.decodeHeads(ctx, heads) })
 
 	// What a download never fetched is zeros, and read as packets all the same.
-	// The head of a short clip is most of it.
-	start := info.GetDuration().AsDuration() - tailLength
-	if start > 4*tailLength && h.isOne([]string{"mov"}) && isPicture(heads[0].stream) && lasts(heads[0].stream) {
+	start, long := tailStart(info.GetDuration().AsDuration())
+	if long && h.isOne([]string{"mov"}) && isPicture(heads[0].stream) && lasts(heads[0].stream) {
 		sides.Go(func() { tail, noTail = p.decode(ctx, start, piece{stream: heads[0].stream, tail: true}) })
 	}
 
@@ -126,9 +175,59 @@ func leading(info *tcoderv1.ProbeResult, kind tcoderv1.StreamKind) *tcoderv1.Str
 	return first
 }
 
-// decode decodes pieces that all begin at a time after the container's start,
-// or at the keyframe before: a long group of pictures is dear to decode.
+// decode decodes pieces that all begin at a time after the container's start, or
+// takes what was decoded ahead.
 func (p *prober) decode(ctx context.Context, from time.Duration, pieces ...piece) (damage, error) {
+	var streams []uint32
+	for _, one := range pieces {
+		streams = append(streams, one.stream.GetIndex())
+	}
+
+	run := p.begun(from, streams)
+	if run == nil {
+		run = p.begin(ctx, from, streams...)
+	}
+
+	select {
+	case <-run.done:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+
+	if errors.Is(run.err, errTimeLimit) {
+		return nil, nil // a stream that starts late or is dear to decode proves nothing
+	}
+
+	if run.err != nil {
+		return nil, endFault(run.err, run.end.log)
+	}
+
+	for i, one := range pieces {
+		decoded := slices.ContainsFunc(run.lines, func(line string) bool { return strings.HasPrefix(line, strconv.Itoa(i)+",") })
+		if !decoded {
+			return nil, exitFault(run.end, one.fault)
+		}
+	}
+
+	return complaints(run.end.log, pieces), nil
+}
+
+// begun finds a decoding that was begun ahead, nil if there is no such one.
+func (p *prober) begun(from time.Duration, streams []uint32) *decoding {
+	const near = 50 * time.Millisecond
+
+	for _, d := range p.ahead {
+		if (d.from-from).Abs() <= near && slices.Equal(d.streams, streams) {
+			return d
+		}
+	}
+
+	return nil
+}
+
+// begin begins to decode streams at a time after the container's start, or at
+// the keyframe before: a long group of pictures is dear to decode.
+func (p *prober) begin(ctx context.Context, from time.Duration, streams ...uint32) *decoding {
 	args := append([]string{"-nostdin", "-hide_banner", "-nostats", "-v", "level+error"}, inputArgs(p.req.Limits)...)
 	// More threads decode further than is asked for: a third more processor time,
 	// and no sooner.
@@ -140,36 +239,28 @@ func (p *prober) decode(ctx context.Context, from time.Duration, pieces ...piece
 
 	args = append(args, "-i", p.req.Source.URL)
 
-	for _, one := range pieces {
-		args = append(args, "-map", input(one.stream.GetIndex()))
+	for _, index := range streams {
+		args = append(args, "-map", input(index))
 	}
 
+	// As they are, pictures need not be copied to be listed.
 	args = append(args, "-frames:v", strconv.Itoa(headPictures), "-frames:a", strconv.Itoa(headSounds),
-		"-fps_mode", "passthrough", "-f", "framecrc", "-")
+		"-fps_mode", "passthrough", "-c:v", "wrapped_avframe", "-f", "framecrc", "-")
 
 	frames := &capture{limit: maxHeadOutput}
 	run := p.process(p.tools.FFmpeg, args...)
 	run.stdout, run.timeLimit = frames, min(run.timeLimit, headLimit)
 
-	end, err := run.run(ctx)
-	if errors.Is(err, errTimeLimit) {
-		return nil, nil // a stream that starts late or is dear to decode proves nothing
-	}
+	d := &decoding{from: from, streams: streams, done: make(chan struct{})}
 
-	if err != nil {
-		return nil, endFault(err, end.log)
-	}
+	p.work.Go(func() {
+		defer close(d.done)
 
-	lines := strings.Split(frames.String(), "\n")
+		d.end, d.err = run.run(ctx)
+		d.lines = strings.Split(frames.String(), "\n")
+	})
 
-	for i, one := range pieces {
-		decoded := slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, strconv.Itoa(i)+",") })
-		if !decoded {
-			return nil, exitFault(end, one.fault)
-		}
-	}
-
-	return complaints(end.log, pieces), nil
+	return d
 }
 
 // fault is the fault of a piece that gives nothing.

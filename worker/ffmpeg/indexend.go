@@ -10,10 +10,9 @@ import (
 
 // ends tells where streams end by the index of the file alone. ok is false
 // unless that is beyond doubt for all of them: the index has each sample that
-// ffprobe counted, ends where ffprobe says, and all bytes are within the file.
+// ffprobe counted, ends about where ffprobe says, and all bytes are within the
+// file.
 func (m movie) ends(h *header, info *tcoderv1.ProbeResult) (found ends, ok bool) {
-	const near = 50 * time.Millisecond
-
 	found = ends{}
 
 	for _, s := range info.GetStreams() {
@@ -34,7 +33,7 @@ func (m movie) ends(h *header, info *tcoderv1.ProbeResult) (found ends, ok bool)
 		until, whole := track.bytesEnd()
 
 		promised, exact := h.promise(info, s)
-		if !shown || !whole || until > info.GetSizeBytes() || !exact || (at-promised).Abs() > near {
+		if !shown || !whole || until > info.GetSizeBytes() || !exact || (at-promised).Abs() > tolerance {
 			return nil, false
 		}
 

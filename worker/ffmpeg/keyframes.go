@@ -20,10 +20,11 @@ const maxKeyframes = 4096
 // takes 8 bytes in memory: a film of ten hours.
 const maxSamples = 2_500_000
 
-// readIndex reads the index of an MP4; empty where there is none that can be
-// used. It is for saving work: what it doesn't tell stays unknown.
-func readIndex(ctx context.Context, source Source, format string) movie {
-	if !isOne(format, []string{"mov"}) || !strings.HasPrefix(source.URL, "http") {
+// readIndex reads the index of a source if it is an MP4; empty where there is
+// none that can be used. It is for saving work: what it doesn't tell stays
+// unknown.
+func readIndex(ctx context.Context, source Source) movie {
+	if !strings.HasPrefix(source.URL, "http") {
 		return movie{}
 	}
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"slices"
 )
 
 const (
@@ -26,6 +27,10 @@ func readMovieBox(ctx context.Context, source Source) ([]byte, error) {
 	index, start, size := int64(-1), int64(0), int64(0)
 
 	err := eachTopBox(ctx, client, source, func(name string, at, contentAt, length int64) bool {
+		if at == 0 && !startsMovie(name) {
+			return false
+		}
+
 		if name == "moov" {
 			index, start, size = at, contentAt, length
 		}
@@ -41,6 +46,11 @@ func readMovieBox(ctx context.Context, source Source) ([]byte, error) {
 	}
 
 	return readRange(ctx, client, source, index+start, size-start)
+}
+
+// startsMovie reports whether a file whose first box has a name is an MP4.
+func startsMovie(name string) bool {
+	return slices.Contains([]string{"ftyp", "styp", "moov", "mdat", "wide", "skip", "free", "pnot"}, name)
 }
 
 func newRangeClient() *http.Client {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -83,6 +84,9 @@ type prober struct {
 	tools    Tools
 	req      ProbeRequest
 	deadline time.Time
+	index    movie
+	ahead    []*decoding // begun before the header was read
+	work     sync.WaitGroup
 }
 
 func (p *prober) process(path string, args ...string) *process {
@@ -93,6 +97,19 @@ func (p *prober) process(path string, args ...string) *process {
 }
 
 func (p *prober) probe(ctx context.Context) (*tcoderv1.ProbeResult, error) {
+	ctx, cancel := context.WithCancel(ctx)
+
+	defer p.work.Wait()
+	defer cancel()
+
+	indexed := make(chan struct{})
+
+	p.work.Go(func() {
+		defer close(indexed)
+
+		p.foresee(ctx)
+	})
+
 	header, err := p.readHeader(ctx)
 	if err != nil {
 		return nil, err
@@ -102,10 +119,13 @@ func (p *prober) probe(ctx context.Context) (*tcoderv1.ProbeResult, error) {
 		return nil, err
 	}
 
+	if <-indexed; !header.isOne([]string{"mov"}) {
+		p.index = movie{}
+	}
+
 	var (
 		found ends
 		hurt  damage
-		index movie
 	)
 
 	group, groupCtx := errgroup.WithContext(ctx)
@@ -115,8 +135,7 @@ func (p *prober) probe(ctx context.Context) (*tcoderv1.ProbeResult, error) {
 		return err
 	})
 	group.Go(func() (err error) {
-		index = readIndex(groupCtx, p.req.Source, header.Format.Name)
-		found, err = p.findEnds(groupCtx, header, index)
+		found, err = p.findEnds(groupCtx, header, p.index)
 
 		return err
 	})
@@ -128,7 +147,7 @@ func (p *prober) probe(ctx context.Context) (*tcoderv1.ProbeResult, error) {
 	result := header.result(p.req.Source.SizeBytes)
 	found.apply(result)
 	hurt.apply(result)
-	index.tell(result)
+	p.index.tell(result)
 
 	return result, checkLimits(result, p.req.Limits)
 }
