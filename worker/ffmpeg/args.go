@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,6 +37,7 @@ func EncodeArgs(work *tcoderv1.EncodeWork, sourceURL string, threads int) ([]str
 	args = append(args, codecThreads(threads)...)
 	args = append(args, inputArgs(work.GetLimits())...)
 	args = append(args, chunkInput(work)...)
+	args = append(args, readRate(work)...)
 	args = append(args, "-i", sourceURL)
 
 	video, audio := work.GetOutput().GetVideo(), work.GetOutput().GetAudio()
@@ -79,6 +81,21 @@ func EncodeArgs(work *tcoderv1.EncodeWork, sourceURL string, threads int) ([]str
 	}
 
 	return args, nil
+}
+
+// readRate bounds how fast a film is read for its sound alone, in seconds of it
+// a second: to read all of a long one at once takes as much of a machine as the
+// segment that a player starts with, which is made beside it. Its pictures take
+// dozens of machines to be encoded faster.
+func readRate(work *tcoderv1.EncodeWork) []string {
+	const speed = "100"
+
+	film := slices.ContainsFunc(work.GetSource().GetStreams(), isPicture)
+	if !film || work.GetOutput().GetVideo() != nil || work.GetOutput().GetKind() != tcoderv1.OutputKind_OUTPUT_KIND_HLS {
+		return nil
+	}
+
+	return []string{"-readrate", speed}
 }
 
 func checkWork(work *tcoderv1.EncodeWork) error {

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -182,5 +183,21 @@ func TestEncodeArgsRefuses(t *testing.T) {
 			_, err := ffmpeg.EncodeArgs(work, "http://127.0.0.1:9000/source", 0)
 			require.Error(t, err)
 		})
+	}
+}
+
+// TestEncodeArgsReadRate guarantees that a film isn't read at full speed for its
+// sound alone, and everything else is.
+func TestEncodeArgsReadRate(t *testing.T) {
+	t.Parallel()
+
+	sound, recording := ladder(), ladder()
+	sound.Output.Video, recording.Output.Video = nil, nil
+	recording.Source.Streams = recording.GetSource().GetStreams()[1:]
+
+	for work, slow := range map[*tcoderv1.EncodeWork]bool{ladder(): false, sound: true, recording: false} {
+		args, err := ffmpeg.EncodeArgs(work, "http://127.0.0.1:9000/source", 2)
+		require.NoError(t, err)
+		require.Equal(t, slow, slices.Contains(args, "-readrate"))
 	}
 }
