@@ -69,6 +69,8 @@ type Stream struct {
 	Keyframes *KeyframeTable `json:"keyframes,omitempty"`
 	// Untrimmed says that all of it is played, but an encoder's priming.
 	Untrimmed bool `json:"untrimmed,omitempty"`
+	// Steady says that its pictures follow each other at a constant cadence.
+	Steady bool `json:"steady,omitempty"`
 	// Damaged says that its start or its end decodes, but not without errors.
 	Damaged bool `json:"damaged,omitempty"`
 }

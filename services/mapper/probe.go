@@ -60,6 +60,7 @@ func streamToProto(s media.Stream) *tcoderv1.StreamInfo {
 		Default:           s.Default,
 		Keyframes:         keyframesToProto(s.Keyframes),
 		Untrimmed:         s.Untrimmed,
+		Steady:            s.Steady,
 		Damaged:           s.Damaged,
 	}
 }
@@ -126,6 +127,7 @@ func streamFromProto(s *tcoderv1.StreamInfo) media.Stream {
 		Default:           s.GetDefault(),
 		Keyframes:         keyframesFromProto(s.GetKeyframes()),
 		Untrimmed:         s.GetUntrimmed(),
+		Steady:            s.GetSteady(),
 		Damaged:           s.GetDamaged(),
 	}
 }

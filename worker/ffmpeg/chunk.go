@@ -76,8 +76,8 @@ func segmentFrames(output *tcoderv1.OutputPlan) uint64 {
 const preRoll = time.Second
 
 // chunkInput seeks to a keyframe before the chunk and keeps the timestamps.
-// What comes before the chunk is decoded and dropped after the cadence: the
-// picture that a slow source still shows when the chunk begins is among it.
+// What comes before the chunk is decoded, and dropped by chunkPreRoll or after
+// the cadence.
 func chunkInput(work *tcoderv1.EncodeWork) []string {
 	chunk := chunkOf(work)
 	if chunk == nil {
@@ -87,6 +87,25 @@ func chunkInput(work *tcoderv1.EncodeWork) []string {
 	at := max(0, frameTime(work, chunk.GetFirstFrame())-preRoll)
 
 	return []string{"-copyts", "-start_at_zero", "-noaccurate_seek", "-ss", seconds(at)}
+}
+
+// chunkPreRoll drops what comes before a chunk before it is scaled, where it is
+// known which picture of the source is the last that is shown when the chunk
+// begins: a slow source may show one for long.
+func chunkPreRoll(work *tcoderv1.EncodeWork) []string {
+	const spare = 2 // pictures
+
+	chunk, video := chunkOf(work), work.GetOutput().GetVideo()
+	stream := sourceStream(work, video.GetStreamIndex())
+	rate := stream.GetFrameRate()
+
+	if chunk.GetFirstFrame() == 0 || !stream.GetSteady() || video.GetDeinterlace() || rate.GetNum() <= 0 {
+		return nil
+	}
+
+	before := time.Duration(spare * float64(rate.GetDen()) / float64(rate.GetNum()) * float64(time.Second))
+
+	return []string{"trim=start=" + seconds(max(0, frameTime(work, chunk.GetFirstFrame())-before))}
 }
 
 // chunkFilters keep the frames of a chunk, after the cadence.

@@ -23,7 +23,7 @@ func filterGraph(work *tcoderv1.EncodeWork) string {
 	}
 
 	from := input(video.GetStreamIndex())
-	filters := sourceFilters(video, sourceStream(work, video.GetStreamIndex()), encoded[0])
+	filters := append(chunkPreRoll(work), sourceFilters(video, sourceStream(work, video.GetStreamIndex()), encoded[0])...)
 	cadence := fmt.Sprintf("fps=%d/%d", video.GetFrameRate().GetNum(), video.GetFrameRate().GetDen())
 	if knownFrames(work) > 0 {
 		// Else a last picture of unknown duration would be dropped. One too many

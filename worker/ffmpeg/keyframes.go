@@ -41,8 +41,9 @@ func readIndex(ctx context.Context, source Source) movie {
 	return found
 }
 
-// tell tells in the streams of result where their pictures can be cut, and
-// whether their sound is played whole, where the index agrees with ffprobe.
+// tell tells in the streams of result where their pictures can be cut, that
+// those are of constant cadence, and whether their sound is played whole, where
+// the index agrees with ffprobe.
 func (m movie) tell(result *tcoderv1.ProbeResult) {
 	for _, stream := range result.GetStreams() {
 		if int(stream.GetIndex()) >= len(m.tracks) {
@@ -55,6 +56,7 @@ func (m movie) tell(result *tcoderv1.ProbeResult) {
 		case track.frames == 0 || stream.GetFrameCount() != track.frames:
 		case track.handler == "vide" && stream.GetKind() == tcoderv1.StreamKind_STREAM_KIND_VIDEO:
 			stream.Keyframes = track.keyframes(m.timescale)
+			stream.Steady = stream.GetKeyframes() != nil
 			result.MaxGop = longest(result.GetMaxGop(), stream.GetKeyframes())
 		case track.handler == "soun" && stream.GetKind() == tcoderv1.StreamKind_STREAM_KIND_AUDIO:
 			stream.Untrimmed = track.untrimmed(m.timescale)

@@ -126,7 +126,7 @@ func domainProbe(p *tcoderv1.ProbeResult) media.Probe {
 			ColorTransfer: s.GetColorTransfer(), FieldOrder: s.GetFieldOrder(), SampleRateHz: int(s.GetSampleRateHz()),
 			Channels: int(s.GetChannels()), StartTime: s.GetStartTime().AsDuration(), Duration: s.GetDuration().AsDuration(),
 			FrameCount: int64(s.GetFrameCount()), Language: s.GetLanguage(), Default: s.GetDefault(),
-			BitrateBPS: int64(s.GetBitrateBps()), Keyframes: domainKeyframes(s.GetKeyframes()), Untrimmed: s.GetUntrimmed(),
+			BitrateBPS: int64(s.GetBitrateBps()), Keyframes: domainKeyframes(s.GetKeyframes()), Untrimmed: s.GetUntrimmed(), Steady: s.GetSteady(),
 			Damaged: s.GetDamaged(),
 		})
 	}

@@ -995,7 +995,9 @@ type StreamInfo struct {
 	Untrimmed bool `protobuf:"varint,27,opt,name=untrimmed,proto3" json:"untrimmed,omitempty"`
 	// True if its start or its end could be decoded, but not without errors. It is encoded then, never copied: what an
 	// encoder is given has the holes filled.
-	Damaged       bool `protobuf:"varint,28,opt,name=damaged,proto3" json:"damaged,omitempty"`
+	Damaged bool `protobuf:"varint,28,opt,name=damaged,proto3" json:"damaged,omitempty"`
+	// True if the container's tables say that its pictures follow each other at a constant cadence.
+	Steady        bool `protobuf:"varint,29,opt,name=steady,proto3" json:"steady,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1222,6 +1224,13 @@ func (x *StreamInfo) GetUntrimmed() bool {
 func (x *StreamInfo) GetDamaged() bool {
 	if x != nil {
 		return x.Damaged
+	}
+	return false
+}
+
+func (x *StreamInfo) GetSteady() bool {
+	if x != nil {
+		return x.Steady
 	}
 	return false
 }
@@ -2368,7 +2377,7 @@ const file_tcoder_v1_media_proto_rawDesc = "" +
 	"\vframe_count\x18\x04 \x01(\x04R\n" +
 	"frameCount\x122\n" +
 	"\n" +
-	"frame_rate\x18\x05 \x01(\v2\x13.tcoder.v1.RationalR\tframeRate\"\x9a\b\n" +
+	"frame_rate\x18\x05 \x01(\v2\x13.tcoder.v1.RationalR\tframeRate\"\xb2\b\n" +
 	"\n" +
 	"StreamInfo\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12)\n" +
@@ -2406,7 +2415,8 @@ const file_tcoder_v1_media_proto_rawDesc = "" +
 	"hasBFrames\x126\n" +
 	"\tkeyframes\x18\x1a \x01(\v2\x18.tcoder.v1.KeyframeTableR\tkeyframes\x12\x1c\n" +
 	"\tuntrimmed\x18\x1b \x01(\bR\tuntrimmed\x12\x18\n" +
-	"\adamaged\x18\x1c \x01(\bR\adamaged\"\xbb\x02\n" +
+	"\adamaged\x18\x1c \x01(\bR\adamaged\x12\x16\n" +
+	"\x06steady\x18\x1d \x01(\bR\x06steady\"\xbb\x02\n" +
 	"\vProbeResult\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\tR\x06format\x125\n" +
 	"\bduration\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bduration\x128\n" +
