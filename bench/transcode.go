@@ -18,10 +18,10 @@ func transcode(ctx context.Context, s setting) ([]Result, error) {
 	return measureParts(ctx, s, "transcode", []part{
 		{"product", inRounds(2, product)},
 		{"playable", playable},
-		{"remux", inRounds(1, remux)},
-		{"copy-top", inRounds(2, copyTop)},
+		{"remux", inRounds(2, remux)},
+		{"copy-top", inRounds(1, copyTop)},
 		{"rate", rate},
-		{"chunks", chunkCost},
+		{"chunks", inRounds(2, chunkCost)},
 		{"scale-out", inRounds(2, scaleOut)},
 		{"seams", seams},
 		{"footprint", footprint},
@@ -30,7 +30,7 @@ func transcode(ctx context.Context, s setting) ([]Result, error) {
 }
 
 // inRounds bounds the rounds of a part, so that the group ends within 25
-// minutes: shares of processor time hardly move between rounds.
+// minutes.
 func inRounds(most int, run func(context.Context, setting, *quiet) ([]Result, error)) func(context.Context, setting, *quiet) ([]Result, error) {
 	return func(ctx context.Context, s setting, q *quiet) ([]Result, error) {
 		s.rounds = min(s.rounds, most)
