@@ -138,6 +138,7 @@ test-fleet: test-setup ## Take a pool on a faked Fly from none to its limit and 
 # A class alone: make test-matrix MATRIX=prores
 .PHONY: test-matrix
 test-matrix: test-setup ## Make every preset, whole and in chunks, of every class of input, check what comes, and print it as a table
+	npm run build -w sdk/ts -- --tests
 	TCODER_MATRIX=full go test -count=1 -v -timeout 20m -parallel 3 -run '^TestMatrix$$/$(if $(MATRIX),^($(MATRIX))$$)' ./e2e | \
 		grep -vE '^=== |^ +--- PASS'
 

@@ -35,6 +35,8 @@ type matrixRow struct {
 	tones    []time.Duration
 	// ssim is that of the renditions of the stream that is made whole.
 	ssim map[string]float64
+	// streams are those that were made.
+	streams []madeStream
 }
 
 // look finds out what there is to be seen and heard in the source, once.

@@ -92,7 +92,7 @@ func columns() []column {
 // in chunks, or the right failure: what was made is upright, complete, of
 // constant cadence, shows each picture in its place and sounds in step with
 // it. By default one class is tried, whole and in chunks; TCODER_MATRIX=full tries all,
-// and prints what came out.
+// plays each stream in a browser, and prints what came out.
 func TestMatrix(t *testing.T) {
 	t.Parallel()
 	full := os.Getenv("TCODER_MATRIX") == "full"
@@ -121,6 +121,9 @@ func TestMatrix(t *testing.T) {
 				}
 				results[i] = m.try(t, url, cell)
 			}
+			if full {
+				m.play(t)
+			}
 		})
 	}
 }
@@ -148,6 +151,9 @@ func (m *matrixRow) try(t *testing.T, url string, cell column) string {
 	chunks := job.GetPlan().GetOutputs()[0].GetChunks()
 	require.Equal(t, cell.chunked && m.pieces, len(chunks) > 1, cell.name)
 	note := m.check(t, job, dir)
+	if output := job.GetOutputs()[0]; output.GetKind() == tcoderv1.OutputKind_OUTPUT_KIND_HLS {
+		m.streams = append(m.streams, madeStream{dir: dir, length: output.GetDuration().AsDuration()})
+	}
 	if len(chunks) > 1 {
 		note = fmt.Sprintf("%d chunks, %s", len(chunks), note)
 	}

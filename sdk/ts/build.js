@@ -58,7 +58,7 @@ async function buildTests() {
   const tests = readdirSync(join(here, "test")).filter((name) => name.endsWith(".test.ts"));
   await build({
     ...common,
-    entryPoints: tests.map((name) => join(here, "test", name)),
+    entryPoints: [...tests, "play-folders.ts"].map((name) => join(here, "test", name)),
     outdir: join(dist, "test"),
     platform: "node",
     // The SDK under test is what users get: dist/index.js.

@@ -407,6 +407,10 @@ func hlsArgs(work *tcoderv1.EncodeWork, name string, everyKeyframe bool) []strin
 		target = time.Microsecond
 	}
 
+	if name == work.GetOutput().GetAudio().GetName() {
+		target = soundTarget(work, target)
+	}
+
 	args := append(commonArgs(work), chunkPackaging(work)...)
 
 	return append(args,

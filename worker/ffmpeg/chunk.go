@@ -178,3 +178,25 @@ func length(work *tcoderv1.EncodeWork) time.Duration {
 
 	return work.GetDuration().AsDuration()
 }
+
+// soundTarget is the length of a segment of sound for segments of about a
+// length. One by itself for the last frame or two, which priming and padding
+// add to sound, would keep players from seeing the end: it is spread over the
+// others, some milliseconds each.
+func soundTarget(work *tcoderv1.EncodeWork, target time.Duration) time.Duration {
+	const short, added = 100 * time.Millisecond, 150 * time.Millisecond
+
+	lasts := length(work)
+
+	stream := sourceStream(work, work.GetOutput().GetAudio().GetStreamIndex())
+	if d := stream.GetDuration().AsDuration(); d > 0 {
+		lasts = d + lateness(work.GetSource(), stream)
+	}
+
+	n := (lasts + added) / target
+	if rest := lasts - n*target; n < 1 || rest > short {
+		return target
+	}
+
+	return max(target, (lasts+added)/n)
+}

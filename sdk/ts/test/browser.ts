@@ -1,5 +1,7 @@
+import { createReadStream } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
+import { join } from "node:path";
 
 import { type Browser, chromium } from "playwright-core";
 
@@ -19,8 +21,11 @@ export async function launchBrowser(): Promise<Browser> {
   return chromium.launch({ executablePath: findProgram("chromium"), args: chromiumArgs });
 }
 
-/** Serves a test's page, which is one script beside this one, and the film on an origin of their own. */
-export async function servePages(name: string, clip: Uint8Array): Promise<Server> {
+/**
+ * Serves a test's page, which is one script beside this one, and the film on an origin of their own. Folders are served
+ * too, each below its place in the list.
+ */
+export async function servePages(name: string, clip: Uint8Array, folders: string[] = []): Promise<Server> {
   const script = await readFile(new URL(name, import.meta.url));
   const server = createServer((req, res) => {
     switch (req.url) {
@@ -35,8 +40,17 @@ export async function servePages(name: string, clip: Uint8Array): Promise<Server
       case "/clip.mp4":
         res.setHeader("Content-Type", "video/mp4").end(clip);
         break;
-      default:
-        res.writeHead(404).end();
+      default: {
+        const [, place = "", ...path] = new URL(req.url ?? "", "http://localhost").pathname.split("/");
+        const folder = folders[Number(place)];
+        if (folder === undefined || path.includes("..")) {
+          res.writeHead(404).end();
+        } else {
+          createReadStream(join(folder, ...path))
+            .on("error", () => res.writeHead(404).end())
+            .pipe(res);
+        }
+      }
     }
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));

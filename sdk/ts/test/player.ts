@@ -30,9 +30,30 @@ export interface PlayOptions {
 }
 
 /** Plays an HLS output of a job to its end, by presigned URLs, as hls.js does it by itself. */
-async function play(baseUrl: string, jobId: string, { rate, changing = false }: PlayOptions): Promise<Played> {
+async function play(baseUrl: string, jobId: string, options: PlayOptions): Promise<Played> {
   const client = new Tcoder({ baseUrl });
   const names = new SignedNames(client, jobId, "hls");
+
+  return watch(`/${jobId}/hls/master.m3u8`, options, {
+    urlOf: (url) => names.urlOf(url),
+    stateOf: async () => JobState[(await client.getJob(jobId)).state],
+  });
+}
+
+/** Plays an HLS output that the page's own server has in a folder to its end. */
+async function playFolder(folder: string, options: PlayOptions): Promise<Played> {
+  return watch(`/${folder}/master.m3u8`, options, {
+    urlOf: (url) => Promise.resolve(url),
+    stateOf: () => Promise.resolve("COMPLETED"),
+  });
+}
+
+interface Origin {
+  urlOf: (url: string) => Promise<string>;
+  stateOf: () => Promise<string>;
+}
+
+async function watch(path: string, { rate, changing = false }: PlayOptions, { urlOf, stateOf }: Origin): Promise<Played> {
   const video = document.querySelector("video")!;
   const played = { complaints: [] as string[], taken: [] as number[], shown: [] as string[], jobState: "", segments: 0 };
   let requests = 0;
@@ -42,7 +63,7 @@ async function play(baseUrl: string, jobId: string, { rate, changing = false }: 
     enableWorker: false,
     xhrSetup: async (xhr, url) => {
       requests++;
-      xhr.open("GET", await names.urlOf(url));
+      xhr.open("GET", await urlOf(url));
     },
   });
   const end = new Promise<string>((resolve) => {
@@ -66,7 +87,7 @@ async function play(baseUrl: string, jobId: string, { rate, changing = false }: 
     video.addEventListener("timeupdate", look);
   });
   void began.then(async () => {
-    played.jobState = JobState[(await client.getJob(jobId)).state];
+    played.jobState = await stateOf();
     globalThis.player.began = true;
   });
   hls.on(Events.FRAG_BUFFERED, (_, { frag }) => {
@@ -85,7 +106,7 @@ async function play(baseUrl: string, jobId: string, { rate, changing = false }: 
   });
   hls.on(Events.LEVEL_UPDATED, (_, { details }) => (played.segments = details.fragments.length));
   hls.attachMedia(video);
-  hls.loadSource(`${location.origin}/${jobId}/hls/master.m3u8`);
+  hls.loadSource(location.origin + path);
   video.playbackRate = rate;
   await video.play().catch(() => {}); // its error comes by the event
   const why = await end;
@@ -146,10 +167,11 @@ declare global {
   /** How the test calls the page. */
   var player: {
     play: typeof play;
+    playFolder: typeof playFolder;
     supported: typeof supported;
     /** Whether a picture has moved, and the page has seen what its job was doing then. */
     began: boolean;
   };
 }
 
-globalThis.player = { play, supported, began: false };
+globalThis.player = { play, playFolder, supported, began: false };

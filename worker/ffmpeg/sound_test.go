@@ -1,0 +1,31 @@
+package ffmpeg_test
+
+import (
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/tcoder-dev/tcoder/internal/mediatest"
+)
+
+// TestEncodeSoundEnd guarantees that sound which lasts about as long as some
+// segments has no segment of its own for its last frame: with one, players
+// don't see the end.
+func TestEncodeSoundEnd(t *testing.T) {
+	t.Parallel()
+
+	for length, segments := range map[float64]int{3.99: 1, 7.96: 2, 8: 2, 8.02: 2, 8.05: 2, 8.5: 3, 2: 1} {
+		source, _ := serve(t, ffmpegMakes(t, filepath.Join(t.TempDir(), "sound.wav"),
+			"-f", "lavfi", "-i", "sine=r=48000", "-t", strconv.FormatFloat(length, 'f', -1, 64)))
+		_, dir, made := encode(t, source, quick("hls-adaptive"))
+		require.Len(t, made[0].GetSegments(), segments, length)
+		mediatest.DecodeClean(t, playable(dir, made[0]))
+
+		for _, s := range made[0].GetSegments() {
+			require.Greater(t, s.GetDuration().AsDuration().Seconds(), 0.1)
+			require.Less(t, s.GetDuration().AsDuration().Seconds(), 4.2)
+		}
+	}
+}
