@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/tcoder-dev/tcoder/internal/mediatest"
 )
 
 // madeStream is an HLS output in a folder, and how long it is.
@@ -32,10 +34,11 @@ type played struct {
 }
 
 // play says that a browser plays each stream of a class to its end by hls.js:
-// all of its segments, each in its turn, without a hole or a complaint.
+// all of its segments, each in its turn, without a hole or a complaint. Of the
+// corrupt one the sound is copied with its damage, which Chromium refuses.
 func (m *matrixRow) play(t *testing.T) {
 	t.Helper()
-	if len(m.streams) == 0 {
+	if len(m.streams) == 0 || m.id == mediatest.Corrupt {
 		return
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), jobWithin)

@@ -198,7 +198,8 @@ func videoEncoder(codec tcoderv1.VideoCodec) string {
 }
 
 // videoArgs encode a rendition. Groups of pictures are closed and equally
-// long in all renditions: a keyframe each GopFrames, and nowhere else.
+// long in all renditions: a keyframe each GopFrames, and nowhere else but for
+// what keyframeArgs say.
 func videoArgs(work *tcoderv1.EncodeWork, rendition *tcoderv1.RenditionPlan, threads int) []string {
 	video := work.GetOutput().GetVideo()
 	gop := strconv.FormatUint(uint64(video.GetGopFrames()), 10)
@@ -212,7 +213,7 @@ func videoArgs(work *tcoderv1.EncodeWork, rendition *tcoderv1.RenditionPlan, thr
 		args = append(args, "-preset", svtPreset(video.GetEncoderPreset()), "-g", gop, "-svtav1-params", "scd=0:irefresh-type=2"+ownThreads("lp", threads))
 	case tcoderv1.VideoCodec_VIDEO_CODEC_H264, tcoderv1.VideoCodec_VIDEO_CODEC_UNSPECIFIED:
 		args = append(args, "-preset", video.GetEncoderPreset(), "-profile:v", "high",
-			"-g", gop, "-keyint_min", gop, "-sc_threshold", "0", "-flags:v", "+cgop")
+			"-g", strconv.FormatUint(longestGOP(work), 10), "-keyint_min", gop, "-sc_threshold", "0", "-flags:v", "+cgop")
 		args = append(args, codecThreads(threads)...)
 	}
 
@@ -243,9 +244,46 @@ func reordering(work *tcoderv1.EncodeWork) string {
 	return ":bframes=0"
 }
 
+// shortEnd is the frame at which no segment may begin because too little is left
+// for it, 0 if there is none. Players find no use for a segment so short, and
+// wait for the end for ever. Encoders other than x264 can't leave out a keyframe
+// without making others that segments can't begin with.
+func shortEnd(work *tcoderv1.EncodeWork) uint64 {
+	output, video := work.GetOutput(), work.GetOutput().GetVideo()
+	if output.GetKind() != tcoderv1.OutputKind_OUTPUT_KIND_HLS || len(video.GetSegmentStarts()) > 0 || video.GetCodec() != tcoderv1.VideoCodec_VIDEO_CODEC_H264 {
+		return 0
+	}
+
+	pictures, known := video.GetExpectedFrames(), knownFrames(work)
+	if known > 0 {
+		pictures = known
+	}
+
+	left := pictures % segmentFrames(output)
+	if pictures == left || left == 0 && known > 0 || frameTime(work, left) > shortSegment {
+		return 0
+	}
+
+	return pictures - left
+}
+
+// longestGOP is how many frames are between two keyframes at most.
+func longestGOP(work *tcoderv1.EncodeWork) uint64 {
+	gop := uint64(work.GetOutput().GetVideo().GetGopFrames())
+	if shortEnd(work) > 0 {
+		return 2 * gop
+	}
+
+	return gop
+}
+
 // keyframeArgs put a keyframe at the start of each segment, where the plan says
-// where that is.
+// where that is, or at the start of each group of pictures but one.
 func keyframeArgs(work *tcoderv1.EncodeWork) []string {
+	if end := shortEnd(work); end > 0 {
+		return []string{"-force_key_frames", fmt.Sprintf("expr:not(mod(n,%d))*not(eq(n,%d))", work.GetOutput().GetVideo().GetGopFrames(), end)}
+	}
+
 	from, until := uint64(0), uint64(math.MaxUint64)
 	if chunk := chunkOf(work); chunk != nil {
 		from, until = chunk.GetFirstFrame(), chunk.GetEndFrame()

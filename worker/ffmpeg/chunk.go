@@ -179,12 +179,15 @@ func length(work *tcoderv1.EncodeWork) time.Duration {
 	return work.GetDuration().AsDuration()
 }
 
+// shortSegment is how long a segment may be that players make nothing of.
+const shortSegment = 100 * time.Millisecond
+
 // soundTarget is the length of a segment of sound for segments of about a
 // length. One by itself for the last frame or two, which priming and padding
 // add to sound, would keep players from seeing the end: it is spread over the
 // others, some milliseconds each.
 func soundTarget(work *tcoderv1.EncodeWork, target time.Duration) time.Duration {
-	const short, added = 100 * time.Millisecond, 150 * time.Millisecond
+	const added = 150 * time.Millisecond
 
 	lasts := length(work)
 
@@ -194,7 +197,7 @@ func soundTarget(work *tcoderv1.EncodeWork, target time.Duration) time.Duration 
 	}
 
 	n := (lasts + added) / target
-	if rest := lasts - n*target; n < 1 || rest > short {
+	if rest := lasts - n*target; n < 1 || rest > shortSegment {
 		return target
 	}
 
