@@ -196,10 +196,10 @@ func soundTarget(work *tcoderv1.EncodeWork, target time.Duration) time.Duration 
 		lasts = d + lateness(work.GetSource(), stream)
 	}
 
-	n := (lasts + added) / target
-	if rest := lasts - n*target; n < 1 || rest > shortSegment {
+	n := int64((lasts + added) / target)
+	if n < 1 || lasts-time.Duration(n)*target > shortSegment {
 		return target
 	}
 
-	return max(target, (lasts+added)/n)
+	return max(target, (lasts+added)/time.Duration(n))
 }

@@ -89,7 +89,7 @@ func (e *env) ctx() context.Context { return e.Context() }
 
 // idsInOrder makes ids one after the other. Those of ulid.Make don't always sort so
 // within a millisecond, if other tests make some at the same time.
-var idsInOrder = struct {
+var idsInOrder = struct { //nolint:gochecknoglobals // all tests of a process draw from it
 	sync.Mutex
 	entropy *ulid.MonotonicEntropy
 }{entropy: ulid.Monotonic(rand.Reader, 0)}
