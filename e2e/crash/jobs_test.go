@@ -82,6 +82,8 @@ func (o *orders) order(ctx context.Context, key string, rng *rand.Rand) {
 		source, spec.Preset = longSource, "hls"
 	case 1, 2: // the same, and one task that is blocked by them
 		source = longSource
+	case 3, 4, 5, 6: // one task, and playlists to publish
+		spec.Preset = "hls"
 	}
 	o.ask(ctx, rng, func(ctx context.Context, client *tcoder.Client) error {
 		job, err := client.CreateJob(ctx, source, tcoder.JobOptions{Spec: spec, IdempotencyKey: key})
