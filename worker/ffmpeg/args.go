@@ -232,12 +232,7 @@ func videoArgs(work *tcoderv1.EncodeWork, rendition *tcoderv1.RenditionPlan, thr
 func reordering(work *tcoderv1.EncodeWork) string {
 	const few = 4
 
-	pictures := work.GetOutput().GetVideo().GetExpectedFrames()
-	if chunk := chunkOf(work); chunk != nil {
-		pictures = chunk.GetEndFrame() - chunk.GetFirstFrame()
-	}
-
-	if pictures == 0 || pictures > few {
+	if pictures := expectedFrames(work); pictures == 0 || pictures > few {
 		return ""
 	}
 
@@ -254,13 +249,10 @@ func shortEnd(work *tcoderv1.EncodeWork) uint64 {
 		return 0
 	}
 
-	pictures, known := video.GetExpectedFrames(), knownFrames(work)
-	if known > 0 {
-		pictures = known
-	}
+	pictures := expectedFrames(work)
 
 	left := pictures % segmentFrames(output)
-	if pictures == left || left == 0 && known > 0 || frameTime(work, left) > shortSegment {
+	if pictures == left || left == 0 && knownFrames(work) > 0 || frameTime(work, left) > shortSegment {
 		return 0
 	}
 
@@ -412,18 +404,23 @@ func mayBeLonger(source *tcoderv1.ProbeResult) bool {
 	return isOne(source.GetFormat(), measured())
 }
 
-// knownFrames is the number of frames that a rendition has, 0 if the source
-// may be longer.
-func knownFrames(work *tcoderv1.EncodeWork) uint64 {
+// expectedFrames is the number of frames that a rendition has, as planned; 0 if
+// that isn't known.
+func expectedFrames(work *tcoderv1.EncodeWork) uint64 {
 	if chunk := chunkOf(work); chunk != nil {
 		return chunk.GetEndFrame() - chunk.GetFirstFrame()
 	}
 
-	if mayBeLonger(work.GetSource()) {
+	return work.GetOutput().GetVideo().GetExpectedFrames()
+}
+
+// knownFrames is expectedFrames, 0 if the source may be longer.
+func knownFrames(work *tcoderv1.EncodeWork) uint64 {
+	if chunkOf(work) == nil && mayBeLonger(work.GetSource()) {
 		return 0
 	}
 
-	return work.GetOutput().GetVideo().GetExpectedFrames()
+	return expectedFrames(work)
 }
 
 func mp4Args(work *tcoderv1.EncodeWork, path string) []string {
