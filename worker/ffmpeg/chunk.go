@@ -178,28 +178,3 @@ func length(work *tcoderv1.EncodeWork) time.Duration {
 
 	return work.GetDuration().AsDuration()
 }
-
-// shortSegment is how long a segment may be that players make nothing of.
-const shortSegment = 100 * time.Millisecond
-
-// soundTarget is the length of a segment of sound for segments of about a
-// length. One by itself for the last frame or two, which priming and padding
-// add to sound, would keep players from seeing the end: it is spread over the
-// others, some milliseconds each.
-func soundTarget(work *tcoderv1.EncodeWork, target time.Duration) time.Duration {
-	const added = 150 * time.Millisecond
-
-	lasts := length(work)
-
-	stream := sourceStream(work, work.GetOutput().GetAudio().GetStreamIndex())
-	if d := stream.GetDuration().AsDuration(); d > 0 {
-		lasts = d + lateness(work.GetSource(), stream)
-	}
-
-	n := int64((lasts + added) / target)
-	if n < 1 || lasts-time.Duration(n)*target > shortSegment {
-		return target
-	}
-
-	return max(target, (lasts+added)/time.Duration(n))
-}
