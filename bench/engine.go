@@ -33,13 +33,49 @@ func startEngine(ctx context.Context, s setting) (*engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("scratch folder: %w", err)
 	}
-	st, err := startStack(ctx, s, "--pool-limit", "1")
+	st, err := startStack(ctx, s, "--pool-limit", "2") // a single slot would get no chunks
 
 	return &engine{stack: st, tools: tools, dir: dir}, err
 }
 
-// picture is the work that the product plans for a clip, without its sound.
+// picture is the work that the product plans for a clip, without its sound, and
+// not in chunks.
 func (e *engine) picture(ctx context.Context, clip string, spec *tcoderv1.JobSpec) (*tcoderv1.EncodeWork, error) {
+	job, err := e.planned(ctx, clip, spec)
+	if err != nil {
+		return nil, err
+	}
+
+	return pictureOf(job, job.GetPlan().GetOutputs()[0]), nil
+}
+
+// chunked is the ladder that the product plans for the segments of files, whole
+// and in chunks. Those of a stream would be made from its second segment on:
+// its first is made twice, so that a player can start soon.
+func (e *engine) chunked(ctx context.Context, clip string, qualities []string) (whole *tcoderv1.EncodeWork, chunks []*tcoderv1.EncodeWork, err error) {
+	job, err := e.planned(ctx, clip, &tcoderv1.JobSpec{Qualities: qualities, Copy: tcoderv1.CopyPolicy_COPY_POLICY_NEVER, Outputs: []*tcoderv1.OutputSpec{
+		{Name: "files", Kind: tcoderv1.OutputKind_OUTPUT_KIND_MP4},
+	}})
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, o := range job.GetPlan().GetOutputs() {
+		for _, c := range o.GetChunks() {
+			whole = pictureOf(job, o)
+			part := proto.CloneOf(whole)
+			part.Output.Chunks = []*tcoderv1.Chunk{c}
+			chunks = append(chunks, part)
+		}
+	}
+	if len(chunks) < 2 {
+		return nil, nil, fmt.Errorf("invalid: %s isn't made in chunks", filepath.Base(clip))
+	}
+
+	return whole, chunks, nil
+}
+
+// planned is a job for a clip that has its plan.
+func (e *engine) planned(ctx context.Context, clip string, spec *tcoderv1.JobSpec) (*tcoderv1.Job, error) {
 	job, err := e.stack.follow(ctx, clip, spec, func(j *tcoderv1.Job) bool { return j.GetPlan() != nil || j.GetFailure() != nil })
 	if err != nil {
 		return nil, err
@@ -47,19 +83,24 @@ func (e *engine) picture(ctx context.Context, clip string, spec *tcoderv1.JobSpe
 	if job.GetPlan() == nil {
 		return nil, fmt.Errorf("%s: %s", filepath.Base(clip), job.GetFailure().GetMessage())
 	}
-	work := &tcoderv1.EncodeWork{Output: proto.CloneOf(job.GetPlan().GetOutputs()[0]), Source: job.GetProbe(), Duration: job.GetPlan().GetDuration()}
-	work.Output.Audio, work.Output.Chunks = nil, nil
 
-	return work, nil
+	return job, nil
 }
 
-// inChunks takes a work apart into chunks of so many segments; as in plans,
-// what is less than half of one at the end belongs to the chunk before.
-func inChunks(work *tcoderv1.EncodeWork, segments uint64) []*tcoderv1.EncodeWork {
+func pictureOf(job *tcoderv1.Job, output *tcoderv1.OutputPlan) *tcoderv1.EncodeWork {
+	work := &tcoderv1.EncodeWork{Output: proto.CloneOf(output), Source: job.GetProbe(), Duration: job.GetPlan().GetDuration()}
+	work.Output.Audio, work.Output.Chunks = nil, nil
+
+	return work
+}
+
+// inSegments takes a work apart into chunks of one segment; what is less than
+// half of one at the end belongs to the chunk before.
+func inSegments(work *tcoderv1.EncodeWork) []*tcoderv1.EncodeWork {
 	video := work.GetOutput().GetVideo()
 	gop := uint64(video.GetGopFrames())
 	fps := float64(video.GetFrameRate().GetNum()) / float64(video.GetFrameRate().GetDen())
-	length := segments * gop * max(1, uint64(work.GetOutput().GetSegmentSeconds()*fps/float64(gop)+0.5))
+	length := gop * max(1, uint64(work.GetOutput().GetSegmentSeconds()*fps/float64(gop)+0.5))
 	var parts []*tcoderv1.EncodeWork
 	last := video.GetExpectedFrames()
 	for first := uint64(0); first < last; {

@@ -35,32 +35,44 @@ func scaleOut(ctx context.Context, s setting, q *quiet) (_ []Result, err error) 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, st.stop()) }()
-	// Two of the same, with one processor and with two, by each contender.
-	var wall [2][2][]float64
-	for i := range 2 {
-		w, _, err := startWorker(ctx, s, st, i)
+	first, _, err := startWorker(ctx, s, st, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, first.stop()) }()
+	// Two of the same by each contender, with so many processors.
+	var wall [2][3][]float64
+	contenders := []func(processors, n int) error{
+		func(int, int) error { _, _, err := st.run(ctx, clip, spec); return err },
+		func(processors, n int) error { return e.bare(ctx, clip, work, n%processors) },
+	}
+	measure := func(contender, processors int) error {
+		var took float64
+		err := q.run("scale-out", func() error {
+			start := time.Now()
+			err := pairOf(processors == 2 || contender == 0, func(n int) error { return contenders[contender](processors, n) })
+			took = time.Since(start).Seconds()
+
+			return err
+		})
+		wall[contender][processors] = append(wall[contender][processors], took)
+
+		return err
+	}
+	// One and two are measured side by side: the pace of a machine moves.
+	for range s.rounds {
+		if err := errors.Join(measure(1, 1), measure(0, 1)); err != nil {
+			return nil, err
+		}
+		second, _, err := startWorker(ctx, s, st, 1)
 		if err != nil {
 			return nil, err
 		}
-		defer func() { err = errors.Join(err, w.stop()) }()
-		contenders := []func(int) error{
-			func(int) error { _, _, err := st.run(ctx, clip, spec); return err },
-			func(n int) error { return e.bare(ctx, clip, work, n%(i+1)) },
-		}
-		for n := range 2 * s.rounds {
-			contender := n % 2
-			if err := q.run("scale-out", func() error {
-				start := time.Now()
-				err := pairOf(i == 1 || contender == 0, contenders[contender])
-				wall[contender][i] = append(wall[contender][i], time.Since(start).Seconds())
-
-				return err
-			}); err != nil {
-				return nil, err
-			}
+		if err := errors.Join(measure(0, 2), measure(1, 2), second.stop()); err != nil {
+			return nil, err
 		}
 	}
-	workers, bare := median(wall[0][0])/median(wall[0][1]), median(wall[1][0])/median(wall[1][1])
+	workers, bare := median(wall[0][1])/median(wall[0][2]), median(wall[1][1])/median(wall[1][2])
 
 	return []Result{
 		plain("scale-out/workers", workers, "ratio", "one worker of one slot and one thread, for two jobs; two workers"),

@@ -38,7 +38,7 @@ func seams(ctx context.Context, s setting, _ *quiet) (_ []Result, err error) {
 		if err != nil {
 			return nil, err
 		}
-		parts := inChunks(work, 1)
+		parts := inSegments(work)
 		if len(parts) < 2 {
 			return nil, fmt.Errorf("invalid: %s has no seam", c.name)
 		}

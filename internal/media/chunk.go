@@ -12,6 +12,8 @@ const (
 	// an encoder anew costs neither bits nor quality; 4 s chunks cost 4 to 8 % of
 	// CPU time.
 	chunkSeconds = 12
+	// chunkSlack is by how many seconds a chunk may be longer or shorter.
+	chunkSlack = 4
 	// minChunkedSeconds is from which duration on a source is taken apart.
 	minChunkedSeconds = 30
 )
@@ -28,7 +30,7 @@ func chunks(p Probe, o OutputPlan, slots int) []Chunk {
 		return nil
 	}
 	edges := append(o.segmentStarts(), v.ExpectedFrames)
-	length := int64(math.Round(chunkSeconds * v.FrameRate.Float()))
+	keys := keyframesFor(p, *v)
 	var list []Chunk
 	at := 0
 	if !o.Intermediate {
@@ -37,18 +39,41 @@ func chunks(p Probe, o OutputPlan, slots int) []Chunk {
 	start := len(list)
 	for at+1 < len(edges) {
 		first := edges[at]
-		off := func(edge int) int64 { return max(edges[edge]-first-length, first+length-edges[edge]) }
-		for at++; at+1 < len(edges) && off(at+1) <= off(at); at++ {
-		}
-		list = append(list, Chunk{First: first, End: edges[at]})
+		at = chunkEnd(edges, at, v.FrameRate.Float(), keys)
+		key, _ := keys.before(first)
+		list = append(list, Chunk{First: first, End: edges[at], Keyframe: key})
 	}
 	last := len(list) - 1
-	if left := v.ExpectedFrames - list[last].First; left < length/2 && last > start {
+	if left := float64(v.ExpectedFrames-list[last].First) / v.FrameRate.Float(); left < chunkSeconds/2 && last > start {
 		list = list[:last] // too little for a task: the one before makes it too
 		list[last-1].End = v.ExpectedFrames
 	}
 
 	return list
+}
+
+// chunkEnd is the edge at which a chunk ends that begins at one: about
+// chunkSeconds later, and where the next chunk has little to decode before its
+// own pictures. A second of decoding weighs as much as one of eight of length.
+func chunkEnd(edges []int64, at int, rate float64, keys keyframes) int {
+	end, least := at+1, math.Inf(1)
+	for n := at + 1; n < len(edges); n++ {
+		off := math.Abs(float64(edges[n]-edges[at])/rate - chunkSeconds)
+		cost := off / 8
+		if off > chunkSlack {
+			cost = math.MaxInt32 * off // only where nothing is nearer
+		} else if key, ok := keys.before(edges[n]); ok && edges[n] < edges[len(edges)-1] {
+			cost += float64(edges[n])/rate - key.Seconds()
+		}
+		if cost > least && off > chunkSlack {
+			break
+		}
+		if cost <= least {
+			end, least = n, cost
+		}
+	}
+
+	return end
 }
 
 // firstChunks are those of the first segment.

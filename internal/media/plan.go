@@ -52,6 +52,9 @@ type Chunk struct {
 	End   int64 `json:"end"` // the frame after its last
 	// Renditions are the names of those that it makes; none: all of the plan.
 	Renditions []string `json:"renditions,omitempty"`
+	// Keyframe is when the keyframe of the source is shown from which decoding
+	// begins, from the source's start; 0 if that isn't known.
+	Keyframe time.Duration `json:"keyframe,omitempty"`
 }
 
 // OutputPlan is one output to be made.

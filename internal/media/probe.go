@@ -36,6 +36,7 @@ type KeyframeTable struct {
 	Timescale  int64    `json:"timescale"`   // ticks per second
 	FrameCount int64    `json:"frame_count"` // pictures in all
 	FrameRate  Rational `json:"frame_rate"`  // each picture is within 1 ms of its place
+	LeadTicks  int64    `json:"lead_ticks"`  // by how much a picture is decoded before it is shown, at most
 }
 
 // Stream is one elementary stream of a source, as ffprobe names things.

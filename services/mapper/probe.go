@@ -76,6 +76,7 @@ func keyframesToProto(k *media.KeyframeTable) *tcoderv1.KeyframeTable {
 		Timescale:  uint32(k.Timescale),
 		FrameCount: uint64(k.FrameCount),
 		FrameRate:  rationalToProto(k.FrameRate),
+		LeadTicks:  uint64(k.LeadTicks),
 	}
 }
 
@@ -90,6 +91,7 @@ func keyframesFromProto(k *tcoderv1.KeyframeTable) *media.KeyframeTable {
 		Timescale:  int64(k.GetTimescale()),
 		FrameCount: sizeFromProto(k.GetFrameCount()),
 		FrameRate:  rationalFromProto(k.GetFrameRate()),
+		LeadTicks:  sizeFromProto(k.GetLeadTicks()),
 	}
 }
 

@@ -96,7 +96,7 @@ func works() map[string]func(*tcoderv1.EncodeWork) {
 		},
 		"hls-steady-chunk": func(w *tcoderv1.EncodeWork) {
 			w.Output.Audio = nil
-			w.Output.Chunks = []*tcoderv1.Chunk{{FirstFrame: 96, EndFrame: 192}}
+			w.Output.Chunks = []*tcoderv1.Chunk{{FirstFrame: 96, EndFrame: 192, KeyframeTime: durationpb.New(3333 * time.Millisecond)}}
 			w.Source.Streams[0].FrameRate, w.Source.Streams[0].Steady = &tcoderv1.Rational{Num: 24000, Den: 1001}, true
 		},
 		"hls-hevc": func(w *tcoderv1.EncodeWork) { w.Output.Video.Codec = tcoderv1.VideoCodec_VIDEO_CODEC_HEVC },

@@ -71,9 +71,13 @@ func segmentFrames(output *tcoderv1.OutputPlan) uint64 {
 	return max(1, uint64(math.Round(output.GetSegmentSeconds()*rate)))
 }
 
-// preRoll is how long before a chunk FFmpeg seeks: containers find keyframes by
-// decoding time, which is earlier than the picture's.
-const preRoll = time.Second
+const (
+	// preRoll is how long before a chunk FFmpeg seeks, if no keyframe is known:
+	// containers find keyframes by decoding time, which is earlier than the picture's.
+	preRoll = time.Second
+	// postKey is how long after a known keyframe FFmpeg seeks, lest it find the one before.
+	postKey = time.Millisecond
+)
 
 // chunkInput seeks to a keyframe before the chunk and keeps the timestamps.
 // What comes before the chunk is decoded, and dropped by chunkPreRoll or after
@@ -85,6 +89,9 @@ func chunkInput(work *tcoderv1.EncodeWork) []string {
 	}
 
 	at := max(0, frameTime(work, chunk.GetFirstFrame())-preRoll)
+	if key := chunk.GetKeyframeTime(); key != nil {
+		at = key.AsDuration() + postKey
+	}
 
 	return []string{"-copyts", "-start_at_zero", "-noaccurate_seek", "-ss", seconds(at)}
 }

@@ -7,12 +7,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 	"github.com/tcoder-dev/tcoder/internal/mediatest"
@@ -46,7 +48,7 @@ func TestEncodeChunks(t *testing.T) {
 			// The second chunk is shorter than the others, as the last may be.
 			for first, end := uint64(0), segment; first < frames; first, end = end, end+2*segment {
 				part := proto.CloneOf(whole)
-				part.Output.Chunks = []*tcoderv1.Chunk{{FirstFrame: first, EndFrame: min(end, frames)}}
+				part.Output.Chunks = []*tcoderv1.Chunk{{FirstFrame: first, EndFrame: min(end, frames), KeyframeTime: keyframeBefore(whole, first)}}
 
 				dir, got := chunk(t, source, part)
 				require.Equal(t, read(t, wholeDir, made.GetInitSegment()), read(t, dir, got.GetInitSegment()), "init segment of chunk at %d", first)
@@ -72,6 +74,27 @@ func TestEncodeChunks(t *testing.T) {
 			checkSame(t, one.Bytes(), many.Bytes())
 		})
 	}
+}
+
+// keyframeBefore is when the last keyframe that is no later than a frame is
+// shown; nil if that isn't known.
+func keyframeBefore(work *tcoderv1.EncodeWork, frame uint64) *durationpb.Duration {
+	rate := work.GetOutput().GetVideo().GetFrameRate()
+	at := float64(frame) * float64(rate.GetDen()) / float64(rate.GetNum())
+
+	for _, s := range work.GetSource().GetStreams() {
+		table := s.GetKeyframes()
+		start := s.GetStartTime().AsDuration() - work.GetSource().GetStartTime().AsDuration()
+
+		for _, tick := range slices.Backward(table.GetTicks()) {
+			key := start.Seconds() + float64(tick)/float64(table.GetTimescale())
+			if key <= at+0.001 && s.GetKind() == tcoderv1.StreamKind_STREAM_KIND_VIDEO {
+				return durationpb.New(time.Duration(key * float64(time.Second)))
+			}
+		}
+	}
+
+	return nil
 }
 
 // fineWork is the work of one small rendition at a quality that tells frames

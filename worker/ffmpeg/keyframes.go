@@ -181,12 +181,27 @@ func (t *indexTrack) keyframes(movieScale uint64) *tcoderv1.KeyframeTable {
 		return nil
 	}
 
-	table := &tcoderv1.KeyframeTable{Frames: starts, Timescale: uint32(t.timescale), FrameCount: t.frames, FrameRate: rate}
+	table := &tcoderv1.KeyframeTable{
+		Frames: starts, Timescale: uint32(t.timescale), FrameCount: t.frames, FrameRate: rate, LeadTicks: t.lead(),
+	}
 	for _, start := range starts {
 		table.Ticks = append(table.Ticks, uint64(shown[start]-first))
 	}
 
 	return table
+}
+
+// lead is by how much a sample is decoded before it is shown, at most, wherever
+// a reader puts the time at which the first is decoded.
+func (t *indexTrack) lead() uint64 {
+	var least, most int64
+
+	for pairs := t.shifts; len(pairs) >= 8; pairs = pairs[8:] {
+		shift := int64(int32(binary.BigEndian.Uint32(pairs[4:])))
+		least, most = min(least, shift), max(most, shift)
+	}
+
+	return uint64(most - least)
 }
 
 // syncPlaces are the places of the keyframes among the samples, the first of

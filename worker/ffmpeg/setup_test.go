@@ -139,7 +139,10 @@ func domainKeyframes(k *tcoderv1.KeyframeTable) *media.KeyframeTable {
 		return nil
 	}
 
-	table := &media.KeyframeTable{Timescale: int64(k.GetTimescale()), FrameCount: int64(k.GetFrameCount()), FrameRate: domainRational(k.GetFrameRate())}
+	table := &media.KeyframeTable{
+		Timescale: int64(k.GetTimescale()), FrameCount: int64(k.GetFrameCount()), FrameRate: domainRational(k.GetFrameRate()),
+		LeadTicks: int64(k.GetLeadTicks()),
+	}
 	for i, frame := range k.GetFrames() {
 		table.Frames, table.Ticks = append(table.Frames, int64(frame)), append(table.Ticks, int64(k.GetTicks()[i]))
 	}

@@ -866,7 +866,9 @@ type KeyframeTable struct {
 	// Pictures in all.
 	FrameCount uint64 `protobuf:"varint,4,opt,name=frame_count,json=frameCount,proto3" json:"frame_count,omitempty"`
 	// Pictures per second; each is within a millisecond of its place.
-	FrameRate     *Rational `protobuf:"bytes,5,opt,name=frame_rate,json=frameRate,proto3" json:"frame_rate,omitempty"`
+	FrameRate *Rational `protobuf:"bytes,5,opt,name=frame_rate,json=frameRate,proto3" json:"frame_rate,omitempty"`
+	// By how many ticks a picture is decoded before it is shown, at most.
+	LeadTicks     uint64 `protobuf:"varint,6,opt,name=lead_ticks,json=leadTicks,proto3" json:"lead_ticks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -934,6 +936,13 @@ func (x *KeyframeTable) GetFrameRate() *Rational {
 		return x.FrameRate
 	}
 	return nil
+}
+
+func (x *KeyframeTable) GetLeadTicks() uint64 {
+	if x != nil {
+		return x.LeadTicks
+	}
+	return 0
 }
 
 // One elementary stream of a source.
@@ -1680,7 +1689,10 @@ type Chunk struct {
 	// The frame after its last.
 	EndFrame uint64 `protobuf:"varint,2,opt,name=end_frame,json=endFrame,proto3" json:"end_frame,omitempty"`
 	// The renditions that it makes. Empty: all of the plan.
-	Renditions    []string `protobuf:"bytes,3,rep,name=renditions,proto3" json:"renditions,omitempty"`
+	Renditions []string `protobuf:"bytes,3,rep,name=renditions,proto3" json:"renditions,omitempty"`
+	// When the keyframe of the source is shown from which decoding begins, from
+	// the source's start. Unset: it isn't known, and is looked for.
+	KeyframeTime  *durationpb.Duration `protobuf:"bytes,4,opt,name=keyframe_time,json=keyframeTime,proto3" json:"keyframe_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1732,6 +1744,13 @@ func (x *Chunk) GetEndFrame() uint64 {
 func (x *Chunk) GetRenditions() []string {
 	if x != nil {
 		return x.Renditions
+	}
+	return nil
+}
+
+func (x *Chunk) GetKeyframeTime() *durationpb.Duration {
+	if x != nil {
+		return x.KeyframeTime
 	}
 	return nil
 }
@@ -2369,7 +2388,7 @@ const file_tcoder_v1_media_proto_rawDesc = "" +
 	"\x04spec\x18\x03 \x01(\v2\x12.tcoder.v1.JobSpecR\x04spec\".\n" +
 	"\bRational\x12\x10\n" +
 	"\x03num\x18\x01 \x01(\x03R\x03num\x12\x10\n" +
-	"\x03den\x18\x02 \x01(\x03R\x03den\"\xc6\x01\n" +
+	"\x03den\x18\x02 \x01(\x03R\x03den\"\xe5\x01\n" +
 	"\rKeyframeTable\x12!\n" +
 	"\x06frames\x18\x01 \x03(\x04B\t\xbaH\x06\x92\x01\x03\x10\x80 R\x06frames\x12\x1f\n" +
 	"\x05ticks\x18\x02 \x03(\x04B\t\xbaH\x06\x92\x01\x03\x10\x80 R\x05ticks\x12\x1c\n" +
@@ -2377,7 +2396,9 @@ const file_tcoder_v1_media_proto_rawDesc = "" +
 	"\vframe_count\x18\x04 \x01(\x04R\n" +
 	"frameCount\x122\n" +
 	"\n" +
-	"frame_rate\x18\x05 \x01(\v2\x13.tcoder.v1.RationalR\tframeRate\"\xb2\b\n" +
+	"frame_rate\x18\x05 \x01(\v2\x13.tcoder.v1.RationalR\tframeRate\x12\x1d\n" +
+	"\n" +
+	"lead_ticks\x18\x06 \x01(\x04R\tleadTicks\"\xb2\b\n" +
 	"\n" +
 	"StreamInfo\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12)\n" +
@@ -2461,14 +2482,15 @@ const file_tcoder_v1_media_proto_rawDesc = "" +
 	"\x0esample_rate_hz\x18\x05 \x01(\rR\fsampleRateHz\x12\x12\n" +
 	"\x04copy\x18\x06 \x01(\bR\x04copy\x12\x12\n" +
 	"\x04name\x18\a \x01(\tR\x04name\x12\x1a\n" +
-	"\blanguage\x18\b \x01(\tR\blanguage\"e\n" +
+	"\blanguage\x18\b \x01(\tR\blanguage\"\xa5\x01\n" +
 	"\x05Chunk\x12\x1f\n" +
 	"\vfirst_frame\x18\x01 \x01(\x04R\n" +
 	"firstFrame\x12\x1b\n" +
 	"\tend_frame\x18\x02 \x01(\x04R\bendFrame\x12\x1e\n" +
 	"\n" +
 	"renditions\x18\x03 \x03(\tR\n" +
-	"renditions\"\xcd\x02\n" +
+	"renditions\x12>\n" +
+	"\rkeyframe_time\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\fkeyframeTime\"\xcd\x02\n" +
 	"\n" +
 	"OutputPlan\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
@@ -2626,24 +2648,25 @@ var file_tcoder_v1_media_proto_depIdxs = []int32{
 	12, // 25: tcoder.v1.VideoPlan.frame_rate:type_name -> tcoder.v1.Rational
 	16, // 26: tcoder.v1.VideoPlan.renditions:type_name -> tcoder.v1.RenditionPlan
 	2,  // 27: tcoder.v1.AudioPlan.codec:type_name -> tcoder.v1.AudioCodec
-	0,  // 28: tcoder.v1.OutputPlan.kind:type_name -> tcoder.v1.OutputKind
-	17, // 29: tcoder.v1.OutputPlan.video:type_name -> tcoder.v1.VideoPlan
-	18, // 30: tcoder.v1.OutputPlan.audio:type_name -> tcoder.v1.AudioPlan
-	19, // 31: tcoder.v1.OutputPlan.chunks:type_name -> tcoder.v1.Chunk
-	21, // 32: tcoder.v1.OutputPlan.assembled:type_name -> tcoder.v1.Assembly
-	20, // 33: tcoder.v1.Plan.outputs:type_name -> tcoder.v1.OutputPlan
-	26, // 34: tcoder.v1.Plan.duration:type_name -> google.protobuf.Duration
-	12, // 35: tcoder.v1.RenditionResult.frame_rate:type_name -> tcoder.v1.Rational
-	26, // 36: tcoder.v1.RenditionResult.duration:type_name -> google.protobuf.Duration
-	0,  // 37: tcoder.v1.Output.kind:type_name -> tcoder.v1.OutputKind
-	23, // 38: tcoder.v1.Output.objects:type_name -> tcoder.v1.OutputObject
-	24, // 39: tcoder.v1.Output.renditions:type_name -> tcoder.v1.RenditionResult
-	26, // 40: tcoder.v1.Output.duration:type_name -> google.protobuf.Duration
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	26, // 28: tcoder.v1.Chunk.keyframe_time:type_name -> google.protobuf.Duration
+	0,  // 29: tcoder.v1.OutputPlan.kind:type_name -> tcoder.v1.OutputKind
+	17, // 30: tcoder.v1.OutputPlan.video:type_name -> tcoder.v1.VideoPlan
+	18, // 31: tcoder.v1.OutputPlan.audio:type_name -> tcoder.v1.AudioPlan
+	19, // 32: tcoder.v1.OutputPlan.chunks:type_name -> tcoder.v1.Chunk
+	21, // 33: tcoder.v1.OutputPlan.assembled:type_name -> tcoder.v1.Assembly
+	20, // 34: tcoder.v1.Plan.outputs:type_name -> tcoder.v1.OutputPlan
+	26, // 35: tcoder.v1.Plan.duration:type_name -> google.protobuf.Duration
+	12, // 36: tcoder.v1.RenditionResult.frame_rate:type_name -> tcoder.v1.Rational
+	26, // 37: tcoder.v1.RenditionResult.duration:type_name -> google.protobuf.Duration
+	0,  // 38: tcoder.v1.Output.kind:type_name -> tcoder.v1.OutputKind
+	23, // 39: tcoder.v1.Output.objects:type_name -> tcoder.v1.OutputObject
+	24, // 40: tcoder.v1.Output.renditions:type_name -> tcoder.v1.RenditionResult
+	26, // 41: tcoder.v1.Output.duration:type_name -> google.protobuf.Duration
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_tcoder_v1_media_proto_init() }
