@@ -158,8 +158,8 @@ type recordedBucket struct {
 	begun [][2]string // key, upload id
 }
 
-func (b *recordedBucket) CreateMultipart(ctx context.Context, key, contentType string) (string, error) {
-	id, err := b.Store.CreateMultipart(ctx, key, contentType)
+func (b *recordedBucket) CreateMultipart(ctx context.Context, key string, opts objectstore.MultipartOptions) (string, error) {
+	id, err := b.Store.CreateMultipart(ctx, key, opts)
 	if err == nil {
 		b.mu.Lock()
 		defer b.mu.Unlock()

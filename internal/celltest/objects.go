@@ -50,7 +50,7 @@ func (o *Objects) PresignPart(
 }
 
 // CreateMultipart implements [objectstore.Multipart].
-func (o *Objects) CreateMultipart(context.Context, string, string) (string, error) {
+func (o *Objects) CreateMultipart(context.Context, string, objectstore.MultipartOptions) (string, error) {
 	return "upload", nil
 }
 

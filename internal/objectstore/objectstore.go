@@ -100,7 +100,7 @@ type Multipart interface {
 	// CreateMultipart starts an upload and returns its id. Nothing is visible
 	// under key before it is completed. Not idempotent: each call starts
 	// another upload.
-	CreateMultipart(ctx context.Context, key, contentType string) (uploadID string, err error)
+	CreateMultipart(ctx context.Context, key string, opts MultipartOptions) (uploadID string, err error)
 	// ListParts returns all uploaded parts, ordered by number.
 	// Errors: [ErrUploadNotFound].
 	ListParts(ctx context.Context, key, uploadID string) ([]Part, error)
@@ -182,6 +182,13 @@ type PutOptions struct {
 	// IfMatch, an ETag, makes Put fail with [ErrPrecondition] when the object has
 	// another one, and with that or [ErrNotFound] when there is none.
 	IfMatch string
+}
+
+// MultipartOptions are the properties of an object uploaded in parts. They are
+// answered to every reader; empty leaves them to the store.
+type MultipartOptions struct {
+	ContentType  string
+	CacheControl string
 }
 
 // SignedRequest is a request anybody may send until it expires. It is a

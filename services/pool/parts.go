@@ -76,7 +76,9 @@ func (s *Service) parts(ctx context.Context, sess *session, req *tcoderv1.SignRe
 			return refuse(pipeline.ReasonOutputInvalid, "The attempt writes far more than its plan.")
 		}
 		answer := &tcoderv1.SignResponse{Parts: &tcoderv1.PartsPlan{PartSizeBytes: uint64(s.partSize(object.SizeBytes))}}
-		answer.Parts.UploadId, err = s.deps.Out.CreateMultipart(ctx, key, object.ContentType)
+		answer.Parts.UploadId, err = s.deps.Out.CreateMultipart(ctx, key, objectstore.MultipartOptions{
+			ContentType: object.ContentType, CacheControl: keptByCaches,
+		})
 		return s.stepped(ctx, sess, l, answer, err)
 	case step.GetAbort():
 		return s.stepped(ctx, sess, l, &tcoderv1.SignResponse{}, s.deps.Out.AbortMultipart(ctx, key, step.GetUploadId()))

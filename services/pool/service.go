@@ -113,7 +113,7 @@ type Outputs interface {
 	PresignPut(ctx context.Context, req objectstore.PutRequest) (objectstore.SignedRequest, error)
 	PresignGet(ctx context.Context, key string, opts objectstore.GetOptions) (objectstore.SignedRequest, error)
 	PresignPart(ctx context.Context, key, uploadID string, partNumber int, sizeBytes int64, expires time.Duration) (objectstore.SignedRequest, error)
-	CreateMultipart(ctx context.Context, key, contentType string) (uploadID string, err error)
+	CreateMultipart(ctx context.Context, key string, opts objectstore.MultipartOptions) (uploadID string, err error)
 	CompleteMultipart(ctx context.Context, key, uploadID string, parts []objectstore.Part) error
 	AbortMultipart(ctx context.Context, key, uploadID string) error
 	Head(ctx context.Context, key string) (objectstore.ObjectInfo, error)

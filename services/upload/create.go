@@ -7,6 +7,7 @@ import (
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 	"github.com/tcoder-dev/tcoder/internal/media"
+	"github.com/tcoder-dev/tcoder/internal/objectstore"
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 	"github.com/tcoder-dev/tcoder/services/interceptor"
 	"github.com/tcoder-dev/tcoder/services/mapper"
@@ -35,7 +36,7 @@ func (s *Service) CreateUpload(
 
 	u := s.newUpload(interceptor.Project(ctx), req)
 	if u.PartCount > 0 {
-		if u.MultipartID, err = s.deps.In.CreateMultipart(ctx, u.ObjectKey, u.ContentType); err != nil {
+		if u.MultipartID, err = s.deps.In.CreateMultipart(ctx, u.ObjectKey, objectstore.MultipartOptions{ContentType: u.ContentType}); err != nil {
 			return nil, storeError("create multipart", err)
 		}
 	}

@@ -30,7 +30,7 @@ func multipartTests() map[string]func(bench) {
 func (b bench) createMultipart() string {
 	t := b.t
 	t.Helper()
-	uploadID, err := b.CreateMultipart(t.Context(), partKey, "video/mp4")
+	uploadID, err := b.CreateMultipart(t.Context(), partKey, objectstore.MultipartOptions{ContentType: "video/mp4", CacheControl: "max-age=60"})
 	require.NoError(t, err)
 	require.NotEmpty(t, uploadID)
 	return uploadID
@@ -65,6 +65,10 @@ func multipart(b bench) {
 	require.Equal(t, "video/mp4", info.ContentType)
 	require.True(t, strings.HasSuffix(info.ETag, "-2"), info.ETag)
 	require.Equal(t, "tail", strings.TrimLeft(b.content(partKey), "x"), "parts out of order")
+
+	signed, err := b.PresignGet(t.Context(), partKey, objectstore.GetOptions{Expires: ttl})
+	require.NoError(t, err)
+	require.Equal(t, "max-age=60", b.send(signed, "").header.Get("Cache-Control"))
 }
 
 // multipartIsInvisible: nothing shows before the upload is completed.

@@ -16,11 +16,12 @@ import (
 )
 
 // CreateMultipart implements [objectstore.Multipart].
-func (s *Store) CreateMultipart(ctx context.Context, key, contentType string) (string, error) {
+func (s *Store) CreateMultipart(ctx context.Context, key string, opts objectstore.MultipartOptions) (string, error) {
 	out, err := s.client.CreateMultipartUpload(ctx, &awss3.CreateMultipartUploadInput{
-		Bucket:      &s.bucket,
-		Key:         &key,
-		ContentType: optional(contentType),
+		Bucket:       &s.bucket,
+		Key:          &key,
+		ContentType:  optional(opts.ContentType),
+		CacheControl: optional(opts.CacheControl),
 	})
 	if err != nil {
 		return "", classify("create multipart", key, err)

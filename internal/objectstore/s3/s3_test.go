@@ -163,7 +163,7 @@ func TestUnavailable(t *testing.T) {
 			err := store.Put(t.Context(), "in/key", strings.NewReader("x"), objectstore.PutOptions{})
 			require.ErrorIs(t, err, objectstore.ErrUnavailable)
 			require.ErrorContains(t, err, "in/key")
-			_, err = store.CreateMultipart(t.Context(), "in/key", "")
+			_, err = store.CreateMultipart(t.Context(), "in/key", objectstore.MultipartOptions{})
 			require.ErrorIs(t, err, objectstore.ErrUnavailable)
 			for _, secret := range []string{changed.AccessKeyID, changed.SecretAccessKey, "X-Amz", "http://"} {
 				require.NotContains(t, err.Error(), secret)
