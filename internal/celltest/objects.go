@@ -64,6 +64,11 @@ func (o *Objects) CompleteMultipart(_ context.Context, key, _ string, _ []object
 // AbortMultipart implements [objectstore.Multipart].
 func (o *Objects) AbortMultipart(context.Context, string, string) error { return nil }
 
+// ListMultipart knows of none.
+func (o *Objects) ListMultipart(context.Context, string, func(string, string) error) error {
+	return nil
+}
+
 func signed(method, key string, expires time.Duration) objectstore.SignedRequest {
 	return objectstore.SignedRequest{Method: method, URL: "http://objects/" + key, ExpiresAt: time.Now().Add(expires)}
 }

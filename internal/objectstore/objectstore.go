@@ -113,6 +113,10 @@ type Multipart interface {
 	// AbortMultipart drops the upload and its parts. Idempotent: an unknown
 	// upload is no error, so it can't undo a completed one either.
 	AbortMultipart(ctx context.Context, key, uploadID string) error
+	// ListMultipart calls visit for every upload that was neither completed nor
+	// aborted, of a key that starts with prefix, and stops with the first error of
+	// visit, which it returns as it is.
+	ListMultipart(ctx context.Context, prefix string, visit func(key, uploadID string) error) error
 }
 
 // Objects reads and writes whole objects.

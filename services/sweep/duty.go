@@ -97,13 +97,18 @@ func (s *Sweeper) clean(ctx context.Context, d pipeline.Duty) error {
 			named[object.Key] = true
 		}
 	}
+	prefix := media.JobPrefix(job.Project, job.ID)
 	var surplus []string
-	err = s.deps.Out.List(ctx, media.JobPrefix(job.Project, job.ID), func(o objectstore.ObjectInfo) error {
+	err = s.deps.Out.List(ctx, prefix, func(o objectstore.ObjectInfo) error {
 		if !named[o.Key] {
 			surplus = append(surplus, o.Key)
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	begun, err := s.begunUploads(ctx, prefix)
 	if err != nil {
 		return err
 	}
@@ -118,7 +123,22 @@ func (s *Sweeper) clean(ctx context.Context, d pipeline.Duty) error {
 	for _, key := range surplus {
 		deletes.Go(func() error { return s.deps.Out.Delete(ctx, key) })
 	}
+	for _, u := range begun {
+		deletes.Go(func() error { return s.deps.Out.AbortMultipart(ctx, u.key, u.id) })
+	}
 	return deletes.Wait()
+}
+
+// begunUpload is an upload in parts that a worker began and didn't end.
+type begunUpload struct{ key, id string }
+
+func (s *Sweeper) begunUploads(ctx context.Context, prefix string) ([]begunUpload, error) {
+	var begun []begunUpload
+	err := s.deps.Out.ListMultipart(ctx, prefix, func(key, id string) error {
+		begun = append(begun, begunUpload{key, id})
+		return nil
+	})
+	return begun, err
 }
 
 // ended returns a job; false if it isn't there or lives again.
@@ -137,7 +157,17 @@ func (s *Sweeper) ended(ctx context.Context, id string) (pipeline.Job, bool, err
 // an upload that the store says no other job has: it names none otherwise. An
 // object that was there before the job isn't ours to remove.
 func (s *Sweeper) purge(ctx context.Context, d pipeline.Duty) error {
-	if err := s.deps.Out.DeletePrefix(ctx, media.JobPrefix(d.Project, d.ID)); err != nil {
+	prefix := media.JobPrefix(d.Project, d.ID)
+	begun, err := s.begunUploads(ctx, prefix)
+	if err != nil {
+		return err
+	}
+	for _, u := range begun {
+		if err := s.deps.Out.AbortMultipart(ctx, u.key, u.id); err != nil {
+			return err
+		}
+	}
+	if err := s.deps.Out.DeletePrefix(ctx, prefix); err != nil {
 		return err
 	}
 	if d.Source.UploadID == "" || d.Source.ObjectKey != media.InputKey(d.Project, d.Source.UploadID) {

@@ -65,11 +65,19 @@ type Store interface {
 	Wakes(ctx context.Context) (<-chan pipeline.Wake, error)
 }
 
+// Outputs is the bucket of outputs.
+type Outputs interface {
+	objectstore.Objects
+	AbortMultipart(ctx context.Context, key, uploadID string) error
+	ListMultipart(ctx context.Context, prefix string, visit func(key, uploadID string) error) error
+}
+
 // Deps are what a Sweeper works with.
 type Deps struct {
 	Store Store
-	// In and Out are the buckets of sources and of outputs.
-	In, Out objectstore.Objects
+	// In is the bucket of sources.
+	In  objectstore.Objects
+	Out Outputs
 	// Attached names the workers whose streams this replica holds: the tick shows
 	// them to be there, so that idle ones need no call of their own. May be nil.
 	Attached func() []string

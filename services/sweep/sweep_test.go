@@ -115,6 +115,24 @@ func (b bundle) claim(t *testing.T, worker string, session int64) []pipeline.Lea
 	return claimed.Leases
 }
 
+// begin begins an upload in parts of an output.
+func (b bundle) begin(t *testing.T, key string) {
+	t.Helper()
+	_, err := b.out.CreateMultipart(t.Context(), key, objectstore.MultipartOptions{})
+	require.NoError(t, err)
+}
+
+// begun are the keys of the uploads in parts that were begun.
+func (b bundle) begun(t *testing.T) []string {
+	t.Helper()
+	var found []string
+	require.NoError(t, b.out.ListMultipart(t.Context(), "", func(key, _ string) error {
+		found = append(found, key)
+		return nil
+	}))
+	return found
+}
+
 func (b bundle) put(t *testing.T, bucket *s3.Store, keys ...string) {
 	t.Helper()
 	for _, key := range keys {
@@ -210,7 +228,7 @@ func TestDuties(t *testing.T) {
 }
 
 // TestClean: an ended job keeps the objects that its outputs name and no
-// other; a job that was retried meanwhile keeps everything.
+// other, nor what was begun; a job that was retried meanwhile keeps everything.
 func TestClean(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -226,10 +244,14 @@ func TestClean(t *testing.T) {
 	require.NoError(t, err)
 	b.put(t, b.out, media.JobPrefix("default", canceled.ID)+"hls/t1a1/x.m4s",
 		media.JobPrefix("default", retried.ID)+"hls/t1a1/x.m4s", media.JobPrefix("default", neighbour.ID)+"hls/t1a1/x.m4s")
+	for _, job := range []pipeline.Job{canceled, retried} {
+		b.begin(t, media.JobPrefix("default", job.ID)+"mp4/t1a1/1080p.mp4")
+	}
 	require.NoError(t, b.store.AdvanceClock(t.Context(), 10*time.Minute))
 	b.claim(t, "w", session)
-	require.Eventually(t, func() bool { return len(keys(t, b.out)) == 2 }, patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return len(keys(t, b.out)) == 2 && len(b.begun(t)) == 1 }, patience, 10*time.Millisecond)
 	require.NotContains(t, strings.Join(keys(t, b.out), " "), canceled.ID)
+	require.Contains(t, b.begun(t)[0], retried.ID)
 }
 
 // TestCleanCompleted: of a completed job, what no output names goes.
@@ -267,7 +289,7 @@ func TestCleanCompleted(t *testing.T) {
 	require.Equal(t, []string{prefix + "hls/t1a2/x.m4s"}, keys(t, b.out))
 }
 
-// TestPurge: a deleted job's objects go, and its source if it was uploaded for
+// TestPurge: a deleted job's objects go, what was begun of them, and its source if it was uploaded for
 // it, not if it was there before.
 func TestPurge(t *testing.T) {
 	t.Parallel()
@@ -288,6 +310,7 @@ func TestPurge(t *testing.T) {
 	b.put(t, b.in, uploaded.Source.ObjectKey, "in/shared")
 	for _, job := range []pipeline.Job{uploaded, shared} {
 		b.put(t, b.out, media.JobPrefix("default", job.ID)+"hls/master.m3u8", media.JobPrefix("default", job.ID)+"hls/t1a1/x.m4s")
+		b.begin(t, media.JobPrefix("default", job.ID)+"mp4/t1a1/1080p.mp4")
 		_, err = b.store.CancelJob(t.Context(), job.ID)
 		require.NoError(t, err)
 		require.NoError(t, b.store.DeleteJob(t.Context(), job.ID))
@@ -295,7 +318,9 @@ func TestPurge(t *testing.T) {
 	require.NoError(t, b.store.AdvanceClock(t.Context(), 10*time.Minute))
 	b.submit(t)
 	b.claim(t, "w", b.attach(t, "w"))
-	require.Eventually(t, func() bool { return len(keys(t, b.out)) == 0 && len(keys(t, b.in)) == 1 }, patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool {
+		return len(keys(t, b.out)) == 0 && len(keys(t, b.in)) == 1 && len(b.begun(t)) == 0
+	}, patience, 10*time.Millisecond)
 	require.Equal(t, []string{"in/shared"}, keys(t, b.in))
 }
 

@@ -2,6 +2,7 @@ package objectstoretest
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"strings"
 
@@ -22,6 +23,7 @@ func multipartTests() map[string]func(bench) {
 		"MultipartSmallPart":       multipartSmallPart,
 		"MultipartUnknown":         multipartUnknown,
 		"MultipartAbort":           multipartAbort,
+		"MultipartList":            multipartList,
 		"MultipartCompleteReplay":  multipartCompleteReplay,
 		"MultipartUploadsSeparate": multipartUploadsSeparate,
 	}
@@ -180,6 +182,37 @@ func multipartAbort(b bench) {
 	err = b.CompleteMultipart(t.Context(), partKey, uploadID, []objectstore.Part{part})
 	require.ErrorIs(t, err, objectstore.ErrUploadNotFound)
 	require.NoError(t, b.AbortMultipart(t.Context(), partKey, uploadID))
+}
+
+// multipartList: uploads are listed by prefix while they are neither completed
+// nor aborted, however many there are.
+func multipartList(b bench) {
+	t := b.t
+	const folder = "listed/"
+	begin := func(key string) string {
+		id, err := b.CreateMultipart(t.Context(), key, objectstore.MultipartOptions{})
+		require.NoError(t, err)
+		return id
+	}
+	list := func() map[string]string {
+		found := map[string]string{}
+		require.NoError(t, b.ListMultipart(t.Context(), folder, func(key, id string) error {
+			found[id] = key
+			return nil
+		}))
+		return found
+	}
+	want := map[string]string{}
+	for _, name := range []string{"a", "a", "b", "c/d", "e"} {
+		want[begin(folder+name)] = folder + name
+	}
+	begin("beside/a")
+	require.Equal(t, want, list())
+	for id, key := range want {
+		require.NoError(t, b.AbortMultipart(t.Context(), key, id))
+	}
+	require.Empty(t, list())
+	require.ErrorIs(t, b.ListMultipart(t.Context(), "beside/", func(string, string) error { return io.EOF }), io.EOF)
 }
 
 // multipartCompleteReplay: a caller that lost the answer asks again and learns
