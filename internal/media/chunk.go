@@ -53,16 +53,19 @@ func chunks(p Probe, o OutputPlan, slots int) []Chunk {
 }
 
 // chunkEnd is the edge at which a chunk ends that begins at one: about
-// chunkSeconds later, and where the next chunk has little to decode before its
-// own pictures. A second of decoding weighs as much as one of eight of length.
+// chunkSeconds later, where it leaves enough for another chunk, or nothing, and
+// where that has little to decode before its own pictures: a second of that
+// weighs as much as eight by which a chunk is longer or shorter.
 func chunkEnd(edges []int64, at int, rate float64, keys keyframes) int {
+	const unfit = 1e6 // only where nothing fits
+	last := edges[len(edges)-1]
 	end, least := at+1, math.Inf(1)
 	for n := at + 1; n < len(edges); n++ {
 		off := math.Abs(float64(edges[n]-edges[at])/rate - chunkSeconds)
 		cost := off / 8
-		if off > chunkSlack {
-			cost = math.MaxInt32 * off // only where nothing is nearer
-		} else if key, ok := keys.before(edges[n]); ok && edges[n] < edges[len(edges)-1] {
+		if rest := float64(last-edges[n]) / rate; off > chunkSlack || rest > 0 && rest < chunkSeconds-chunkSlack {
+			cost += unfit * (1 + off)
+		} else if key, ok := keys.before(edges[n]); ok && rest > 0 {
 			cost += float64(edges[n])/rate - key.Seconds()
 		}
 		if cost > least && off > chunkSlack {
