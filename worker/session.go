@@ -145,11 +145,7 @@ func (s *session) send(ctx context.Context, stream *attachStream, hello *tcoderv
 		}
 	}
 
-	// One that was given up has no end: a proxy that waits for it would pass the
-	// hello on, and the worker be given tasks of which it never learns.
-	if ctx.Err() == nil {
-		_ = stream.CloseRequest() // it fails if the stream has
-	}
+	_ = stream.CloseRequest() // it fails if the stream has
 }
 
 // bearer sends the worker's credential.
