@@ -62,7 +62,7 @@ func (e *engine) chunked(ctx context.Context, clip string, qualities []string) (
 	for _, o := range job.GetPlan().GetOutputs() {
 		for _, c := range o.GetChunks() {
 			whole = pictureOf(job, o)
-			part := proto.CloneOf(whole)
+			part := pictureOf(job, o)
 			part.Output.Chunks = []*tcoderv1.Chunk{c}
 			chunks = append(chunks, part)
 		}

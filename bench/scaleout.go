@@ -40,44 +40,47 @@ func scaleOut(ctx context.Context, s setting, q *quiet) (_ []Result, err error) 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, first.stop()) }()
-	// Two of the same by each contender, with so many processors.
-	var wall [2][3][]float64
-	contenders := []func(processors, n int) error{
-		func(int, int) error { _, _, err := st.run(ctx, clip, spec); return err },
-		func(processors, n int) error { return e.bare(ctx, clip, work, n%processors) },
+	workers := func() error {
+		return pairOf(true, func(int) error { _, _, err := st.run(ctx, clip, spec); return err })
 	}
-	measure := func(contender, processors int) error {
+	bare := func(processors int) func() error {
+		return func() error {
+			return pairOf(processors > 1, func(n int) error { return e.bare(ctx, clip, work, n%processors) })
+		}
+	}
+	measure := func(wall *[]float64, twice func() error) error {
 		var took float64
 		err := q.run("scale-out", func() error {
 			start := time.Now()
-			err := pairOf(processors == 2 || contender == 0, func(n int) error { return contenders[contender](processors, n) })
+			err := twice()
 			took = time.Since(start).Seconds()
 
 			return err
 		})
-		wall[contender][processors] = append(wall[contender][processors], took)
+		*wall = append(*wall, took)
 
 		return err
 	}
 	// One and two are measured side by side: the pace of a machine moves.
+	var oneBare, twoBare, oneWorker, twoWorkers []float64
 	for range s.rounds {
-		if err := errors.Join(measure(1, 1), measure(0, 1)); err != nil {
+		if err := errors.Join(measure(&oneBare, bare(1)), measure(&oneWorker, workers)); err != nil {
 			return nil, err
 		}
 		second, _, err := startWorker(ctx, s, st, 1)
 		if err != nil {
 			return nil, err
 		}
-		if err := errors.Join(measure(0, 2), measure(1, 2), second.stop()); err != nil {
+		if err := errors.Join(measure(&twoWorkers, workers), measure(&twoBare, bare(2)), second.stop()); err != nil {
 			return nil, err
 		}
 	}
-	workers, bare := median(wall[0][1])/median(wall[0][2]), median(wall[1][1])/median(wall[1][2])
+	workersGain, bareGain := median(oneWorker)/median(twoWorkers), median(oneBare)/median(twoBare)
 
 	return []Result{
-		plain("scale-out/workers", workers, "ratio", "one worker of one slot and one thread, for two jobs; two workers"),
-		plain("scale-out/ffmpeg", bare, "ratio", "one FFmpeg of one thread after the other; two at once"),
-		atLeast(0.97, plain("scale-out/gain-ratio", workers/bare, "ratio", "what two bare FFmpeg processes gain over one")),
+		plain("scale-out/workers", workersGain, "ratio", "one worker of one slot and one thread, for two jobs; two workers"),
+		plain("scale-out/ffmpeg", bareGain, "ratio", "one FFmpeg of one thread after the other; two at once"),
+		atLeast(0.97, plain("scale-out/gain-ratio", workersGain/bareGain, "ratio", "what two bare FFmpeg processes gain over one")),
 	}, nil
 }
 

@@ -2,6 +2,7 @@ package media
 
 import (
 	"slices"
+	"sort"
 	"time"
 )
 
@@ -20,7 +21,7 @@ func keyframesFor(p Probe, v VideoPlan) keyframes {
 		return keyframes{}
 	}
 
-	return keyframes{*p.Streams[i].Keyframes, p.Streams[i].StartTime - p.StartTime, v.FrameRate.Float()}
+	return keyframes{*p.Streams[i].Keyframes, max(0, p.Streams[i].StartTime-p.StartTime), v.FrameRate.Float()}
 }
 
 // before is when the last keyframe that is no later than a frame of the output
@@ -29,20 +30,14 @@ func keyframesFor(p Probe, v VideoPlan) keyframes {
 // later than this one is shown.
 func (k keyframes) before(frame int64) (time.Duration, bool) {
 	const (
-		near  = 0.25 // of a frame: so late it is still the one that is shown
-		apart = 2 * time.Millisecond
+		near  = 0.25                 // of a frame: so late it is still the one that is shown
+		apart = 2 * time.Millisecond // more than a seek of a worker is rounded by
 	)
 	scale := float64(k.table.Timescale)
 	limit := ((float64(frame)+near)/k.rate - k.start.Seconds()) * scale
 	lead := float64(k.table.LeadTicks) + apart.Seconds()*scale
 	ticks := k.table.Ticks
-	after, _ := slices.BinarySearchFunc(ticks, limit, func(tick int64, limit float64) int {
-		if float64(tick) <= limit {
-			return -1
-		}
-
-		return 1
-	})
+	after := sort.Search(len(ticks), func(i int) bool { return float64(ticks[i]) > limit })
 	for i := after - 1; i >= 0; i-- {
 		if i+1 == len(ticks) || float64(ticks[i+1])-lead > float64(ticks[i]) {
 			return k.start + time.Duration(float64(ticks[i])/scale*float64(time.Second)), true

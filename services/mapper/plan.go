@@ -31,12 +31,12 @@ func OutputPlanToProto(o media.OutputPlan) *tcoderv1.OutputPlan {
 }
 
 func chunkToProto(c media.Chunk) *tcoderv1.Chunk {
-	chunk := &tcoderv1.Chunk{FirstFrame: uint64(c.First), EndFrame: uint64(c.End), Renditions: c.Renditions}
-	if c.Keyframe > 0 {
-		chunk.KeyframeTime = durationToProto(c.Keyframe)
+	return &tcoderv1.Chunk{
+		FirstFrame:   uint64(c.First),
+		EndFrame:     uint64(c.End),
+		Renditions:   c.Renditions,
+		KeyframeTime: durationToProto(c.Keyframe),
 	}
-
-	return chunk
 }
 
 func videoPlanToProto(v *media.VideoPlan) *tcoderv1.VideoPlan {

@@ -12,7 +12,7 @@ import (
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 )
 
-const deletesAtOnce = 16
+const removalsAtOnce = 16
 
 // start begins a duty, unless it has begun already. It waits for its turn
 // where too many are at work.
@@ -98,17 +98,20 @@ func (s *Sweeper) clean(ctx context.Context, d pipeline.Duty) error {
 		}
 	}
 	prefix := media.JobPrefix(job.Project, job.ID)
-	var surplus []string
+	var removals []func(context.Context) error
 	err = s.deps.Out.List(ctx, prefix, func(o objectstore.ObjectInfo) error {
 		if !named[o.Key] {
-			surplus = append(surplus, o.Key)
+			removals = append(removals, func(ctx context.Context) error { return s.deps.Out.Delete(ctx, o.Key) })
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	begun, err := s.begunUploads(ctx, prefix)
+	err = s.deps.Out.ListMultipart(ctx, prefix, func(key, uploadID string) error {
+		removals = append(removals, func(ctx context.Context) error { return s.deps.Out.AbortMultipart(ctx, key, uploadID) })
+		return nil
+	})
 	if err != nil {
 		return err
 	}
@@ -118,27 +121,12 @@ func (s *Sweeper) clean(ctx context.Context, d pipeline.Duty) error {
 	if err != nil || !found || again.Run != job.Run {
 		return err
 	}
-	deletes, ctx := errgroup.WithContext(ctx)
-	deletes.SetLimit(deletesAtOnce)
-	for _, key := range surplus {
-		deletes.Go(func() error { return s.deps.Out.Delete(ctx, key) })
+	removing, ctx := errgroup.WithContext(ctx)
+	removing.SetLimit(removalsAtOnce)
+	for _, remove := range removals {
+		removing.Go(func() error { return remove(ctx) })
 	}
-	for _, u := range begun {
-		deletes.Go(func() error { return s.deps.Out.AbortMultipart(ctx, u.key, u.id) })
-	}
-	return deletes.Wait()
-}
-
-// begunUpload is an upload in parts that a worker began and didn't end.
-type begunUpload struct{ key, id string }
-
-func (s *Sweeper) begunUploads(ctx context.Context, prefix string) ([]begunUpload, error) {
-	var begun []begunUpload
-	err := s.deps.Out.ListMultipart(ctx, prefix, func(key, id string) error {
-		begun = append(begun, begunUpload{key, id})
-		return nil
-	})
-	return begun, err
+	return removing.Wait()
 }
 
 // ended returns a job; false if it isn't there or lives again.
@@ -158,14 +146,11 @@ func (s *Sweeper) ended(ctx context.Context, id string) (pipeline.Job, bool, err
 // object that was there before the job isn't ours to remove.
 func (s *Sweeper) purge(ctx context.Context, d pipeline.Duty) error {
 	prefix := media.JobPrefix(d.Project, d.ID)
-	begun, err := s.begunUploads(ctx, prefix)
+	err := s.deps.Out.ListMultipart(ctx, prefix, func(key, uploadID string) error {
+		return s.deps.Out.AbortMultipart(ctx, key, uploadID)
+	})
 	if err != nil {
 		return err
-	}
-	for _, u := range begun {
-		if err := s.deps.Out.AbortMultipart(ctx, u.key, u.id); err != nil {
-			return err
-		}
 	}
 	if err := s.deps.Out.DeletePrefix(ctx, prefix); err != nil {
 		return err

@@ -36,12 +36,16 @@ func encoderThreads(encoded []*tcoderv1.RenditionPlan, threads int) []int {
 	}
 
 	for i, r := range encoded {
-		switch shares[i] = int((uint64(threads)*pixels(r) + all - 1) / all); {
-		case pixels(r) == most:
-			shares[i] = threads
-		case large*pixels(r) >= most:
-			shares[i] = min(threads, max(2, shares[i]))
+		share := int((uint64(threads)*pixels(r) + all - 1) / all)
+		if large*pixels(r) >= most {
+			share = min(threads, max(2, share))
 		}
+
+		if pixels(r) == most {
+			share = threads
+		}
+
+		shares[i] = share
 	}
 
 	return shares
