@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,6 +36,7 @@ type header struct {
 		BitRate  string `json:"bit_rate"`
 	} `json:"format"`
 	Streams []headerStream `json:"streams"`
+	glance
 	// estimated is true if the duration is computed of the bitrate.
 	estimated bool
 }
@@ -76,12 +78,31 @@ type headerStream struct {
 	} `json:"side_data_list"`
 }
 
-// readHeader asks ffprobe what the source is.
+// readHeader asks ffprobe what the source is, and where the index of an MP4
+// tells where its edges are, to decode them: a third less processor time than by
+// programs of their own. Where not all is well with them, or with that, it tells
+// what the source is alone.
 func (p *prober) readHeader(ctx context.Context) (*header, error) {
+	if from, ok := p.index.edges(); ok {
+		found, err := p.describe(ctx, &from)
+		if err == nil || ctx.Err() != nil {
+			return found, err
+		}
+	}
+
+	return p.describe(ctx, nil)
+}
+
+func (p *prober) describe(ctx context.Context, from *edges) (*header, error) {
 	output := &capture{limit: maxHeader}
 	args := append([]string{"-hide_banner", "-v", "level+warning"}, inputArgs(p.req.Limits)...)
-	run := p.process(p.tools.FFprobe, append(args, "-show_entries", headerEntries, "-of", "json=compact=1", p.req.Source.URL)...)
+	args = append(args, from.args()...)
+	run := p.process(p.tools.FFprobe, append(args, "-of", "json=compact=1", p.req.Source.URL)...)
 	run.stdout = output
+
+	if from != nil {
+		run.timeLimit = min(run.timeLimit, headLimit)
+	}
 
 	end, err := run.run(ctx)
 
@@ -107,6 +128,10 @@ func (p *prober) readHeader(ctx context.Context) (*header, error) {
 
 	if len(found.Streams) == 0 || found.Format.Name == "" {
 		return nil, p.unreadable(ctx, end.log)
+	}
+
+	if from != nil {
+		found.from, found.doubtful = *from, len(end.log) >= maxLog || slices.ContainsFunc(strings.Split(end.log, "\n"), isError)
 	}
 
 	return &found, nil

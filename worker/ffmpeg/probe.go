@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -85,8 +84,6 @@ type prober struct {
 	req      ProbeRequest
 	deadline time.Time
 	index    movie
-	ahead    []*decoding // begun before the header was read
-	work     sync.WaitGroup
 }
 
 func (p *prober) process(path string, args ...string) *process {
@@ -97,18 +94,7 @@ func (p *prober) process(path string, args ...string) *process {
 }
 
 func (p *prober) probe(ctx context.Context) (*tcoderv1.ProbeResult, error) {
-	ctx, cancel := context.WithCancel(ctx)
-
-	defer p.work.Wait()
-	defer cancel()
-
-	indexed := make(chan struct{})
-
-	p.work.Go(func() {
-		defer close(indexed)
-
-		p.foresee(ctx)
-	})
+	p.index = readIndex(ctx, p.req.Source)
 
 	header, err := p.readHeader(ctx)
 	if err != nil {
@@ -119,7 +105,7 @@ func (p *prober) probe(ctx context.Context) (*tcoderv1.ProbeResult, error) {
 		return nil, err
 	}
 
-	if <-indexed; !header.isOne([]string{"mov"}) {
+	if !header.isOne([]string{"mov"}) {
 		p.index = movie{}
 	}
 
