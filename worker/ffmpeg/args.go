@@ -31,7 +31,7 @@ func EncodeArgs(work *tcoderv1.EncodeWork, sourceURL string, threads int) ([]str
 		"-nostdin", "-hide_banner", "-nostats", "-v", "level+warning",
 		"-progress", "pipe:1", "-stats_period", "0.5",
 	}
-	args = append(args, filterThreads(threads)...)
+	args = append(args, filterThreads(work.GetOutput().GetVideo(), threads)...)
 	args = append(args, codecThreads(threads)...)
 	args = append(args, inputArgs(work.GetLimits())...)
 	args = append(args, chunkInput(work)...)

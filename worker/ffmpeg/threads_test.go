@@ -25,8 +25,8 @@ func TestThreads(t *testing.T) {
 		require.Equal(t, test.threads, ffmpeg.ThreadsPerSlot(test.slots, test.cpus), "%+v", test)
 	}
 
-	values := func(threads int, option string) (values []string) {
-		args, err := ffmpeg.EncodeArgs(ladder(), "http://127.0.0.1:9000/source", threads)
+	valuesOf := func(work *tcoderv1.EncodeWork, threads int, option string) (values []string) {
+		args, err := ffmpeg.EncodeArgs(work, "http://127.0.0.1:9000/source", threads)
 		require.NoError(t, err)
 
 		for i, arg := range args {
@@ -37,11 +37,18 @@ func TestThreads(t *testing.T) {
 
 		return values
 	}
+	values := func(threads int, option string) []string { return valuesOf(ladder(), threads, option) }
 
 	for threads, shares := range map[int][]string{1: {"1", "1", "1", "1"}, 2: {"2", "2", "2", "1"}, 4: {"4", "4", "2", "1"}, 8: {"8", "8", "3", "1"}} {
 		require.Equal(t, shares, values(threads, "-threads"), "the source's, and each rendition's")
-		require.Equal(t, []string{strconv.Itoa(threads)}, values(threads, "-filter_threads"))
-		require.Equal(t, []string{strconv.Itoa(threads)}, values(threads, "-filter_complex_threads"))
+
+		half := []string{strconv.Itoa(max(1, threads/2))}
+		require.Equal(t, half, values(threads, "-filter_threads"))
+		require.Equal(t, half, values(threads, "-filter_complex_threads"))
+
+		hdr := ladder()
+		hdr.Output.Video.ToneMap = true
+		require.Equal(t, []string{strconv.Itoa(threads)}, valuesOf(hdr, threads, "-filter_complex_threads"))
 	}
 
 	require.Empty(t, values(0, "-threads"))
