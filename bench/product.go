@@ -50,6 +50,7 @@ func product(ctx context.Context, s setting, q *quiet) (_ []Result, err error) {
 	}
 	defer func() { err = errors.Join(err, st.stop()) }()
 
+	q.rest = rest
 	contenders := []contender{{"product", st.transcode}, {"single", singleCommand}, {"separate", commandPerRendition}}
 	costs := make([][]cost, len(contenders))
 	for round := range s.rounds {
@@ -92,11 +93,6 @@ func (c contender) measure(ctx context.Context, s setting, q *quiet, clip string
 		err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700))
 		if err != nil {
 			return fmt.Errorf("scratch folder: %w", err)
-		}
-		select {
-		case <-time.After(rest):
-		case <-ctx.Done():
-			return context.Cause(ctx)
 		}
 		got, err = c.run(ctx, clip, dir)
 

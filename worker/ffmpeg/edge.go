@@ -39,8 +39,8 @@ func tailStart(length time.Duration) (time.Duration, bool) {
 }
 
 // decodeEdges decodes the first pictures and sounds, and the last pictures
-// where only a table says that they are there, and tells which streams the
-// decoder complained of. It fails with INPUT_CORRUPT if a stream gives none, and
+// where only a table says that they are there, as far as a glance hasn't shown
+// them, and tells which streams the decoder complained of. It fails with INPUT_CORRUPT if a stream gives none, and
 // with INPUT_TRUNCATED if the end does.
 func (p *prober) decodeEdges(ctx context.Context, h *header) (damage, error) {
 	info := h.result(p.req.Source.SizeBytes)
@@ -65,15 +65,16 @@ func (p *prober) decodeEdges(ctx context.Context, h *header) (damage, error) {
 		headFault, noTail error
 	)
 
-	if !h.shows(heads...) {
+	if !h.show(heads...) {
 		sides.Go(func() { hurt, headFault = p.decodeHeads(ctx, heads) })
 	}
 
-	// What a download never fetched is zeros, and read as packets all the same.
 	tail := piece{stream: heads[0].stream, tail: true}
-
 	start, long := tailStart(info.GetDuration().AsDuration())
-	if long && h.isOne([]string{"mov"}) && isPicture(tail.stream) && lasts(tail.stream) && !h.shows(tail) {
+	shown := h.shows(tail) && h.asked.end >= info.GetStartTime().AsDuration()+start
+
+	// What a download never fetched is zeros, and read as packets all the same.
+	if long && h.isOne([]string{"mov"}) && isPicture(tail.stream) && lasts(tail.stream) && !shown {
 		sides.Go(func() { hurtTail, noTail = p.decode(ctx, start, tail) })
 	}
 

@@ -2,83 +2,106 @@ package ffmpeg
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"sort"
 	"time"
+
+	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 )
 
 // edges is where the first and the last pictures and sounds of an MP4 are, by
 // its index.
 type edges struct {
-	packets int // of all streams, behind the start and behind the tail's, that are decoded
-	// tail is when the keyframe is shown, on the container's clock, that the last
-	// second begins behind; 0: it is unknown, or as near to the start.
-	tail time.Duration
+	// packets is how many are read from the start, and from the tail: they hold
+	// as many pictures and sounds as an edge has.
+	packets int
+	// stream is the one that has the tail.
+	stream uint32
+	// tail is when its last keyframe before the last second is shown, and end when
+	// the stream ends, on the container's clock; 0: unknown.
+	tail, end time.Duration
+	// pictures is how many there are from the tail on.
+	pictures int
 }
 
 // edges tells where the edges are, if that is worth a look.
 func (m movie) edges() (from edges, ok bool) {
-	const most, packets = 8, 18 // tracks, and what is read of each
+	const mostTracks, mostPackets = 8, 160
 
-	if len(m.tracks) > most {
+	if len(m.tracks) > mostTracks {
 		return edges{}, false
 	}
 
-	from.packets = packets * len(m.tracks)
-
+	all := uint64(0)
 	for _, t := range m.tracks {
+		all += t.frames
+	}
+
+	packets := uint64(0)
+
+	for i, t := range m.tracks {
 		if t.frames == 0 {
 			continue
 		}
 
-		ok = ok || t.handler == "vide" || t.handler == "soun"
+		switch t.handler {
+		case "vide":
+			packets = max(packets, all*min(t.frames, headPictures)/t.frames)
 
-		if t.handler == "vide" && from.tail == 0 {
-			from.tail = t.tail(m.timescale, uint64(from.packets))
+			if from.tail == 0 {
+				from.stream = uint32(i)
+				from.tail, from.end, from.pictures = t.tail(m.timescale)
+			}
+		case "soun":
+			packets = max(packets, all*min(t.frames, headSounds)/t.frames)
 		}
 	}
 
-	return from, ok
+	from.packets = int(min(packets, mostPackets))
+
+	return from, 0 < packets && packets <= mostPackets
 }
 
-// tail is as in edges; it is not among the first so many samples.
-func (t *indexTrack) tail(movieScale, behind uint64) time.Duration {
-	end, isShown := t.end(movieScale)
-	start, long := tailStart(end)
-	keys, hasKeys := t.syncPlaces()
+// tail is as in edges.
+func (t *indexTrack) tail(movieScale uint64) (at, end time.Duration, pictures int) {
+	keys, ok := t.syncPlaces()
+	if !ok {
+		return 0, 0, 0
+	}
 
-	if !isShown || !long || !hasKeys {
-		return 0
+	end, ok = t.end(movieScale)
+
+	start, long := tailStart(end)
+	if !ok || !long {
+		return 0, 0, 0
 	}
 
 	from, _, _ := t.shown(movieScale)
 	shown, _ := t.timesShown()
-	at := func(key int) time.Duration {
-		return time.Duration(float64(shown[keys[key]]-from) / float64(t.timescale) * float64(time.Second))
+	when := func(key uint64) time.Duration {
+		seconds := float64(shown[key]-from) / float64(t.timescale)
+
+		return time.Duration(math.Round(seconds*1e6)) * time.Microsecond
 	}
 
-	last := sort.Search(len(keys), func(i int) bool { return at(i) > start }) - 1
-	if last < 0 || keys[last] < behind {
-		return 0
+	last := sort.Search(len(keys), func(i int) bool { return when(keys[i]) > start }) - 1
+	if last < 0 {
+		return 0, 0, 0
 	}
 
-	return at(last)
+	return when(keys[last]), end, int(t.frames - keys[last])
 }
 
-// near is more than times are off that were rounded, and less than a picture
-// lasts.
-const near = time.Millisecond
+// rounding is more than times are off that were rounded, and less than a
+// picture lasts.
+const rounding = time.Millisecond
 
-// args ask ffprobe to decode the edges beside what it tells of a source; nil:
-// not to.
-func (e *edges) args() []string {
-	if e == nil {
-		return []string{"-show_entries", headerEntries}
-	}
-
+// args ask ffprobe to decode the edges beside what it tells of a source.
+func (e edges) args() []string {
 	intervals := fmt.Sprintf("%%+#%d", e.packets)
 	if e.tail > 0 {
-		intervals += fmt.Sprintf(",%s%%+#%d", seconds(e.tail+near), e.packets)
+		intervals += fmt.Sprintf(",%s%%+#%d", seconds(e.tail+rounding), e.packets)
 	}
 
 	return []string{"-read_intervals", intervals, "-show_entries", headerEntries + ":frame=stream_index,best_effort_timestamp_time"}
@@ -87,9 +110,9 @@ func (e *edges) args() []string {
 // glance is what ffprobe decoded of edges.
 type glance struct {
 	Frames []glanceFrame `json:"frames"`
-	from   edges
-	// doubtful is true if something was complained of.
-	doubtful bool
+	asked  edges
+	// complained is true if the log has an error, or may have had one.
+	complained bool
 }
 
 type glanceFrame struct {
@@ -97,17 +120,48 @@ type glanceFrame struct {
 	At     string `json:"best_effort_timestamp_time"`
 }
 
-// shows reports whether pieces can be decoded beyond doubt.
-func (g glance) shows(pieces ...piece) bool {
-	return !g.doubtful && !slices.ContainsFunc(pieces, func(one piece) bool {
-		return !slices.ContainsFunc(g.Frames, func(f glanceFrame) bool {
-			return f.Stream == one.stream.GetIndex() && g.isTail(f) == one.tail
-		})
-	})
+// shows reports whether a piece can be decoded beyond doubt. ffprobe doesn't
+// complain of every packet that a decoder refuses, so it takes many frames.
+func (g glance) shows(one piece) bool {
+	const enoughPictures, enoughSounds = 8, 16
+
+	enough := uint64(enoughPictures)
+	if one.stream.GetKind() == tcoderv1.StreamKind_STREAM_KIND_AUDIO {
+		enough = enoughSounds
+	}
+
+	if one.tail {
+		enough = min(enough, uint64(g.asked.pictures))
+	} else if n := one.stream.GetFrameCount(); n > 0 {
+		enough = min(enough, n)
+	}
+
+	if g.complained || one.tail && (g.asked.tail == 0 || g.asked.stream != one.stream.GetIndex()) {
+		return false
+	}
+
+	seen := uint64(0)
+
+	for _, f := range g.Frames {
+		if at, ok := parseSeconds(f.At); ok && f.Stream == one.stream.GetIndex() && g.isOf(one, at) {
+			seen++
+		}
+	}
+
+	return seen >= enough
 }
 
-func (g glance) isTail(f glanceFrame) bool {
-	at, ok := parseSeconds(f.At)
+// isOf reports whether what is shown then belongs to a piece. A look at the tail
+// begins with sound, and maybe with pictures, from before: they are neither.
+func (g glance) isOf(one piece, at time.Duration) bool {
+	if one.tail {
+		return at >= g.asked.tail-rounding
+	}
 
-	return ok && g.from.tail > 0 && at >= g.from.tail-near
+	return g.asked.tail == 0 || at < g.asked.tail/2
+}
+
+// show reports whether all pieces can be decoded beyond doubt.
+func (g glance) show(pieces ...piece) bool {
+	return !slices.ContainsFunc(pieces, func(one piece) bool { return !g.shows(one) })
 }

@@ -80,29 +80,29 @@ type headerStream struct {
 
 // readHeader asks ffprobe what the source is, and where the index of an MP4
 // tells where its edges are, to decode them: a third less processor time than by
-// programs of their own. Where not all is well with them, or with that, it tells
-// what the source is alone.
+// programs of their own. If that fails, or takes long, it asks again without.
 func (p *prober) readHeader(ctx context.Context) (*header, error) {
 	if from, ok := p.index.edges(); ok {
-		found, err := p.describe(ctx, &from)
+		found, err := p.describe(ctx, p.asideLimit(), from.args()...)
+		if err == nil {
+			found.asked = from
+		}
+
 		if err == nil || ctx.Err() != nil {
 			return found, err
 		}
 	}
 
-	return p.describe(ctx, nil)
+	return p.describe(ctx, p.req.TimeLimit, "-show_entries", headerEntries)
 }
 
-func (p *prober) describe(ctx context.Context, from *edges) (*header, error) {
+// describe asks ffprobe for what it is to show of the source.
+func (p *prober) describe(ctx context.Context, limit time.Duration, show ...string) (*header, error) {
 	output := &capture{limit: maxHeader}
 	args := append([]string{"-hide_banner", "-v", "level+warning"}, inputArgs(p.req.Limits)...)
-	args = append(args, from.args()...)
-	run := p.process(p.tools.FFprobe, append(args, "-of", "json=compact=1", p.req.Source.URL)...)
+	run := p.process(p.tools.FFprobe, append(append(args, show...), "-of", "json=compact=1", p.req.Source.URL)...)
+	run.timeLimit = min(run.timeLimit, limit)
 	run.stdout = output
-
-	if from != nil {
-		run.timeLimit = min(run.timeLimit, headLimit)
-	}
 
 	end, err := run.run(ctx)
 
@@ -122,16 +122,14 @@ func (p *prober) describe(ctx context.Context, from *edges) (*header, error) {
 	}
 
 	found := header{estimated: strings.Contains(end.log, "Estimating duration from bitrate")}
+	found.complained = len(end.log) >= maxLog || slices.ContainsFunc(strings.Split(end.log, "\n"), isError)
+
 	if err := json.Unmarshal(output.data.Bytes(), &found); err != nil {
 		return nil, unknownFault(tcoderv1.ErrorReason_ERROR_REASON_INTERNAL, err.Error()+"\n"+end.log, "the worker doesn't understand its ffprobe")
 	}
 
 	if len(found.Streams) == 0 || found.Format.Name == "" {
 		return nil, p.unreadable(ctx, end.log)
-	}
-
-	if from != nil {
-		found.from, found.doubtful = *from, len(end.log) >= maxLog || slices.ContainsFunc(strings.Split(end.log, "\n"), isError)
 	}
 
 	return &found, nil

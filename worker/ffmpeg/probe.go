@@ -93,8 +93,22 @@ func (p *prober) process(path string, args ...string) *process {
 	}
 }
 
+// asideLimit is how long what only saves work may take.
+func (p *prober) asideLimit() time.Duration {
+	const share = 4
+
+	return p.req.TimeLimit / share
+}
+
+func (p *prober) readIndex(ctx context.Context) movie {
+	ctx, cancel := context.WithTimeout(ctx, p.asideLimit())
+	defer cancel()
+
+	return readIndex(ctx, p.req.Source)
+}
+
 func (p *prober) probe(ctx context.Context) (*tcoderv1.ProbeResult, error) {
-	p.index = readIndex(ctx, p.req.Source)
+	p.index = p.readIndex(ctx)
 
 	header, err := p.readHeader(ctx)
 	if err != nil {

@@ -69,9 +69,9 @@ func ownThreads(option string, threads int) string {
 	return ":" + option + "=" + strconv.Itoa(threads)
 }
 
-// filterThreads bounds the filters. Half as many scale as well as all, and wait
-// less for each other: 0.6 % less processor time for a ladder on two processors,
-// and no later. Dearer filters are worth all.
+// filterThreads bounds the filters. Half as many threads scale pictures as fast, and
+// wait less for each other: 0.6 % less processor time for a ladder on two
+// processors, and no later. Dearer filters are worth all of them.
 func filterThreads(video *tcoderv1.VideoPlan, threads int) []string {
 	if threads <= 0 {
 		return nil

@@ -46,9 +46,13 @@ func TestThreads(t *testing.T) {
 		require.Equal(t, half, values(threads, "-filter_threads"))
 		require.Equal(t, half, values(threads, "-filter_complex_threads"))
 
-		hdr := ladder()
-		hdr.Output.Video.ToneMap = true
-		require.Equal(t, []string{strconv.Itoa(threads)}, valuesOf(hdr, threads, "-filter_complex_threads"))
+		for _, set := range []func(*tcoderv1.VideoPlan){
+			func(v *tcoderv1.VideoPlan) { v.ToneMap = true }, func(v *tcoderv1.VideoPlan) { v.Deinterlace = true },
+		} {
+			dear := ladder()
+			set(dear.GetOutput().GetVideo())
+			require.Equal(t, []string{strconv.Itoa(threads)}, valuesOf(dear, threads, "-filter_complex_threads"))
+		}
 	}
 
 	require.Empty(t, values(0, "-threads"))
