@@ -16,7 +16,7 @@ import (
 // transcode measures the engine and the product around it, on real clips.
 func transcode(ctx context.Context, s setting) ([]Result, error) {
 	return measureParts(ctx, s, "transcode", []part{
-		{"product", inRounds(2, product)},
+		{"product", inRounds(3, product)},
 		{"playable", playable},
 		{"remux", inRounds(2, remux)},
 		{"copy-top", inRounds(1, copyTop)},
