@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -84,6 +85,8 @@ type prober struct {
 	req      ProbeRequest
 	deadline time.Time
 	index    movie
+	ahead    []*decoding // begun before the header was read
+	work     sync.WaitGroup
 }
 
 func (p *prober) process(path string, args ...string) *process {
@@ -93,22 +96,19 @@ func (p *prober) process(path string, args ...string) *process {
 	}
 }
 
-// asideLimit is how long what only saves work may take.
-func (p *prober) asideLimit() time.Duration {
-	const share = 4
+func (p *prober) probe(ctx context.Context) (*tcoderv1.ProbeResult, error) {
+	ctx, cancel := context.WithCancel(ctx)
 
-	return p.req.TimeLimit / share
-}
-
-func (p *prober) readIndex(ctx context.Context) movie {
-	ctx, cancel := context.WithTimeout(ctx, p.asideLimit())
+	defer p.work.Wait()
 	defer cancel()
 
-	return readIndex(ctx, p.req.Source)
-}
+	indexed := make(chan struct{})
 
-func (p *prober) probe(ctx context.Context) (*tcoderv1.ProbeResult, error) {
-	p.index = p.readIndex(ctx)
+	p.work.Go(func() {
+		defer close(indexed)
+
+		p.foresee(ctx)
+	})
 
 	header, err := p.readHeader(ctx)
 	if err != nil {
@@ -119,7 +119,7 @@ func (p *prober) probe(ctx context.Context) (*tcoderv1.ProbeResult, error) {
 		return nil, err
 	}
 
-	if !header.isOne([]string{"mov"}) {
+	if <-indexed; !header.isOne([]string{"mov"}) {
 		p.index = movie{}
 	}
 
