@@ -58,7 +58,7 @@ func product(ctx context.Context, s setting, q *quiet) (_ []Result, err error) {
 		fmt.Fprintf(os.Stderr, "transcode: product, round %d of %d\n", round+1, s.rounds)
 		order := []int{0, 1, 2}
 		if round > 0 {
-			order = order[:2] // the bar of the third is far, and it takes longest
+			order = order[:2] // the third takes longest, and once is enough to compare it
 		}
 		if round%2 > 0 {
 			slices.Reverse(order) // a machine that becomes slower does so for all
