@@ -30,48 +30,6 @@ type piece struct {
 	tail   bool
 }
 
-// decoding is a run of FFmpeg that decodes pieces of streams which all begin at
-// a time after the container's start, or at the keyframe before.
-type decoding struct {
-	from    time.Duration
-	streams []uint32 // by index
-
-	done  chan struct{}
-	lines []string // of what was decoded
-	end   exit
-	err   error
-}
-
-// foresee reads the index, and begins to decode what that makes probable to be
-// the edges, beside the reading of the header: by itself that leaves processors
-// idle for a third of the time that a probe takes.
-func (p *prober) foresee(ctx context.Context) {
-	p.index = readIndex(ctx, p.req.Source)
-
-	var (
-		heads  []uint32
-		finish time.Duration
-	)
-
-	for _, handler := range []string{"vide", "soun"} {
-		at := slices.IndexFunc(p.index.tracks, func(t indexTrack) bool { return t.handler == handler && t.frames > 0 })
-		if at >= 0 {
-			end, _ := p.index.tracks[at].end(p.index.timescale)
-			heads, finish = append(heads, uint32(at)), max(finish, end)
-		}
-	}
-
-	if len(heads) == 0 {
-		return
-	}
-
-	p.ahead = append(p.ahead, p.begin(ctx, 0, heads...))
-
-	if start, ok := tailStart(finish); ok && p.index.tracks[heads[0]].handler == "vide" {
-		p.ahead = append(p.ahead, p.begin(ctx, start, heads[0]))
-	}
-}
-
 // tailStart is where the tail of what lasts so long begins. The head of a short
 // clip is most of it.
 func tailStart(length time.Duration) (time.Duration, bool) {
@@ -81,8 +39,8 @@ func tailStart(length time.Duration) (time.Duration, bool) {
 }
 
 // decodeEdges decodes the first pictures and sounds, and the last pictures
-// where only a table says that they are there, and tells which streams the
-// decoder complained of. It fails with INPUT_CORRUPT if a stream gives none, and
+// where only a table says that they are there, as far as a glance hasn't shown
+// them, and tells which streams the decoder complained of. It fails with INPUT_CORRUPT if a stream gives none, and
 // with INPUT_TRUNCATED if the end does.
 func (p *prober) decodeEdges(ctx context.Context, h *header) (damage, error) {
 	info := h.result(p.req.Source.SizeBytes)
@@ -103,16 +61,21 @@ func (p *prober) decodeEdges(ctx context.Context, h *header) (damage, error) {
 	// last group of pictures before it is content with the first of them.
 	var (
 		sides             sync.WaitGroup
-		head, tail        damage
+		hurt, hurtTail    damage
 		headFault, noTail error
 	)
 
-	sides.Go(func() { head, headFault = p.decodeHeads(ctx, heads) })
+	if !h.show(heads...) {
+		sides.Go(func() { hurt, headFault = p.decodeHeads(ctx, heads) })
+	}
+
+	tail := piece{stream: heads[0].stream, tail: true}
+	start, long := tailStart(info.GetDuration().AsDuration())
+	shown := h.shows(tail) && h.asked.end >= info.GetStartTime().AsDuration()+start
 
 	// What a download never fetched is zeros, and read as packets all the same.
-	start, long := tailStart(info.GetDuration().AsDuration())
-	if long && h.isOne([]string{"mov"}) && isPicture(heads[0].stream) && lasts(heads[0].stream) {
-		sides.Go(func() { tail, noTail = p.decode(ctx, start, piece{stream: heads[0].stream, tail: true}) })
+	if long && h.isOne([]string{"mov"}) && isPicture(tail.stream) && lasts(tail.stream) && !shown {
+		sides.Go(func() { hurtTail, noTail = p.decode(ctx, start, tail) })
 	}
 
 	sides.Wait()
@@ -121,7 +84,7 @@ func (p *prober) decodeEdges(ctx context.Context, h *header) (damage, error) {
 		return nil, headFault
 	}
 
-	return append(head, tail...), noTail
+	return append(hurt, hurtTail...), noTail
 }
 
 func (p *prober) decodeHeads(ctx context.Context, heads []piece) (damage, error) {
@@ -176,58 +139,8 @@ func leading(info *tcoderv1.ProbeResult, kind tcoderv1.StreamKind) *tcoderv1.Str
 }
 
 // decode decodes pieces that all begin at a time after the container's start, or
-// takes what was decoded ahead.
+// at the keyframe before: a long group of pictures is dear to decode.
 func (p *prober) decode(ctx context.Context, from time.Duration, pieces ...piece) (damage, error) {
-	var streams []uint32
-	for _, one := range pieces {
-		streams = append(streams, one.stream.GetIndex())
-	}
-
-	run := p.begun(from, streams)
-	if run == nil {
-		run = p.begin(ctx, from, streams...)
-	}
-
-	select {
-	case <-run.done:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-
-	if errors.Is(run.err, errTimeLimit) {
-		return nil, nil // a stream that starts late or is dear to decode proves nothing
-	}
-
-	if run.err != nil {
-		return nil, endFault(run.err, run.end.log)
-	}
-
-	for i, one := range pieces {
-		decoded := slices.ContainsFunc(run.lines, func(line string) bool { return strings.HasPrefix(line, strconv.Itoa(i)+",") })
-		if !decoded {
-			return nil, exitFault(run.end, one.fault)
-		}
-	}
-
-	return complaints(run.end.log, pieces), nil
-}
-
-// begun finds a decoding that was begun ahead, nil if there is no such one.
-func (p *prober) begun(from time.Duration, streams []uint32) *decoding {
-	const near = 50 * time.Millisecond
-
-	for _, d := range p.ahead {
-		if (d.from-from).Abs() <= near && slices.Equal(d.streams, streams) {
-			return d
-		}
-	}
-
-	return nil
-}
-
-// begin begins to decode streams at a time after the container's start, or at
-// the keyframe before: a long group of pictures is dear to decode.
-func (p *prober) begin(ctx context.Context, from time.Duration, streams ...uint32) *decoding {
 	args := append([]string{"-nostdin", "-hide_banner", "-nostats", "-v", "level+error"}, inputArgs(p.req.Limits)...)
 	// More threads decode further than is asked for: a third more processor time,
 	// and no sooner.
@@ -239,8 +152,8 @@ func (p *prober) begin(ctx context.Context, from time.Duration, streams ...uint3
 
 	args = append(args, "-i", p.req.Source.URL)
 
-	for _, index := range streams {
-		args = append(args, "-map", input(index))
+	for _, one := range pieces {
+		args = append(args, "-map", input(one.stream.GetIndex()))
 	}
 
 	// As they are, pictures need not be copied to be listed.
@@ -251,16 +164,24 @@ func (p *prober) begin(ctx context.Context, from time.Duration, streams ...uint3
 	run := p.process(p.tools.FFmpeg, args...)
 	run.stdout, run.timeLimit = frames, min(run.timeLimit, headLimit)
 
-	d := &decoding{from: from, streams: streams, done: make(chan struct{})}
+	end, err := run.run(ctx)
+	if errors.Is(err, errTimeLimit) {
+		return nil, nil // a stream that starts late or is dear to decode proves nothing
+	}
 
-	p.work.Go(func() {
-		defer close(d.done)
+	if err != nil {
+		return nil, endFault(err, end.log)
+	}
 
-		d.end, d.err = run.run(ctx)
-		d.lines = strings.Split(frames.String(), "\n")
-	})
+	lines := strings.Split(frames.String(), "\n")
+	for i, one := range pieces {
+		decoded := slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, strconv.Itoa(i)+",") })
+		if !decoded {
+			return nil, exitFault(end, one.fault)
+		}
+	}
 
-	return d
+	return complaints(end.log, pieces), nil
 }
 
 // fault is the fault of a piece that gives nothing.

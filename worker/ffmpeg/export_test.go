@@ -52,23 +52,3 @@ func Ends(ctx context.Context, tools Tools, req ProbeRequest) (byPackets, byInde
 
 	return times(read), times(told), nil
 }
-
-// DecodeAhead decodes what the index of a source says, and returns what then
-// decodes the edges that a probe asks for.
-func DecodeAhead(ctx context.Context, tools Tools, req ProbeRequest) (edges func() error, err error) {
-	p := &prober{tools: tools.withDefaults(), req: req, deadline: time.Now().Add(req.TimeLimit)}
-
-	h, err := p.readHeader(ctx)
-	if err != nil {
-		return nil, err
-	}
-
-	p.foresee(ctx)
-	p.work.Wait()
-
-	return func() error {
-		_, err := p.decodeEdges(ctx, h)
-
-		return err
-	}, nil
-}

@@ -155,6 +155,14 @@ func FuzzIndex(f *testing.F) {
 
 		movie.tell(result)
 
+		if from, ok := movie.edges(); ok {
+			require.Positive(t, from.packets)
+			require.LessOrEqual(t, from.tail, from.end)
+			require.LessOrEqual(t, from.end, maxDuration)
+			require.Less(t, int(from.stream), len(movie.tracks))
+			require.GreaterOrEqual(t, from.pictures, 0)
+		}
+
 		for _, track := range movie.tracks {
 			at, ok := track.end(movie.timescale)
 			require.True(t, at >= 0 && at <= maxDuration && (ok || at == 0))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,6 +36,7 @@ type header struct {
 		BitRate  string `json:"bit_rate"`
 	} `json:"format"`
 	Streams []headerStream `json:"streams"`
+	glance
 	// estimated is true if the duration is computed of the bitrate.
 	estimated bool
 }
@@ -76,11 +78,30 @@ type headerStream struct {
 	} `json:"side_data_list"`
 }
 
-// readHeader asks ffprobe what the source is.
+// readHeader asks ffprobe what the source is, and where the index of an MP4
+// tells where its edges are, to decode them: a third less processor time than by
+// programs of their own. If that fails, or takes long, it asks again without.
 func (p *prober) readHeader(ctx context.Context) (*header, error) {
+	if from, ok := p.index.edges(); ok {
+		found, err := p.describe(ctx, p.asideLimit(), from.args()...)
+		if err == nil {
+			found.asked = from
+		}
+
+		if err == nil || ctx.Err() != nil {
+			return found, err
+		}
+	}
+
+	return p.describe(ctx, p.req.TimeLimit, "-show_entries", headerEntries)
+}
+
+// describe asks ffprobe for what it is to show of the source.
+func (p *prober) describe(ctx context.Context, limit time.Duration, show ...string) (*header, error) {
 	output := &capture{limit: maxHeader}
 	args := append([]string{"-hide_banner", "-v", "level+warning"}, inputArgs(p.req.Limits)...)
-	run := p.process(p.tools.FFprobe, append(args, "-show_entries", headerEntries, "-of", "json=compact=1", p.req.Source.URL)...)
+	run := p.process(p.tools.FFprobe, append(append(args, show...), "-of", "json=compact=1", p.req.Source.URL)...)
+	run.timeLimit = min(run.timeLimit, limit)
 	run.stdout = output
 
 	end, err := run.run(ctx)
@@ -101,6 +122,8 @@ func (p *prober) readHeader(ctx context.Context) (*header, error) {
 	}
 
 	found := header{estimated: strings.Contains(end.log, "Estimating duration from bitrate")}
+	found.complained = len(end.log) >= maxLog || slices.ContainsFunc(strings.Split(end.log, "\n"), isError)
+
 	if err := json.Unmarshal(output.data.Bytes(), &found); err != nil {
 		return nil, unknownFault(tcoderv1.ErrorReason_ERROR_REASON_INTERNAL, err.Error()+"\n"+end.log, "the worker doesn't understand its ffprobe")
 	}

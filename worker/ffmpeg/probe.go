@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -85,8 +84,6 @@ type prober struct {
 	req      ProbeRequest
 	deadline time.Time
 	index    movie
-	ahead    []*decoding // begun before the header was read
-	work     sync.WaitGroup
 }
 
 func (p *prober) process(path string, args ...string) *process {
@@ -96,19 +93,22 @@ func (p *prober) process(path string, args ...string) *process {
 	}
 }
 
-func (p *prober) probe(ctx context.Context) (*tcoderv1.ProbeResult, error) {
-	ctx, cancel := context.WithCancel(ctx)
+// asideLimit is how long what only saves work may take.
+func (p *prober) asideLimit() time.Duration {
+	const share = 4
 
-	defer p.work.Wait()
+	return p.req.TimeLimit / share
+}
+
+func (p *prober) readIndex(ctx context.Context) movie {
+	ctx, cancel := context.WithTimeout(ctx, p.asideLimit())
 	defer cancel()
 
-	indexed := make(chan struct{})
+	return readIndex(ctx, p.req.Source)
+}
 
-	p.work.Go(func() {
-		defer close(indexed)
-
-		p.foresee(ctx)
-	})
+func (p *prober) probe(ctx context.Context) (*tcoderv1.ProbeResult, error) {
+	p.index = p.readIndex(ctx)
 
 	header, err := p.readHeader(ctx)
 	if err != nil {
@@ -119,7 +119,7 @@ func (p *prober) probe(ctx context.Context) (*tcoderv1.ProbeResult, error) {
 		return nil, err
 	}
 
-	if <-indexed; !header.isOne([]string{"mov"}) {
+	if !header.isOne([]string{"mov"}) {
 		p.index = movie{}
 	}
 
