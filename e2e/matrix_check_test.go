@@ -223,7 +223,11 @@ func flashes(pictures []mediatest.Seen) []time.Duration {
 func (m *matrixRow) checkDamaged(t *testing.T, r *tcoderv1.RenditionResult, path string) string {
 	t.Helper()
 	seen := mediatest.WatchDamaged(t, path)
-	require.InDelta(t, (m.end-m.start).Seconds()*m.fps, float64(len(seen)), 1.01)
+	wanted := (m.end - m.start).Seconds() * m.fps
+	if r.GetCopied() { // it lacks the pictures that no decoder gets out of the source
+		wanted = float64(len(m.pictures))
+	}
+	require.InDelta(t, wanted, float64(len(seen)), 1.01, path)
 	right := 0
 	for _, p := range seen {
 		if p.Number == int(math.Round((p.At-seen[0].At).Seconds()*m.fps)) {
