@@ -27,6 +27,7 @@ type transcode struct {
 
 	preset    string
 	qualities []string
+	noCopy    bool
 	output    string
 	filename  string
 	priority  int32
@@ -60,6 +61,7 @@ if there is no job.`,
 	flags := cmd.Flags()
 	flags.StringVarP(&t.preset, "preset", "p", "", "preset, one of those that 'tcoder presets' lists (empty: default)")
 	flags.StringSliceVarP(&t.qualities, "quality", "q", nil, "qualities to make instead of the preset's, such as 720p,360p")
+	flags.BoolVar(&t.noCopy, "no-copy", false, "encode also what could be copied of the source")
 	flags.StringVarP(&t.output, "output", "o", "", "folder to write the outputs to (empty: leave them in the store)")
 	flags.StringVar(&t.filename, "filename", "", "name to declare instead of the file's")
 	flags.Int32Var(&t.priority, "priority", 0, "start before jobs of lower priority, -100 to 100")
@@ -117,10 +119,19 @@ func (t *transcode) checkOutput() error {
 	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }
 
+func (t *transcode) spec() *tcoderv1.JobSpec {
+	spec := &tcoderv1.JobSpec{Preset: t.preset, Qualities: t.qualities}
+	if t.noCopy {
+		spec.Copy = tcoderv1.CopyPolicy_COPY_POLICY_NEVER
+	}
+
+	return spec
+}
+
 func (t *transcode) transcode(ctx context.Context, client *tcoder.Client, path string) (*tcoderv1.Job, error) {
 	opts := tcoder.UploadOptions{
 		Filename:       t.filename,
-		Spec:           &tcoderv1.JobSpec{Preset: t.preset, Qualities: t.qualities},
+		Spec:           t.spec(),
 		IdempotencyKey: t.key,
 		Labels:         t.labels,
 		Priority:       t.priority,
