@@ -15,18 +15,6 @@ type cost struct {
 	cpu  time.Duration // user and system, of every process of the run
 }
 
-// command runs a program to its end and returns what it took.
-func command(ctx context.Context, name string, args ...string) (cost, error) {
-	start := time.Now()
-	cmd := exec.CommandContext(ctx, name, args...)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return cost{}, fmt.Errorf("%s: %w\n%s", filepath.Base(name), err, out)
-	}
-
-	return cost{wall: time.Since(start), cpu: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}, nil
-}
-
 // output runs a program to its end and returns all that it printed.
 func output(ctx context.Context, name string, args ...string) (string, error) {
 	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()

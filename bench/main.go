@@ -85,6 +85,11 @@ func run(ctx context.Context) error {
 	if s.binary, err = filepath.Abs(s.binary); err != nil {
 		return fmt.Errorf("binary: %w", err)
 	}
+	if s.media != "" { // commands run in folders of their own
+		if s.media, err = filepath.Abs(s.media); err != nil {
+			return fmt.Errorf("media: %w", err)
+		}
+	}
 	if s.work, err = os.MkdirTemp("", "tcoder-bench-"); err != nil {
 		return fmt.Errorf("scratch folder: %w", err)
 	}

@@ -21,9 +21,11 @@ const (
 
 // process is a line of /proc/PID/stat.
 type process struct {
-	parent int
-	kernel bool
-	ticks  int64 // user and system, with that of its ended children
+	parent  int
+	kernel  bool
+	stopped bool
+	zombie  bool
+	ticks   int64 // user and system, with that of its ended children
 }
 
 // processes reads all that run now.
@@ -48,6 +50,7 @@ func processes() (map[int]process, error) {
 			continue
 		}
 		var p process
+		p.stopped, p.zombie = fields[0] == "T", fields[0] == "Z"
 		p.parent, _ = strconv.Atoi(fields[1])
 		flags, _ := strconv.ParseUint(fields[6], 10, 64)
 		p.kernel = flags&kernelThread != 0
@@ -68,17 +71,24 @@ func processes() (map[int]process, error) {
 // of theirs that have ended and were waited for.
 func treeTicks(all map[int]process, root int) int64 {
 	var sum int64
-	for pid := range all {
-		for at := pid; at > 0; at = all[at].parent {
-			if at == root {
-				sum += all[pid].ticks
-
-				break
-			}
+	for pid, p := range all {
+		if descends(all, pid, root) {
+			sum += p.ticks
 		}
 	}
 
 	return sum
+}
+
+// descends reports whether a process is another one or a descendant of it.
+func descends(all map[int]process, pid, root int) bool {
+	for at := pid; at > 0; at = all[at].parent {
+		if at == root {
+			return true
+		}
+	}
+
+	return false
 }
 
 // treeCPU is the processor time of a process and its descendants.

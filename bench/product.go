@@ -2,15 +2,14 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	tcoder "github.com/tcoder-dev/tcoder/sdk/go"
 )
@@ -21,11 +20,6 @@ const (
 	gopFrames      = 48
 	segmentSeconds = 4
 )
-
-// rest is a pause before each contender. A virtual machine gives memory that
-// nobody uses back to its host within some seconds, and who takes it next pays
-// for that, up to a second of processor time here: so all of them do.
-const rest = 10 * time.Second
 
 type rung struct {
 	name   string
@@ -51,32 +45,32 @@ func product(ctx context.Context, s setting, q *quiet) (_ []Result, err error) {
 	}
 	defer func() { err = errors.Join(err, st.stop()) }()
 
-	q.rest = rest
-	contenders := []contender{{"product", st.transcode}, {"single", singleCommand}, {"separate", commandPerRendition}}
-	costs := make([][]cost, len(contenders))
+	costs := make([][]cost, 3)
+	first := ""
 	for round := range s.rounds {
 		fmt.Fprintf(os.Stderr, "transcode: product, round %d of %d\n", round+1, s.rounds)
-		order := []int{0, 1, 2}
+		contenders := []contender{st.product(clip), singleCommand(clip), commandPerRendition(clip)}
 		if round > 0 {
-			order = order[:2] // the third takes longest, and once is enough to compare it
+			contenders = contenders[:2] // the third takes longest, and once is enough to compare it
 		}
-		if round%2 > 0 {
-			slices.Reverse(order) // a machine that becomes slower does so for all
+		if err := race(ctx, s, q, contenders); err != nil {
+			return nil, err
 		}
-		for _, i := range order {
-			got, err := contenders[i].measure(ctx, s, q, clip, round == 0)
-			if err != nil {
+		for i, c := range contenders {
+			fmt.Fprintf(os.Stderr, "transcode: product, %s: %.1f s, %.1f s of processor time\n", c.name, c.took.wall.Seconds(), c.took.cpu.Seconds())
+			costs[i] = append(costs[i], c.took)
+		}
+		if first == "" {
+			if first, err = jobID(contenders[0].out.Bytes()); err != nil {
 				return nil, err
 			}
-			fmt.Fprintf(os.Stderr, "transcode: product, %s: %.1f s, %.1f s of processor time\n", contenders[i].name, got.wall.Seconds(), got.cpu.Seconds())
-			costs[i] = append(costs[i], got)
 		}
 	}
 	compared := likenessSeconds
 	if s.short {
 		compared = shortSeconds / 2 // where a clip is cut off, both sides fill up what its last group lacks
 	}
-	difference, err := st.difference(ctx, clip, compared, filepath.Join(s.work, "single-0"), filepath.Join(s.work, "product-0"))
+	difference, err := st.difference(ctx, first, clip, compared, filepath.Join(s.work, "single"), filepath.Join(s.work, "product"))
 	if err != nil {
 		return nil, err
 	}
@@ -85,36 +79,53 @@ func product(ctx context.Context, s setting, q *quiet) (_ []Result, err error) {
 		fmt.Sprintf("to the hand-written command, of the rung where it is most; %d s", compared)))), nil
 }
 
-// contender is a way to make the ladder of a clip; only the commands fill the folder.
+// contender is a way to make the ladder of a clip, the commands in a folder of
+// this name.
 type contender struct {
 	name string
-	run  func(ctx context.Context, clip, dir string) (cost, error)
+	turn
 }
 
-// measure runs it once. What it made is kept as NAME-0 if it is asked for.
-func (c contender) measure(ctx context.Context, s setting, q *quiet, clip string, keep bool) (cost, error) {
-	dir := filepath.Join(s.work, c.name+"-0")
-	if !keep {
-		dir = filepath.Join(s.work, c.name+"-again")
-	}
-	var got cost
-	err := q.run(c.name, func() error {
-		err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700))
-		if err != nil {
-			return fmt.Errorf("scratch folder: %w", err)
+// race runs contenders by turns.
+func race(ctx context.Context, s setting, q *quiet, all []contender) error {
+	return q.run("product", func() error {
+		turns := make([]*turn, len(all))
+		for i := range all {
+			all[i].turn = turn{args: all[i].args, server: all[i].server, dir: filepath.Join(s.work, all[i].name)}
+			if err := errors.Join(os.RemoveAll(all[i].dir), os.Mkdir(all[i].dir, 0o700)); err != nil {
+				return fmt.Errorf("scratch folder: %w", err)
+			}
+			turns[i] = &all[i].turn
 		}
-		got, err = c.run(ctx, clip, dir)
 
-		return err
+		return takeTurns(ctx, turns)
 	})
-
-	return got, err
 }
 
-// difference is how far the SSIM of a rung of the last job is from that of a
-// command, at most.
-func (st *stack) difference(ctx context.Context, clip string, seconds int, command, dir string) (float64, error) {
-	if _, err := st.client.Download(ctx, st.lastJob, tcoder.DownloadOptions{Dir: dir}); err != nil {
+// product is a job through the whole product: upload, probe, encode, publish.
+func (st *stack) product(clip string) contender {
+	return contender{"product", turn{
+		args:   []string{st.binary, "transcode", clip, "--preset", "hls-adaptive", "--no-copy", "--json", "--server", st.url},
+		server: st.up.PID(),
+	}}
+}
+
+// jobID is the id of the job that the CLI printed.
+func jobID(printed []byte) (string, error) {
+	var job struct {
+		ID string `json:"id"`
+	}
+	if err := json.Unmarshal(printed, &job); err != nil {
+		return "", fmt.Errorf("the job: %w", err)
+	}
+
+	return job.ID, nil
+}
+
+// difference is how far the SSIM of a rung of a job is from that of a command,
+// at most.
+func (st *stack) difference(ctx context.Context, job, clip string, seconds int, command, dir string) (float64, error) {
+	if _, err := st.client.Download(ctx, job, tcoder.DownloadOptions{Dir: dir}); err != nil {
 		return 0, fmt.Errorf("the product's ladder: %w", err)
 	}
 	theirs, err := likeness(ctx, clip, command, seconds)
@@ -202,10 +213,10 @@ func encoderArgs(i int, r rung) []string {
 	}
 }
 
-func hlsArgs(dir string) []string {
+func hlsArgs() []string {
 	return []string{
 		"-f", "hls", "-hls_time", strconv.Itoa(segmentSeconds), "-hls_playlist_type", "vod", "-hls_flags", "independent_segments",
-		"-hls_segment_type", "fmp4", "-hls_segment_filename", filepath.Join(dir, "%v_%05d.m4s"),
+		"-hls_segment_type", "fmp4", "-hls_segment_filename", "%v_%05d.m4s",
 	}
 }
 
@@ -215,9 +226,9 @@ func audioArgs() []string {
 
 // singleCommand is the best that a person writes: one decode, each size
 // scaled from the one above it.
-func singleCommand(ctx context.Context, clip, dir string) (cost, error) {
+func singleCommand(clip string) contender {
 	args := []string{
-		"-v", "error", "-nostdin", "-y", "-i", clip, "-filter_complex",
+		"ffmpeg", "-v", "error", "-nostdin", "-y", "-i", clip, "-filter_complex",
 		"[0:v]scale=-2:1080,split[v0][n0];[n0]scale=-2:720,split[v1][n1];[n1]scale=-2:480,split[v2][n2];[n2]scale=-2:360[v3]",
 	}
 	streams := make([]string, 0, len(ladder())+1)
@@ -228,30 +239,24 @@ func singleCommand(ctx context.Context, clip, dir string) (cost, error) {
 	}
 	args = append(args, "-map", "0:a:0")
 	args = append(args, audioArgs()...)
-	args = append(args, hlsArgs(dir)...)
+	args = append(args, hlsArgs()...)
 	args = append(args, "-var_stream_map", strings.Join(append(streams, "a:0,agroup:audio,name:audio,default:yes"), " "),
-		"-master_pl_name", "master.m3u8", filepath.Join(dir, "%v.m3u8"))
+		"-master_pl_name", "master.m3u8", "%v.m3u8")
 
-	return command(ctx, "ffmpeg", args...)
+	return contender{"single", turn{args: args}}
 }
 
 // commandPerRendition is what most scripts do: the sizes one after the other.
-func commandPerRendition(ctx context.Context, clip, dir string) (cost, error) {
-	var sum cost
+func commandPerRendition(clip string) contender {
+	script := []string{"set -e"}
 	for _, r := range ladder() {
-		args := []string{"-v", "error", "-nostdin", "-y", "-i", clip, "-map", "0:v:0", "-map", "0:a:0", "-vf", "scale=-2:" + strconv.Itoa(r.height)}
+		args := []string{"ffmpeg", "-v", "error", "-nostdin", "-y", "-i", clip, "-map", "0:v:0", "-map", "0:a:0", "-vf", "scale=-2:" + strconv.Itoa(r.height)}
 		args = append(args, encoderArgs(0, r)...)
 		args = append(args, audioArgs()...)
 		args = append(args, "-f", "hls", "-hls_time", strconv.Itoa(segmentSeconds), "-hls_playlist_type", "vod", "-hls_segment_type", "fmp4",
-			"-hls_fmp4_init_filename", r.name+".mp4",
-			"-hls_segment_filename", filepath.Join(dir, r.name+"_%05d.m4s"), filepath.Join(dir, r.name+".m3u8"))
-		got, err := command(ctx, "ffmpeg", args...)
-		if err != nil {
-			return cost{}, err
-		}
-		sum.wall += got.wall
-		sum.cpu += got.cpu
+			"-hls_fmp4_init_filename", r.name+".mp4", "-hls_segment_filename", r.name+"_%05d.m4s", r.name+".m3u8")
+		script = append(script, "'"+strings.Join(args, "' '")+"'")
 	}
 
-	return sum, nil
+	return contender{"separate", turn{args: []string{"sh", "-c", strings.Join(script, "\n")}}}
 }

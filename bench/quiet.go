@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"time"
 )
 
 const (
@@ -18,8 +17,6 @@ type quiet struct {
 	accept  bool
 	repeats int
 	noisy   bool // something was accepted that others disturbed
-	// rest is a pause before each measurement.
-	rest time.Duration
 }
 
 func newQuiet(s setting) *quiet { return &quiet{accept: s.noisy, repeats: quietRepeats} }
@@ -28,7 +25,6 @@ func newQuiet(s setting) *quiet { return &quiet{accept: s.noisy, repeats: quietR
 // happened too often the run isn't valid.
 func (q *quiet) run(name string, measure func() error) error {
 	for {
-		<-time.After(q.rest)
 		others, err := watchForeign()
 		if err != nil {
 			return err

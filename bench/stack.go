@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -22,8 +21,6 @@ type stack struct {
 	up     *child
 	url    string
 	client *tcoder.Client
-	// lastJob is the id of the job that transcode ran last.
-	lastJob string
 }
 
 // The bounds of a stack's start, and of its end, when its workers hand back
@@ -73,36 +70,6 @@ func serves(ctx context.Context, url string) error {
 	}
 
 	return nil
-}
-
-// transcode runs a job through the product: upload, probe, encode, publish.
-// Its processor time is the client's and that of every process of the stack.
-func (st *stack) transcode(ctx context.Context, clip, _ string) (cost, error) {
-	before, err := treeCPU(st.up.PID())
-	if err != nil {
-		return cost{}, err
-	}
-	start := time.Now()
-	cmd := exec.CommandContext(ctx, st.binary, "transcode", clip, "--preset", "hls-adaptive", "--json", "--server", st.url)
-	out, err := cmd.Output()
-	if err != nil {
-		return cost{}, fmt.Errorf("tcoder transcode: %w\n%s", err, out)
-	}
-	wall := time.Since(start)
-	var job struct {
-		ID    string `json:"id"`
-		State string `json:"state"`
-	}
-	if err := json.Unmarshal(out, &job); err != nil || job.State != "JOB_STATE_COMPLETED" {
-		return cost{}, fmt.Errorf("the job ended in %q: %w", job.State, err)
-	}
-	st.lastJob = job.ID
-	after, err := treeCPU(st.up.PID())
-	if err != nil {
-		return cost{}, err
-	}
-
-	return cost{wall: wall, cpu: after - before + cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}, nil
 }
 
 // run does a job through the SDK; its cost is that of the stack's processes and
