@@ -21,11 +21,10 @@ const (
 
 // process is a line of /proc/PID/stat.
 type process struct {
-	parent  int
-	kernel  bool
-	stopped bool
-	zombie  bool
-	ticks   int64 // user and system, with that of its ended children
+	state  byte // such as T: stopped, Z: ended and not waited for
+	parent int
+	kernel bool
+	ticks  int64 // user and system, with that of its ended children
 }
 
 // processes reads all that run now.
@@ -50,7 +49,7 @@ func processes() (map[int]process, error) {
 			continue
 		}
 		var p process
-		p.stopped, p.zombie = fields[0] == "T", fields[0] == "Z"
+		p.state = fields[0][0]
 		p.parent, _ = strconv.Atoi(fields[1])
 		flags, _ := strconv.ParseUint(fields[6], 10, 64)
 		p.kernel = flags&kernelThread != 0

@@ -45,32 +45,31 @@ func product(ctx context.Context, s setting, q *quiet) (_ []Result, err error) {
 	}
 	defer func() { err = errors.Join(err, st.stop()) }()
 
-	costs := make([][]cost, 3)
-	first := ""
+	contenders := []contender{st.product(clip), singleCommand(clip), commandPerRendition(clip)}
+	costs := make([][]cost, len(contenders))
+	var turns []*turn
 	for round := range s.rounds {
 		fmt.Fprintf(os.Stderr, "transcode: product, round %d of %d\n", round+1, s.rounds)
-		contenders := []contender{st.product(clip), singleCommand(clip), commandPerRendition(clip)}
-		if round > 0 {
+		if round == 1 {
 			contenders = contenders[:2] // the third takes longest, and once is enough to compare it
 		}
-		if err := race(ctx, s, q, contenders); err != nil {
+		if turns, err = race(ctx, s, q, contenders); err != nil {
 			return nil, err
 		}
-		for i, c := range contenders {
-			fmt.Fprintf(os.Stderr, "transcode: product, %s: %.1f s, %.1f s of processor time\n", c.name, c.took.wall.Seconds(), c.took.cpu.Seconds())
-			costs[i] = append(costs[i], c.took)
+		for i, t := range turns {
+			fmt.Fprintf(os.Stderr, "transcode: product, %s: %.1f s, %.1f s of processor time\n", contenders[i].name, t.took.wall.Seconds(), t.took.cpu.Seconds())
+			costs[i] = append(costs[i], t.took)
 		}
-		if first == "" {
-			if first, err = jobID(contenders[0].out.Bytes()); err != nil {
-				return nil, err
-			}
-		}
+	}
+	job, err := jobID(turns[0].out.Bytes())
+	if err != nil {
+		return nil, err
 	}
 	compared := likenessSeconds
 	if s.short {
 		compared = shortSeconds / 2 // where a clip is cut off, both sides fill up what its last group lacks
 	}
-	difference, err := st.difference(ctx, first, clip, compared, filepath.Join(s.work, "single"), filepath.Join(s.work, "product"))
+	difference, err := st.difference(ctx, job, clip, compared, filepath.Join(s.work, "single"), filepath.Join(s.work, "product"))
 	if err != nil {
 		return nil, err
 	}
@@ -79,35 +78,39 @@ func product(ctx context.Context, s setting, q *quiet) (_ []Result, err error) {
 		fmt.Sprintf("to the hand-written command, of the rung where it is most; %d s", compared)))), nil
 }
 
-// contender is a way to make the ladder of a clip, the commands in a folder of
-// this name.
+// contender is a command that makes the ladder of a clip, in a folder of its
+// name or by a server.
 type contender struct {
-	name string
-	turn
+	name   string
+	args   []string
+	server int // see turn
 }
 
 // race runs contenders by turns.
-func race(ctx context.Context, s setting, q *quiet, all []contender) error {
-	return q.run("product", func() error {
-		turns := make([]*turn, len(all))
-		for i := range all {
-			all[i].turn = turn{args: all[i].args, server: all[i].server, dir: filepath.Join(s.work, all[i].name)}
-			if err := errors.Join(os.RemoveAll(all[i].dir), os.Mkdir(all[i].dir, 0o700)); err != nil {
+func race(ctx context.Context, s setting, q *quiet, all []contender) (turns []*turn, err error) {
+	err = q.run("product", func() error {
+		turns = nil
+		for _, c := range all {
+			t := &turn{args: c.args, server: c.server, dir: filepath.Join(s.work, c.name)}
+			if err := errors.Join(os.RemoveAll(t.dir), os.Mkdir(t.dir, 0o700)); err != nil {
 				return fmt.Errorf("scratch folder: %w", err)
 			}
-			turns[i] = &all[i].turn
+			turns = append(turns, t)
 		}
 
 		return takeTurns(ctx, turns)
 	})
+
+	return turns, err
 }
 
 // product is a job through the whole product: upload, probe, encode, publish.
 func (st *stack) product(clip string) contender {
-	return contender{"product", turn{
+	return contender{
+		name:   "product",
 		args:   []string{st.binary, "transcode", clip, "--preset", "hls-adaptive", "--no-copy", "--json", "--server", st.url},
 		server: st.up.PID(),
-	}}
+	}
 }
 
 // jobID is the id of the job that the CLI printed.
@@ -243,7 +246,7 @@ func singleCommand(clip string) contender {
 	args = append(args, "-var_stream_map", strings.Join(append(streams, "a:0,agroup:audio,name:audio,default:yes"), " "),
 		"-master_pl_name", "master.m3u8", "%v.m3u8")
 
-	return contender{"single", turn{args: args}}
+	return contender{name: "single", args: args}
 }
 
 // commandPerRendition is what most scripts do: the sizes one after the other.
@@ -258,5 +261,5 @@ func commandPerRendition(clip string) contender {
 		script = append(script, "'"+strings.Join(args, "' '")+"'")
 	}
 
-	return contender{"separate", turn{args: []string{"sh", "-c", strings.Join(script, "\n")}}}
+	return contender{name: "separate", args: []string{"sh", "-c", strings.Join(script, "\n")}}
 }

@@ -135,8 +135,6 @@ func (t *turn) leave() error {
 	return t.tell(syscall.SIGCONT)
 }
 
-var errStop = errors.New("processes don't stop, or don't go on")
-
 // tell stops all processes of the command and its server, or lets them go on.
 func (t *turn) tell(signal syscall.Signal) error {
 	const patience = time.Minute // with what waits for a slow disk
@@ -148,7 +146,7 @@ func (t *turn) tell(signal syscall.Signal) error {
 		}
 		done := true
 		for pid, p := range all {
-			if p.zombie || p.stopped == (signal == syscall.SIGSTOP) || !descends(all, pid, t.cmd.Process.Pid) && !descends(all, pid, t.server) {
+			if p.state == 'Z' || (p.state == 'T') == (signal == syscall.SIGSTOP) || !descends(all, pid, t.cmd.Process.Pid) && !descends(all, pid, t.server) {
 				continue
 			}
 			done = false
@@ -159,5 +157,5 @@ func (t *turn) tell(signal syscall.Signal) error {
 		}
 	}
 
-	return errStop
+	return errors.New("processes don't stop, or don't go on")
 }
