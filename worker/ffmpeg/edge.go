@@ -40,8 +40,8 @@ func tailStart(length time.Duration) (time.Duration, bool) {
 
 // decodeEdges decodes the first pictures and sounds, and the last pictures
 // where only a table says that they are there, as far as a glance hasn't shown
-// them, and tells which streams the decoder complained of. It fails with INPUT_CORRUPT if a stream gives none, and
-// with INPUT_TRUNCATED if the end does.
+// them, and tells which streams the decoder complained of. It fails with
+// INPUT_CORRUPT if a stream gives none, and with INPUT_TRUNCATED if the end does.
 func (p *prober) decodeEdges(ctx context.Context, h *header) (damage, error) {
 	info := h.result(p.req.Source.SizeBytes)
 

@@ -101,7 +101,8 @@ const (
 
 // schedBatch is a policy of Linux's scheduler: a thread that wakes up doesn't
 // interrupt the one that runs. Encoders' threads wait for each other all the time:
-// a quarter fewer switches, and 1 % less processor time of a ladder.
+// a quarter fewer switches, and up to 1 % less processor time of a ladder. Who is
+// in a hurry does interrupt others.
 const schedBatch = 3
 
 // makeWay gives way to other processes: for the processor, and when memory
