@@ -100,7 +100,7 @@ func (e *engine) bare(ctx context.Context, clip string, work *tcoderv1.EncodeWor
 			return fmt.Errorf("scratch folder: %w", err)
 		}
 	}
-	args, err := ffmpeg.EncodeArgs(work, source.URL, 0)
+	args, err := ffmpeg.EncodeArgs(work, source.URL, e.tools)
 	if err != nil {
 		return err
 	}

@@ -171,13 +171,15 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 			return err
 		}
 
-		if encoders == nil {
-			names, err := ffmpeg.Encoders(ctx, tools)
-			if err != nil {
-				return fmt.Errorf("ask FFmpeg for its encoders: %w", err)
-			}
+		build, err := ffmpeg.Inspect(ctx, tools)
+		if err != nil {
+			return fmt.Errorf("ask FFmpeg what it can do: %w", err)
+		}
 
-			encoders = ffmpeg.VideoCodecs(names)
+		tools.Zimg = build.Zimg
+
+		if encoders == nil {
+			encoders = ffmpeg.VideoCodecs(build.Encoders)
 		}
 
 		if tools.Threads == 0 {

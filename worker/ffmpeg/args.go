@@ -21,8 +21,8 @@ const lengthSlack = time.Second
 // EncodeArgs returns the arguments of the one FFmpeg process that makes an
 // output: one decode, one chain of filters for all renditions. It is pure.
 // Paths of outputs are relative to the folder that FFmpeg is run in, which has
-// a folder for each HLS rendition. threads is as in Tools.
-func EncodeArgs(work *tcoderv1.EncodeWork, sourceURL string, threads int) ([]string, error) {
+// a folder for each HLS rendition. Of tools, Threads and Zimg matter.
+func EncodeArgs(work *tcoderv1.EncodeWork, sourceURL string, tools Tools) ([]string, error) {
 	if err := checkWork(work); err != nil {
 		return nil, err
 	}
@@ -31,19 +31,19 @@ func EncodeArgs(work *tcoderv1.EncodeWork, sourceURL string, threads int) ([]str
 		"-nostdin", "-hide_banner", "-nostats", "-v", "level+warning",
 		"-progress", "pipe:1", "-stats_period", "0.5",
 	}
-	args = append(args, filterThreads(work.GetOutput().GetVideo(), threads)...)
-	args = append(args, codecThreads(threads)...)
+	args = append(args, filterThreads(work.GetOutput().GetVideo(), tools.Threads)...)
+	args = append(args, codecThreads(tools.Threads)...)
 	args = append(args, inputArgs(work.GetLimits())...)
 	args = append(args, chunkInput(work)...)
 	args = append(args, readRate(work)...)
 	args = append(args, "-i", sourceURL)
 
 	video, audio := work.GetOutput().GetVideo(), work.GetOutput().GetAudio()
-	if graph := filterGraph(work); graph != "" {
+	if graph := filterGraph(work, tools.Zimg); graph != "" {
 		args = append(args, "-filter_complex", graph)
 	}
 
-	encoded, shares := 0, encoderThreads(encodedOf(video), threads)
+	encoded, shares := 0, encoderThreads(encodedOf(video), tools.Threads)
 
 	for _, rendition := range video.GetRenditions() {
 		if rendition.GetCopy() {

@@ -62,6 +62,8 @@ func works() map[string]func(*tcoderv1.EncodeWork) {
 
 	return map[string]func(*tcoderv1.EncodeWork){
 		"hls-ladder":     func(*tcoderv1.EncodeWork) {},
+		"hls-no-zimg":    func(*tcoderv1.EncodeWork) {},
+		"hls-yuv-as-rgb": func(w *tcoderv1.EncodeWork) { w.Source.Streams[0].ColorSpace = "gbr" },
 		"hls-silent":     func(w *tcoderv1.EncodeWork) { w.Output.Audio = nil },
 		"hls-audio-only": func(w *tcoderv1.EncodeWork) { w.Output.Video, w.Output.SegmentSeconds = nil, 4 },
 		"hls-copy": func(w *tcoderv1.EncodeWork) {
@@ -138,7 +140,7 @@ func TestEncodeArgs(t *testing.T) {
 			change(work)
 			before := proto.Clone(work)
 
-			args, err := ffmpeg.EncodeArgs(work, "http://127.0.0.1:9000/source", 0)
+			args, err := ffmpeg.EncodeArgs(work, "http://127.0.0.1:9000/source", ffmpeg.Tools{Zimg: name != "hls-no-zimg"})
 			require.NoError(t, err)
 			require.True(t, proto.Equal(before, work), "the work was changed")
 
@@ -185,7 +187,7 @@ func TestEncodeArgsRefuses(t *testing.T) {
 			work := ladder()
 			change(work.GetOutput())
 
-			_, err := ffmpeg.EncodeArgs(work, "http://127.0.0.1:9000/source", 0)
+			_, err := ffmpeg.EncodeArgs(work, "http://127.0.0.1:9000/source", ffmpeg.Tools{})
 			require.Error(t, err)
 		})
 	}
@@ -201,7 +203,7 @@ func TestEncodeArgsReadRate(t *testing.T) {
 	recording.Source.Streams = recording.GetSource().GetStreams()[1:]
 
 	for work, slow := range map[*tcoderv1.EncodeWork]bool{ladder(): false, sound: true, recording: false} {
-		args, err := ffmpeg.EncodeArgs(work, "http://127.0.0.1:9000/source", 2)
+		args, err := ffmpeg.EncodeArgs(work, "http://127.0.0.1:9000/source", ffmpeg.Tools{Threads: 2})
 		require.NoError(t, err)
 		require.Equal(t, slow, slices.Contains(args, "-readrate"))
 	}

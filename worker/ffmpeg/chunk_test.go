@@ -195,11 +195,11 @@ func TestEncodeChunkRefused(t *testing.T) {
 			work := ladder()
 			work.Output.Audio = nil
 			work.Output.Chunks = []*tcoderv1.Chunk{{FirstFrame: 96, EndFrame: 192}}
-			_, err := ffmpeg.EncodeArgs(work, "http://127.0.0.1:1/source", 0)
+			_, err := ffmpeg.EncodeArgs(work, "http://127.0.0.1:1/source", ffmpeg.Tools{})
 			require.NoError(t, err)
 
 			change(work.GetOutput())
-			_, err = ffmpeg.EncodeArgs(work, "http://127.0.0.1:1/source", 0)
+			_, err = ffmpeg.EncodeArgs(work, "http://127.0.0.1:1/source", ffmpeg.Tools{})
 			require.Error(t, err)
 		})
 	}

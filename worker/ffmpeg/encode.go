@@ -130,7 +130,7 @@ func copyHurt(work *tcoderv1.EncodeWork, log string) bool {
 
 // makeOutput is Encode once. hurt tells that a copy has damage of the source.
 func makeOutput(ctx context.Context, tools Tools, req EncodeRequest) (renditions []*tcoderv1.EncodedRendition, hurt bool, err error) {
-	args, err := EncodeArgs(req.Work, req.Source.URL, tools.Threads)
+	args, err := EncodeArgs(req.Work, req.Source.URL, tools)
 	if err != nil {
 		return nil, false, unknownFault(tcoderv1.ErrorReason_ERROR_REASON_ENCODE_FAILED, err.Error(), "the plan can't be carried out by this worker")
 	}

@@ -336,7 +336,7 @@ func TestEncodeSound(t *testing.T) {
 func TestEncodeCodecs(t *testing.T) {
 	t.Parallel()
 
-	found, err := ffmpeg.Encoders(t.Context(), tools(t))
+	build, err := ffmpeg.Inspect(t.Context(), tools(t))
 	require.NoError(t, err)
 
 	for codec, test := range map[media.VideoCodec][2]string{
@@ -345,7 +345,7 @@ func TestEncodeCodecs(t *testing.T) {
 		t.Run(string(codec), func(t *testing.T) {
 			t.Parallel()
 
-			if !strings.Contains(strings.Join(found, " "), test[0]) {
+			if !strings.Contains(strings.Join(build.Encoders, " "), test[0]) {
 				t.Skip("FFmpeg lacks " + test[0])
 			}
 

@@ -15,15 +15,15 @@ import (
 // The constant cadence is made last. The pictures that fill a hole are then
 // all the same one, however long the hole; before the scaling they would be
 // copies, which wait in memory for the encoder.
-func filterGraph(work *tcoderv1.EncodeWork) string {
+func filterGraph(work *tcoderv1.EncodeWork, zimg bool) string {
 	video := work.GetOutput().GetVideo()
 	encoded := encodedOf(video)
 	if len(encoded) == 0 {
 		return ""
 	}
 
-	from := input(video.GetStreamIndex())
-	filters := append(chunkPreRoll(work), sourceFilters(video, sourceStream(work, video.GetStreamIndex()), encoded[0])...)
+	from, source := input(video.GetStreamIndex()), sourceStream(work, video.GetStreamIndex())
+	filters := append(chunkPreRoll(work), sourceFilters(video, source, encoded[0])...)
 	cadence := fmt.Sprintf("fps=%d/%d", video.GetFrameRate().GetNum(), video.GetFrameRate().GetDen())
 	if knownFrames(work) > 0 {
 		// Else a last picture of unknown duration would be dropped. One too many
@@ -37,7 +37,7 @@ func filterGraph(work *tcoderv1.EncodeWork) string {
 
 	for i, rendition := range encoded {
 		if i > 0 {
-			filters = scaleTo(rendition, "")
+			filters = scaleDown(rendition, zimg && source.GetColorSpace() != spaceRGB)
 		}
 
 		chain := "[" + from + "]" + strings.Join(filters, ",")
@@ -92,6 +92,22 @@ func scaleTo(rendition *tcoderv1.RenditionPlan, options string) []string {
 	return []string{
 		fmt.Sprintf("scale=%d:%d:flags=bicubic%s", rendition.GetWidth(), rendition.GetHeight(), options),
 		"setsar=1",
+	}
+}
+
+// spaceRGB is what FFmpeg calls the colors of RGB. A source may say so of YUV, too.
+const spaceRGB = "gbr"
+
+// scaleDown makes pictures of 4:2:0 and 8 bits smaller. zimg takes a third less
+// processor time for it than FFmpeg's own scaler, 1.3 % of a ladder's, for the
+// same cubic. It refuses YUV that calls itself RGB.
+func scaleDown(rendition *tcoderv1.RenditionPlan, zimg bool) []string {
+	if !zimg {
+		return scaleTo(rendition, "")
+	}
+
+	return []string{
+		fmt.Sprintf("zscale=%d:%d:filter=bicubic:param_a=0:param_b=0.6", rendition.GetWidth(), rendition.GetHeight()), "setsar=1",
 	}
 }
 

@@ -426,14 +426,14 @@ func TestProbeCancel(t *testing.T) {
 func TestTools(t *testing.T) {
 	t.Parallel()
 
-	found, err := ffmpeg.Encoders(t.Context(), tools(t))
+	build, err := ffmpeg.Inspect(t.Context(), tools(t))
 	require.NoError(t, err)
-	require.Contains(t, found, "libx264")
-	require.Contains(t, found, "aac")
-	require.Contains(t, ffmpeg.VideoCodecs(found), tcoderv1.VideoCodec_VIDEO_CODEC_H264)
+	require.Contains(t, build.Encoders, "libx264")
+	require.Contains(t, build.Encoders, "aac")
+	require.Contains(t, ffmpeg.VideoCodecs(build.Encoders), tcoderv1.VideoCodec_VIDEO_CODEC_H264)
 	require.Empty(t, ffmpeg.VideoCodecs([]string{"aac"}))
 
-	_, err = ffmpeg.Encoders(t.Context(), ffmpeg.Tools{FFmpeg: filepath.Join(t.TempDir(), "ffmpeg")})
+	_, err = ffmpeg.Inspect(t.Context(), ffmpeg.Tools{FFmpeg: filepath.Join(t.TempDir(), "ffmpeg")})
 	missing, ok := errors.AsType[*ffmpeg.Fault](err)
 	require.True(t, ok)
 	require.Equal(t, tcoderv1.ErrorReason_ERROR_REASON_ENCODER_MISSING, missing.Reason)

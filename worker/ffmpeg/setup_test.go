@@ -1,11 +1,13 @@
 package ffmpeg_test
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -29,8 +31,23 @@ func tools(t testing.TB) ffmpeg.Tools {
 	found, err := ffmpeg.Find()
 	require.NoError(t, err)
 
+	build, err := inspected()
+	require.NoError(t, err)
+
+	found.Zimg = build.Zimg
+
 	return found
 }
+
+// inspected is what $PATH's FFmpeg was built with, as any worker asks it.
+var inspected = sync.OnceValues(func() (ffmpeg.Build, error) {
+	found, err := ffmpeg.Find()
+	if err != nil {
+		return ffmpeg.Build{}, err
+	}
+
+	return ffmpeg.Inspect(context.Background(), found)
+})
 
 // serve gives a file as a source, and counts the requests that it gets.
 func serve(t testing.TB, path string) (ffmpeg.Source, *atomic.Int64) {

@@ -26,7 +26,7 @@ func TestThreads(t *testing.T) {
 	}
 
 	valuesOf := func(work *tcoderv1.EncodeWork, threads int, option string) (values []string) {
-		args, err := ffmpeg.EncodeArgs(work, "http://127.0.0.1:9000/source", threads)
+		args, err := ffmpeg.EncodeArgs(work, "http://127.0.0.1:9000/source", ffmpeg.Tools{Threads: threads})
 		require.NoError(t, err)
 
 		for i, arg := range args {
@@ -62,7 +62,7 @@ func TestThreads(t *testing.T) {
 	} {
 		work := ladder()
 		work.Output.Video.Codec = codec
-		args, err := ffmpeg.EncodeArgs(work, "http://127.0.0.1:9000/source", 2)
+		args, err := ffmpeg.EncodeArgs(work, "http://127.0.0.1:9000/source", ffmpeg.Tools{Threads: 2})
 		require.NoError(t, err)
 		require.Equal(t, 2, strings.Count(strings.Join(args, " "), bound))
 	}

@@ -30,6 +30,8 @@ type Tools struct {
 	// Threads is how many an encode's decoder, its filters and the encoder of its
 	// largest rendition take: see ThreadsPerSlot. 0 leaves it to them.
 	Threads int
+	// Zimg is whether FFmpeg has libzimg, see Build.
+	Zimg bool
 	// Sandbox keeps every process. Default: sandbox.Default.
 	Sandbox *sandbox.Sandbox
 }
@@ -94,35 +96,46 @@ func (t Tools) maker(source Source, dir string, args []string, timeLimit time.Du
 	}
 }
 
+// Build is what an FFmpeg was built with.
+type Build struct {
+	// Encoders are those of libx264, libx265, libsvtav1 and aac that it has, in
+	// this order.
+	Encoders []string
+	// Zimg is whether it has libzimg, which scales for less than FFmpeg itself.
+	Zimg bool
+}
+
 // maxEncoderList bounds what is read of FFmpeg's list of encoders.
 const maxEncoderList = 1 << 20
 
-// Encoders returns which of libx264, libx265, libsvtav1 and aac FFmpeg has, in
-// this order.
-func Encoders(ctx context.Context, tools Tools) ([]string, error) {
+// Inspect asks FFmpeg what it was built with.
+func Inspect(ctx context.Context, tools Tools) (Build, error) {
 	const timeLimit = 20 * time.Second
 
 	tools = tools.withDefaults()
 	list := &capture{limit: maxEncoderList}
 	run := process{
-		path: tools.FFmpeg, args: []string{"-nostdin", "-hide_banner", "-encoders"}, stdout: list,
+		path: tools.FFmpeg, args: []string{"-nostdin", "-encoders"}, stdout: list,
 		timeLimit: timeLimit, killGrace: tools.KillGrace, sandbox: tools.Sandbox,
 	}
 
 	end, err := run.run(ctx)
 	if err != nil {
-		return nil, endFault(err, end.log)
+		return Build{}, endFault(err, end.log)
 	}
 
 	if end.code != 0 {
-		return nil, exitFault(end, func(log string) *Fault { return machineFault(log, "FFmpeg doesn't list its encoders") })
+		return Build{}, exitFault(end, func(log string) *Fault { return machineFault(log, "FFmpeg doesn't list its encoders") })
 	}
 
 	words := strings.Fields(list.String())
 
-	return slices.DeleteFunc([]string{"libx264", "libx265", "libsvtav1", "aac"}, func(name string) bool {
+	encoders := slices.DeleteFunc([]string{"libx264", "libx265", "libsvtav1", "aac"}, func(name string) bool {
 		return !slices.Contains(words, name)
-	}), nil
+	})
+
+	// The banner tells how it was configured.
+	return Build{Encoders: encoders, Zimg: strings.Contains(end.log, "--enable-libzimg")}, nil
 }
 
 // VideoCodecs returns the video codecs that a worker with these encoders can
