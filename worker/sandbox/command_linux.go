@@ -96,12 +96,11 @@ func give(dir string, who wrapper.User) error {
 }
 
 // libraries are where programs have their libraries, and what tells a program
-// of the machine's processors and the size of its pages.
+// of the machine's processors.
 func libraries() []string {
 	return []string{
 		"/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64", "/nix/store", "/gnu/store",
 		"/etc/ld.so.cache", "/dev/urandom", "/proc/cpuinfo", "/sys/devices/system/cpu", "/sys/devices/system/node",
-		"/sys/kernel/mm/transparent_hugepage",
 	}
 }
 

@@ -6,9 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -188,8 +186,7 @@ func deeds() map[string]func(args []string) error {
 			return nil
 		},
 		"environment": func([]string) error {
-			others := slices.DeleteFunc(os.Environ(), func(variable string) bool { return strings.HasPrefix(variable, "GLIBC_TUNABLES=") })
-			if len(others) == 0 {
+			if len(os.Environ()) == 0 {
 				return os.ErrNotExist
 			}
 
