@@ -53,7 +53,7 @@ func product(ctx context.Context, s setting, q *quiet) (_ []Result, err error) {
 		if round == 1 {
 			contenders = contenders[:2] // the third takes longest, and once is enough to compare it
 		}
-		if turns, err = race(ctx, s, q, contenders); err != nil {
+		if turns, err = race(ctx, s, q, "product", contenders); err != nil {
 			return nil, err
 		}
 		for i, t := range turns {
@@ -81,17 +81,17 @@ func product(ctx context.Context, s setting, q *quiet) (_ []Result, err error) {
 // contender is a command that makes the ladder of a clip, in a folder of its
 // name or by a server.
 type contender struct {
-	name   string
-	args   []string
-	server int // see turn
+	name    string
+	args    []string
+	servers []int // see turn
 }
 
-// race runs contenders by turns.
-func race(ctx context.Context, s setting, q *quiet, all []contender) (turns []*turn, err error) {
-	err = q.run("product", func() error {
+// race runs contenders of a part by turns.
+func race(ctx context.Context, s setting, q *quiet, part string, all []contender) (turns []*turn, err error) {
+	err = q.run(part, func() error {
 		turns = nil
 		for _, c := range all {
-			t := &turn{args: c.args, server: c.server, dir: filepath.Join(s.work, c.name)}
+			t := &turn{args: c.args, servers: c.servers, dir: filepath.Join(s.work, c.name)}
 			if err := errors.Join(os.RemoveAll(t.dir), os.Mkdir(t.dir, 0o700)); err != nil {
 				return fmt.Errorf("scratch folder: %w", err)
 			}
@@ -106,11 +106,12 @@ func race(ctx context.Context, s setting, q *quiet, all []contender) (turns []*t
 
 // product is a job through the whole product: upload, probe, encode, publish.
 func (st *stack) product(clip string) contender {
-	return contender{
-		name:   "product",
-		args:   []string{st.binary, "transcode", clip, "--preset", "hls-adaptive", "--no-copy", "--json", "--server", st.url},
-		server: st.up.PID(),
-	}
+	return contender{name: "product", args: st.ladderOf(clip), servers: []int{st.up.PID()}}
+}
+
+// ladderOf is the command of a job that makes the ladder of a clip.
+func (st *stack) ladderOf(clip string) []string {
+	return []string{st.binary, "transcode", clip, "--preset", "hls-adaptive", "--no-copy", "--json", "--server", st.url}
 }
 
 // jobID is the id of the job that the CLI printed.
@@ -249,6 +250,9 @@ func singleCommand(clip string) contender {
 	return contender{name: "single", args: args}
 }
 
+// quoted is a command for a shell. No argument of it has quotes.
+func quoted(command []string) string { return "'" + strings.Join(command, "' '") + "'" }
+
 // commandPerRendition is what most scripts do: the sizes one after the other.
 func commandPerRendition(clip string) contender {
 	script := []string{"set -e"}
@@ -258,7 +262,7 @@ func commandPerRendition(clip string) contender {
 		args = append(args, audioArgs()...)
 		args = append(args, "-f", "hls", "-hls_time", strconv.Itoa(segmentSeconds), "-hls_playlist_type", "vod", "-hls_segment_type", "fmp4",
 			"-hls_fmp4_init_filename", r.name+".mp4", "-hls_segment_filename", r.name+"_%05d.m4s", r.name+".m3u8")
-		script = append(script, "'"+strings.Join(args, "' '")+"'")
+		script = append(script, quoted(args))
 	}
 
 	return contender{name: "separate", args: []string{"sh", "-c", strings.Join(script, "\n")}}

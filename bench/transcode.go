@@ -22,7 +22,7 @@ func transcode(ctx context.Context, s setting) ([]Result, error) {
 		{"copy-top", inRounds(1, copyTop)},
 		{"rate", rate},
 		{"chunks", inRounds(2, chunkCost)},
-		{"scale-out", inRounds(2, scaleOut)},
+		{"scale-out", inRounds(1, scaleOut)},
 		{"seams", seams},
 		{"footprint", footprint},
 		{"simulated", func(ctx context.Context, _ setting, _ *quiet) ([]Result, error) { return poolLadder(ctx) }},

@@ -18,15 +18,14 @@ const turnLength = time.Second
 
 // turn is a command that takes turns with others.
 type turn struct {
-	args []string // the program first
-	dir  string   // that it runs in
-	// server is a process that works for it, with its descendants; 0: none does.
-	server int
+	args    []string // the program first
+	dir     string   // that it runs in
+	servers []int    // processes that work for it, with their descendants
 
 	cmd    *exec.Cmd
 	out    bytes.Buffer
 	log    bytes.Buffer
-	before time.Duration // processor time of the server
+	before time.Duration // processor time of the servers
 	took   cost
 	ended  chan struct{}
 	err    error // set when ended is closed
@@ -86,7 +85,7 @@ func (t *turn) take(ctx context.Context, othersWait bool) (over bool, err error)
 }
 
 func (t *turn) start(ctx context.Context) (err error) {
-	if t.before, err = t.serverTime(); err != nil {
+	if t.before, err = t.serversTime(); err != nil {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, t.args[0], t.args[1:]...)
@@ -111,21 +110,26 @@ func (t *turn) sum() error {
 	if t.err != nil {
 		return fmt.Errorf("%s: %w\n%s%s", filepath.Base(t.args[0]), t.err, &t.out, &t.log)
 	}
-	after, err := t.serverTime()
+	after, err := t.serversTime()
 	t.took.cpu = t.cmd.ProcessState.UserTime() + t.cmd.ProcessState.SystemTime() + after - t.before
 
 	return err
 }
 
-func (t *turn) serverTime() (time.Duration, error) {
-	if t.server == 0 {
-		return 0, nil
+func (t *turn) serversTime() (time.Duration, error) {
+	var all time.Duration
+	for _, pid := range t.servers {
+		took, err := treeCPU(pid)
+		if err != nil {
+			return 0, err
+		}
+		all += took
 	}
 
-	return treeCPU(t.server)
+	return all, nil
 }
 
-// leave waits for the end of a command whose context is done, and lets its server go on.
+// leave waits for the end of a command whose context is done, and lets its servers go on.
 func (t *turn) leave() error {
 	if t.cmd == nil {
 		return nil
@@ -135,7 +139,12 @@ func (t *turn) leave() error {
 	return t.tell(syscall.SIGCONT)
 }
 
-// tell stops all processes of the command and its server, or lets them go on.
+// owns reports whether a process is the command, or works for it.
+func (t *turn) owns(all map[int]process, pid int) bool {
+	return slices.ContainsFunc(append([]int{t.cmd.Process.Pid}, t.servers...), func(root int) bool { return descends(all, pid, root) })
+}
+
+// tell stops all processes of the command and its servers, or lets them go on.
 func (t *turn) tell(signal syscall.Signal) error {
 	const patience = time.Minute // with what waits for a slow disk
 	// What a process starts before it stops is found when all are looked at again.
@@ -146,7 +155,7 @@ func (t *turn) tell(signal syscall.Signal) error {
 		}
 		done := true
 		for pid, p := range all {
-			if p.state == 'Z' || (p.state == 'T') == (signal == syscall.SIGSTOP) || !descends(all, pid, t.cmd.Process.Pid) && !descends(all, pid, t.server) {
+			if p.state == 'Z' || (p.state == 'T') == (signal == syscall.SIGSTOP) || !t.owns(all, pid) {
 				continue
 			}
 			done = false
