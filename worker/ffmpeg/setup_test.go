@@ -40,6 +40,8 @@ func tools(t testing.TB) ffmpeg.Tools {
 }
 
 // inspected is what $PATH's FFmpeg was built with, as any worker asks it.
+//
+//nolint:gochecknoglobals // it doesn't change
 var inspected = sync.OnceValues(func() (ffmpeg.Build, error) {
 	found, err := ffmpeg.Find()
 	if err != nil {
