@@ -100,7 +100,7 @@ const spaceRGB = "gbr"
 
 // scaleDown makes pictures of 4:2:0 and 8 bits smaller. zimg takes a third less
 // processor time for it than FFmpeg's own scaler, 1.3 % of a ladder's, for the
-// same cubic. It refuses YUV that calls itself RGB.
+// same cubic. Newer FFmpegs' zscale refuses YUV that calls itself RGB.
 func scaleDown(rendition *tcoderv1.RenditionPlan, zimg bool) []string {
 	if !zimg {
 		return scaleTo(rendition, "")
