@@ -29,11 +29,10 @@ func startEngine(ctx context.Context, s setting) (*engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	build, err := ffmpeg.Inspect(ctx, tools)
+	tools, err = tools.Inspect(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("ask FFmpeg what it can do: %w", err)
 	}
-	tools.Zimg = build.Zimg
 	dir, err := os.MkdirTemp(s.work, "engine-")
 	if err != nil {
 		return nil, fmt.Errorf("scratch folder: %w", err)

@@ -171,15 +171,13 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 			return err
 		}
 
-		build, err := ffmpeg.Inspect(ctx, tools)
+		tools, err = tools.Inspect(ctx)
 		if err != nil {
 			return fmt.Errorf("ask FFmpeg what it can do: %w", err)
 		}
 
-		tools.Zimg = build.Zimg
-
 		if encoders == nil {
-			encoders = ffmpeg.VideoCodecs(build.Encoders)
+			encoders = ffmpeg.VideoCodecs(tools.Encoders)
 		}
 
 		if tools.Threads == 0 {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -141,6 +142,25 @@ func TestEncodeMP4(t *testing.T) {
 			t.Parallel()
 
 			work, dir, renditions := encode(t, clip(t, id), quick("web-optimized", "360p", "240p"))
+			require.Len(t, renditions, 2)
+			checkRenditions(t, work, dir, renditions)
+		})
+	}
+}
+
+// TestEncodeColorSpace guarantees that a source whose colors call themselves
+// something else than they are is encoded, through every scaler.
+func TestEncodeColorSpace(t *testing.T) {
+	t.Parallel()
+
+	for space, matrix := range map[string]string{"rgb": "0", "unspecified": "2", "reserved": "3"} {
+		t.Run(space, func(t *testing.T) {
+			t.Parallel()
+
+			path := ffmpegMakes(t, filepath.Join(t.TempDir(), "colors.mp4"), "-t", "2", "-i", mediatest.Clip(t, mediatest.Film),
+				"-c", "copy", "-an", "-bsf:v", "h264_metadata=matrix_coefficients="+matrix)
+			source, _ := serve(t, path)
+			work, dir, renditions := encode(t, source, quick("hls-adaptive", "360p", "240p"))
 			require.Len(t, renditions, 2)
 			checkRenditions(t, work, dir, renditions)
 		})
@@ -336,16 +356,13 @@ func TestEncodeSound(t *testing.T) {
 func TestEncodeCodecs(t *testing.T) {
 	t.Parallel()
 
-	build, err := ffmpeg.Inspect(t.Context(), tools(t))
-	require.NoError(t, err)
-
 	for codec, test := range map[media.VideoCodec][2]string{
 		media.HEVC: {"libx265", `^hvc1\.1\.6\.L[0-9]+\.90$`}, media.AV1: {"libsvtav1", `^av01\.0\.0[0-9]M\.08$`},
 	} {
 		t.Run(string(codec), func(t *testing.T) {
 			t.Parallel()
 
-			if !strings.Contains(strings.Join(build.Encoders, " "), test[0]) {
+			if !slices.Contains(tools(t).Encoders, test[0]) {
 				t.Skip("FFmpeg lacks " + test[0])
 			}
 

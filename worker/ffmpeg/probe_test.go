@@ -421,19 +421,22 @@ func TestProbeCancel(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
-// TestTools guarantees that a worker knows what its FFmpeg can encode, and
-// says so when there is none.
+// TestTools guarantees that a worker knows what its FFmpeg can do, and says so
+// when there is none.
 func TestTools(t *testing.T) {
 	t.Parallel()
 
-	build, err := ffmpeg.Inspect(t.Context(), tools(t))
-	require.NoError(t, err)
-	require.Contains(t, build.Encoders, "libx264")
-	require.Contains(t, build.Encoders, "aac")
-	require.Contains(t, ffmpeg.VideoCodecs(build.Encoders), tcoderv1.VideoCodec_VIDEO_CODEC_H264)
+	encoders := tools(t).Encoders
+	require.Contains(t, encoders, "libx264")
+	require.Contains(t, encoders, "aac")
+	require.Contains(t, ffmpeg.VideoCodecs(encoders), tcoderv1.VideoCodec_VIDEO_CODEC_H264)
 	require.Empty(t, ffmpeg.VideoCodecs([]string{"aac"}))
 
-	_, err = ffmpeg.Inspect(t.Context(), ffmpeg.Tools{FFmpeg: filepath.Join(t.TempDir(), "ffmpeg")})
+	filters, err := exec.Command(tools(t).FFmpeg, "-hide_banner", "-filters").Output()
+	require.NoError(t, err)
+	require.Equal(t, strings.Contains(string(filters), " zscale "), tools(t).Zimg)
+
+	_, err = ffmpeg.Tools{FFmpeg: filepath.Join(t.TempDir(), "ffmpeg")}.Inspect(t.Context())
 	missing, ok := errors.AsType[*ffmpeg.Fault](err)
 	require.True(t, ok)
 	require.Equal(t, tcoderv1.ErrorReason_ERROR_REASON_ENCODER_MISSING, missing.Reason)

@@ -28,27 +28,22 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func tools(t testing.TB) ffmpeg.Tools {
 	t.Helper()
 
-	found, err := ffmpeg.Find()
+	found, err := inspected()
 	require.NoError(t, err)
-
-	build, err := inspected()
-	require.NoError(t, err)
-
-	found.Zimg = build.Zimg
 
 	return found
 }
 
-// inspected is what $PATH's FFmpeg was built with, as any worker asks it.
+// inspected is what a worker finds in $PATH.
 //
 //nolint:gochecknoglobals // it doesn't change
-var inspected = sync.OnceValues(func() (ffmpeg.Build, error) {
+var inspected = sync.OnceValues(func() (ffmpeg.Tools, error) {
 	found, err := ffmpeg.Find()
 	if err != nil {
-		return ffmpeg.Build{}, err
+		return ffmpeg.Tools{}, err
 	}
 
-	return ffmpeg.Inspect(context.Background(), found)
+	return found.Inspect(context.Background())
 })
 
 // serve gives a file as a source, and counts the requests that it gets.

@@ -30,7 +30,11 @@ type Tools struct {
 	// Threads is how many an encode's decoder, its filters and the encoder of its
 	// largest rendition take: see ThreadsPerSlot. 0 leaves it to them.
 	Threads int
-	// Zimg is whether FFmpeg has libzimg, see Build.
+	// Encoders are those of libx264, libx265, libsvtav1 and aac that FFmpeg has,
+	// in this order: see Inspect.
+	Encoders []string
+	// Zimg is whether FFmpeg has libzimg, which scales for less than FFmpeg
+	// itself: see Inspect.
 	Zimg bool
 	// Sandbox keeps every process. Default: sandbox.Default.
 	Sandbox *sandbox.Sandbox
@@ -96,46 +100,39 @@ func (t Tools) maker(source Source, dir string, args []string, timeLimit time.Du
 	}
 }
 
-// Build is what an FFmpeg was built with.
-type Build struct {
-	// Encoders are those of libx264, libx265, libsvtav1 and aac that it has, in
-	// this order.
-	Encoders []string
-	// Zimg is whether it has libzimg, which scales for less than FFmpeg itself.
-	Zimg bool
-}
-
 // maxEncoderList bounds what is read of FFmpeg's list of encoders.
 const maxEncoderList = 1 << 20
 
-// Inspect asks FFmpeg what it was built with.
-func Inspect(ctx context.Context, tools Tools) (Build, error) {
+// Inspect asks FFmpeg what it was built with, and returns the tools that know.
+func (t Tools) Inspect(ctx context.Context) (Tools, error) {
 	const timeLimit = 20 * time.Second
 
-	tools = tools.withDefaults()
+	limits := t.withDefaults()
 	list := &capture{limit: maxEncoderList}
 	run := process{
-		path: tools.FFmpeg, args: []string{"-nostdin", "-encoders"}, stdout: list,
-		timeLimit: timeLimit, killGrace: tools.KillGrace, sandbox: tools.Sandbox,
+		path: t.FFmpeg, args: []string{"-nostdin", "-encoders"}, stdout: list,
+		timeLimit: timeLimit, killGrace: limits.KillGrace, sandbox: limits.Sandbox,
 	}
 
 	end, err := run.run(ctx)
 	if err != nil {
-		return Build{}, endFault(err, end.log)
+		return Tools{}, endFault(err, end.log)
 	}
 
 	if end.code != 0 {
-		return Build{}, exitFault(end, func(log string) *Fault { return machineFault(log, "FFmpeg doesn't list its encoders") })
+		return Tools{}, exitFault(end, func(log string) *Fault { return machineFault(log, "FFmpeg doesn't list its encoders") })
 	}
 
 	words := strings.Fields(list.String())
 
-	encoders := slices.DeleteFunc([]string{"libx264", "libx265", "libsvtav1", "aac"}, func(name string) bool {
+	t.Encoders = slices.DeleteFunc([]string{"libx264", "libx265", "libsvtav1", "aac"}, func(name string) bool {
 		return !slices.Contains(words, name)
 	})
 
 	// The banner tells how it was configured.
-	return Build{Encoders: encoders, Zimg: strings.Contains(end.log, "--enable-libzimg")}, nil
+	t.Zimg = strings.Contains(end.log, "--enable-libzimg")
+
+	return t, nil
 }
 
 // VideoCodecs returns the video codecs that a worker with these encoders can

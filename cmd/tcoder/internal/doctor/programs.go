@@ -79,7 +79,7 @@ func majorVersion(version string) (int, bool) {
 }
 
 func checkEncoders(ctx context.Context, tools ffmpeg.Tools) []finding {
-	build, err := ffmpeg.Inspect(ctx, tools)
+	tools, err := tools.Inspect(ctx)
 	if err != nil {
 		return []finding{fail("encoders", fixFFmpeg, "FFmpeg doesn't list them: %v", err)}
 	}
@@ -91,7 +91,7 @@ func checkEncoders(ctx context.Context, tools ffmpeg.Tools) []finding {
 		{"libx264", "H.264", true}, {"aac", "AAC", true}, {"libx265", "HEVC", false}, {"libsvtav1", "AV1", false},
 	} {
 		switch {
-		case slices.Contains(build.Encoders, encoder.name):
+		case slices.Contains(tools.Encoders, encoder.name):
 			findings = append(findings, ok(encoder.name, "FFmpeg encodes %s", encoder.makes))
 		case encoder.needed:
 			findings = append(findings, fail(encoder.name, fixFFmpegBuild, "FFmpeg can't encode %s, which every preset makes", encoder.makes))
