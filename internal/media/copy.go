@@ -3,6 +3,7 @@ package media
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -44,7 +45,10 @@ func copyTop(o *OutputPlan, p Probe, v Stream, segmentSeconds float64, qualities
 	if !ok {
 		return
 	}
-	target, starts := cuts(*v.Keyframes, segmentSeconds)
+	target, starts, ok := cuts(*v.Keyframes, segmentSeconds)
+	if !ok {
+		return
+	}
 	plan.Renditions, plan.SegmentStarts, plan.ExpectedFrames = renditions, starts, v.Keyframes.FrameCount
 	plan.GOPFrames = 1
 	for i := range starts {
@@ -125,18 +129,48 @@ func withCopy(renditions []RenditionPlan, top RenditionPlan, qualities []string)
 // time is rounded down is not missed.
 const earlier = 2 * time.Millisecond
 
+// shortSegment is how long a last segment may be that players make nothing of,
+// and wait for for ever.
+const shortSegment = 100 * time.Millisecond
+
 // cuts chooses the keyframes at which a stream is cut into segments of about a
-// length, the way FFmpeg does it: the n-th cut is at the first keyframe that is
-// n times the target from the start, or later.
-func cuts(k KeyframeTable, seconds float64) (target float64, starts []int64) {
-	length := int64(math.Round(seconds*1e6)) - earlier.Microseconds()
+// length: by half of it longer at most, where the last would be too short
+// otherwise. False if it would be even so.
+func cuts(k KeyframeTable, seconds float64) (target float64, starts []int64, ok bool) {
+	const step = 50_000 // µs
+	wanted := int64(math.Round(seconds * 1e6))
+	for length := wanted - earlier.Microseconds(); length <= wanted*3/2; length += step {
+		starts = cutsEvery(k, length)
+		last := float64(k.FrameCount-starts[len(starts)-1]) / k.FrameRate.Float()
+		if len(starts) == 1 || last > shortSegment.Seconds() {
+			return float64(length) / 1e6, starts, true
+		}
+	}
+
+	return 0, nil, false
+}
+
+// cutsEvery are the keyframes at which FFmpeg cuts for segments of a length: the
+// n-th cut is at the first keyframe that is n times the length from the start,
+// or later.
+func cutsEvery(k KeyframeTable, microseconds int64) []int64 {
+	var starts []int64
 	for i, frame := range k.Frames {
-		if i == 0 || k.Ticks[i]*1e6 >= length*int64(len(starts))*k.Timescale {
+		if i == 0 || k.Ticks[i]*1e6 >= microseconds*int64(len(starts))*k.Timescale {
 			starts = append(starts, frame)
 		}
 	}
 
-	return float64(length) / 1e6, starts
+	return starts
+}
+
+// cutsIn are the positions of a chunk's segments among SegmentStarts: from first
+// on, end isn't one of them.
+func (v *VideoPlan) cutsIn(c Chunk) (first, end int) {
+	first, _ = slices.BinarySearch(v.SegmentStarts, c.First)
+	end, _ = slices.BinarySearch(v.SegmentStarts, c.End)
+
+	return first, end
 }
 
 // segmentEnd is the frame after the last one of a segment that SegmentStarts

@@ -222,7 +222,13 @@ func segmentsOf(o OutputPlan, part int) int {
 	if part == 0 || o.Chunks[part-1].End == o.Video.ExpectedFrames {
 		return math.MaxInt
 	}
-	frames, c := segmentFrames(o), o.Chunks[part-1]
+	c := o.Chunks[part-1]
+	if len(o.Video.SegmentStarts) > 0 {
+		first, end := o.Video.cutsIn(c)
+
+		return end - first
+	}
+	frames := segmentFrames(o)
 
 	return int((c.End - c.First + frames - 1) / frames)
 }

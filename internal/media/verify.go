@@ -164,8 +164,7 @@ func verifySegments(o OutputPlan, e EncodedRendition) error {
 	}
 	first, end := 0, len(v.SegmentStarts)
 	if len(o.Chunks) > 0 {
-		first, _ = slices.BinarySearch(v.SegmentStarts, o.Chunks[0].First)
-		end, _ = slices.BinarySearch(v.SegmentStarts, o.Chunks[0].End)
+		first, end = v.cutsIn(o.Chunks[0])
 	}
 	if len(e.Segments) != end-first {
 		return fmt.Errorf("%d segments, planned are %d", len(e.Segments), end-first)
