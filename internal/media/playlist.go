@@ -35,6 +35,9 @@ func mediaPlaylist(p playlist) []byte {
 	b.WriteString("#EXTM3U\n" + runLine(p.run, p.final))
 	fmt.Fprintf(&b, "#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:%d\n#EXT-X-MEDIA-SEQUENCE:0\n", p.targetSeconds)
 	fmt.Fprintf(&b, "#EXT-X-PLAYLIST-TYPE:%s\n#EXT-X-INDEPENDENT-SEGMENTS\n", kind)
+	if !p.final { // it isn't live: who opens it wants to see its start
+		b.WriteString("#EXT-X-START:TIME-OFFSET=0\n")
+	}
 	fmt.Fprintf(&b, "#EXT-X-MAP:URI=\"%s\"\n", p.initURI)
 	for _, s := range p.segments {
 		fmt.Fprintf(&b, "#EXTINF:%.6f,\n%s\n", s.duration.Seconds(), s.uri)

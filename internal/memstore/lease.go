@@ -216,6 +216,7 @@ func (s *Store) FinishTask(_ context.Context, r pipeline.TaskResult) (pipeline.V
 	case t.last && len(r.Outputs) > 0:
 		s.complete(j, r.Outputs)
 	case t.last:
+		delete(s.duties, dutyName{pipeline.DutyStream, j.rec.ID})
 		s.duty(pipeline.DutyPublish, j.rec.ID, s.now.Add(publishGrace))
 	}
 

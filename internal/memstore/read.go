@@ -28,7 +28,7 @@ func (s *Store) GetJob(_ context.Context, id string) (pipeline.Job, error) {
 // read is a job with its tasks, and what it waits for.
 func (s *Store) read(j *job) pipeline.Job {
 	v := j.view()
-	v.Progress.Renditions = j.stream.shown
+	v.Progress.Renditions, v.Streamed = j.stream.shown, j.stream.published
 
 	for _, t := range j.tasks {
 		v.Tasks = append(v.Tasks, t.view())

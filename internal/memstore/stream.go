@@ -63,6 +63,11 @@ func (s *Store) CommitSegments(_ context.Context, c pipeline.SegmentCommit) (pip
 			at = next
 		}
 
+		// The only task that isn't done may be so at once, and then all is published.
+		if j.open() == 1 && !j.rec.Times.Playable.IsZero() {
+			at = s.now.Add(pipeline.StreamEvery)
+		}
+
 		s.duty(pipeline.DutyStream, j.rec.ID, at)
 	}
 
@@ -124,7 +129,7 @@ func (s *Store) StreamPublished(_ context.Context, p pipeline.Publication) (bool
 		again = again.Add(pipeline.StreamEvery)
 	}
 
-	if int64(len(j.stream.commits)) > p.Version {
+	if j.open() > 0 && int64(len(j.stream.commits)) > p.Version {
 		s.duty(name.kind, name.id, again)
 	}
 

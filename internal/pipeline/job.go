@@ -107,7 +107,8 @@ type Job struct {
 	// Filled by GetJob, not by ListJobs.
 	Tasks        []Task
 	Wait         WaitReason
-	WaitPosition int64 // ready tasks that are likely to be leased before its own
+	WaitPosition int64     // ready tasks that are likely to be leased before its own
+	Streamed     time.Time // when what grows was written last; zero if nothing was
 }
 
 // EventType is what happened to a job, as the API's JobEventType without its prefix.

@@ -55,7 +55,8 @@ const StreamEvery = time.Second
 // stream belongs to a run, and is gone when that ends.
 type StreamStore interface {
 	// CommitSegments adds what an attempt uploaded to its job's stream, and
-	// leaves a DutyStream. A segment counts once for its task, whichever attempt
+	// leaves a DutyStream, which is due in StreamEvery where a player can start and
+	// no other task is left: the end of that one publishes all, and takes its place. A segment counts once for its task, whichever attempt
 	// committed it first: of what is there already nothing is added, so that
 	// attempts may overlap, and a replay adds nothing. STALE if the lease isn't
 	// the worker's, or if a rendition would have a hole; nothing is added then.

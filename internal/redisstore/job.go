@@ -60,7 +60,7 @@ func (s *Store) CreateJob(
 func (s *Store) GetJob(ctx context.Context, id string) (pipeline.Job, error) {
 	k := []string{s.keys.job(id), s.keys.spec(id), s.keys.probe(id), s.keys.plan(id), s.keys.outputs(id), s.keys.stream(id)}
 
-	reply, err := s.callRows(ctx, 11, "get_job", k, id)
+	reply, err := s.callRows(ctx, 12, "get_job", k, id)
 	if err != nil {
 		return pipeline.Job{}, err
 	}
@@ -86,6 +86,7 @@ func (s *Store) GetJob(ctx context.Context, id string) (pipeline.Job, error) {
 	}
 
 	j.Wait, j.WaitPosition = pipeline.WaitReason(asString(reply[8])), asInt(reply[9])
+	j.Streamed = asTime(reply[11])
 	j.Progress.Renditions, err = decodeShown(asString(reply[10]))
 
 	return j.Job, err

@@ -70,6 +70,9 @@ func (p *Publisher) Publish(ctx context.Context, jobID string) error {
 	if err != nil {
 		return fmt.Errorf("publish job %s: %w", jobID, err)
 	}
+	if err := spaced(ctx, job.Streamed); err != nil {
+		return fmt.Errorf("publish job %s: %w", jobID, err)
+	}
 	if err := p.write(ctx, manifests, etags{}); err != nil {
 		return fmt.Errorf("publish job %s: %w", jobID, err)
 	}
@@ -90,6 +93,22 @@ func (p *Publisher) Publish(ctx context.Context, jobID string) error {
 	p.log.InfoContext(ctx, "job published", "job_id", jobID, "run", job.Run,
 		"outputs", len(outputs), "manifests", len(manifests))
 	return nil
+}
+
+// spaced returns once a key may be written again that was written at a time.
+func spaced(ctx context.Context, written time.Time) error {
+	left := min(pipeline.StreamEvery, time.Until(written.Add(pipeline.StreamEvery)))
+	if written.IsZero() || left <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(left)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // done reports whether a job runs and all tasks of its run are done.

@@ -173,6 +173,7 @@ func TestStream(t *testing.T) {
 	require.Contains(t, master, "BANDWIDTH=1020800,")
 	first := g.read(t, "360p.m3u8")
 	require.Contains(t, first, "#EXT-X-PLAYLIST-TYPE:EVENT\n")
+	require.Contains(t, first, "#EXT-X-START:TIME-OFFSET=0\n", "players would start near its end")
 	require.NotContains(t, first, "ENDLIST")
 	require.Equal(t, []string{"t2a1/360p/00000.m4s", "t3a1/360p/00001.m4s", "t3a1/360p/00002.m4s"}, uris(first))
 	require.Equal(t, []string{"t1a1/audio/00000.m4s"}, uris(g.read(t, "audio.m3u8")))
@@ -198,6 +199,9 @@ func TestStream(t *testing.T) {
 		g.finish(t, part, n)
 	}
 	require.NoError(t, p.Publish(t.Context(), g.job.ID))
+	done, err := g.store.GetJob(t.Context(), g.job.ID)
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, done.Times.Finished.Sub(job.Streamed), pipeline.StreamEvery, "R2 takes a key once a second")
 	sealed := g.read(t, "360p.m3u8")
 	require.Contains(t, sealed, "#EXT-X-PLAYLIST-TYPE:VOD\n")
 	require.True(t, strings.HasSuffix(sealed, "#EXT-X-ENDLIST\n"))

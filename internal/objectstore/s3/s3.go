@@ -32,6 +32,8 @@ import (
 const (
 	maxAttempts = 4
 	maxBackoff  = time.Second
+	// tooOften is what R2 says of a second write of a key within a second.
+	tooOften = "TooManyRequests"
 )
 
 // Config says which bucket, and how to reach it.
@@ -90,7 +92,16 @@ func New(cfg Config) (*Store, error) {
 	// Refusals of a write that met another one: S3 asks to try again, and
 	// versitygw says the last of a write into a folder that the deletion of its
 	// last object takes away at that moment.
-	conflicts := map[string]struct{}{"OperationAborted": {}, "ConditionalRequestConflict": {}, "ExistingObjectIsDirectory": {}}
+	again := map[string]struct{}{
+		"OperationAborted": {}, "ConditionalRequestConflict": {}, "ExistingObjectIsDirectory": {}, tooOften: {},
+	}
+	randomly := retry.NewExponentialJitterBackoff(maxBackoff)
+	backoff := retry.BackoffDelayerFunc(func(attempt int, err error) (time.Duration, error) {
+		if code(err) == tooOften {
+			return maxBackoff, nil
+		}
+		return randomly.BackoffDelay(attempt, err)
+	})
 	newClient := func(endpoint string) *awss3.Client {
 		return awss3.New(awss3.Options{
 			BaseEndpoint: optional(endpoint),
@@ -99,8 +110,8 @@ func New(cfg Config) (*Store, error) {
 			Credentials:  credentials.NewStaticCredentialsProvider(cfg.AccessKeyID, cfg.SecretAccessKey, ""),
 			HTTPClient:   httpClient,
 			Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
-				o.MaxAttempts, o.MaxBackoff = maxAttempts, maxBackoff
-				o.Retryables = append(o.Retryables, retry.RetryableErrorCode{Codes: conflicts})
+				o.MaxAttempts, o.Backoff = maxAttempts, backoff
+				o.Retryables = append(o.Retryables, retry.RetryableErrorCode{Codes: again})
 			}),
 			RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
 			ResponseChecksumValidation: aws.ResponseChecksumValidationWhenRequired,

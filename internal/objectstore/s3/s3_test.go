@@ -3,8 +3,10 @@ package s3_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -66,6 +68,25 @@ func TestPresignedHost(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, strings.HasPrefix(signed.URL, want), "%s", want)
 	}
+}
+
+// A key that was written too often is written a second later.
+func TestWriteTooSoon(t *testing.T) {
+	t.Parallel()
+	var times []time.Time
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		times = append(times, time.Now())
+		_, _ = io.Copy(io.Discard, r.Body)
+		if len(times) == 1 {
+			w.WriteHeader(http.StatusTooManyRequests)
+			_, _ = io.WriteString(w, "<Error><Code>TooManyRequests</Code><Message>Reduce your request rate for the same object.</Message></Error>")
+		}
+	}))
+	t.Cleanup(server.Close)
+	store := newStore(t, s3.Config{Endpoint: server.URL, Bucket: "b", AccessKeyID: "id", SecretAccessKey: "secret", PathStyle: true})
+	require.NoError(t, store.Put(t.Context(), "key", strings.NewReader("hello"), objectstore.PutOptions{}))
+	require.Len(t, times, 2)
+	require.GreaterOrEqual(t, times[1].Sub(times[0]), time.Second)
 }
 
 // A write is stored though the last other object of its folders is removed at

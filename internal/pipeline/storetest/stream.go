@@ -20,6 +20,7 @@ func streamTests() map[string]func(*env) {
 		"RefusesHoles":                      streamRefusesHoles,
 		"IsADuty":                           streamIsADuty,
 		"IsPublishedOnceASecond":            streamIsPublishedOnceASecond,
+		"OfTheLastTaskWaits":                streamOfTheLastTaskWaits,
 		"WaitsForNothingBeforeItIsPlayable": streamWaitsForNothingBeforeItIsPlayable,
 		"DutyComesAgain":                    streamDutyComesAgain,
 		"MakesAJobPlayableOnce":             streamMakesAJobPlayableOnce,
@@ -230,6 +231,31 @@ func streamIsPublishedOnceASecond(e *env) {
 	require.Empty(e, e.streamDuties())
 	e.advance(e.T, pipeline.StreamEvery)
 	require.Equal(e, []string{j.ID}, e.streamDuties())
+}
+
+// What the only task that is left commits may be all there is: it waits for a
+// second, in which the end of the task takes its place.
+func streamOfTheLastTaskWaits(e *env) {
+	w, j, leases := e.playing()
+	e.commit(w, leases[0].Ref, segments("360p", 0, 1))
+	require.Equal(e, []string{j.ID}, e.streamDuties())
+	require.True(e, e.get(j.ID).Streamed.IsZero())
+	require.True(e, e.publish(pipeline.Publication{JobID: j.ID, Run: 1, Version: 1, Playable: true}))
+
+	streamed := e.get(j.ID).Streamed
+	require.Equal(e, e.get(j.ID).Times.Playable, streamed)
+	e.finish(w, leases[0].Ref)
+	e.advance(e.T, 2*pipeline.StreamEvery)
+	e.commit(w, leases[1].Ref, segments("360p", 0, 1))
+	require.Empty(e, e.streamDuties())
+	e.advance(e.T, pipeline.StreamEvery)
+	require.Equal(e, []string{j.ID}, e.streamDuties())
+	e.commit(w, leases[1].Ref, segments("360p", 1, 1))
+	e.finish(w, leases[1].Ref)
+	require.True(e, e.publish(pipeline.Publication{JobID: j.ID, Run: 1, Version: 2, Playable: true}))
+	require.True(e, e.get(j.ID).Streamed.After(streamed))
+	e.advance(e.T, time.Minute)
+	require.Empty(e, e.streamDuties(), "all is published")
 }
 
 // Until a player can start nothing is written, and nothing waits.

@@ -15,8 +15,10 @@ local keys, jobs = {}, {}
 for i, r in ipairs(requests) do jobs[i] = attempt_keys(keys, r[1], r[2], r[3]) end
 read_all(keys)
 
--- publish_soon leaves the duty to publish. The replica that has the answer does it; the sweeper's does if that can't.
-local function publish_soon(id)
+-- publish_soon leaves the duty to publish, in place of what grew. The replica that has the answer does it; the sweeper's
+-- does if that can't.
+local function publish_soon(id, stream)
+  if stream ~= 0 then zrem(DUTIES, 'STREAM|' .. id) end
   zadd(DUTIES, deadline_text(PUBLISH_GRACE), 'PUBLISH|' .. id)
   due(NOW + PUBLISH_GRACE)
 end
@@ -44,7 +46,7 @@ local function finish(r, key)
   else
     last = 1
     if r[11] == '' then
-      publish_soon(id)
+      publish_soon(id, stream)
     else
       local ends
       state, finished = COMPLETED, NOW
@@ -110,7 +112,7 @@ local function finish_any(r)
 
   local last = job.open == 0 and 1 or 0
   if last == 1 and r[11] == '' then
-    publish_soon(id)
+    publish_soon(id, job.stream)
   elseif last == 1 then
     move_job(job, 'complete')
     make_playable(job)

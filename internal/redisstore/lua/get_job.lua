@@ -2,7 +2,7 @@
 -- KEYS  common; 14 job, 15 spec, 16 probe, 17 plan, 18 outputs, 19 stream. Derived: results, the queues in turn.
 -- ARGV  prefix, job id
 -- Returns  {'', job, failure JSON, sr, spec, probe JSON, plan JSON, outputs JSON, {task (nothing: in the job),
---          attempts JSON, result JSON of each task}, wait reason, position, what is shown of the stream JSON} | {'JOB_NOT_FOUND'}; job and tasks packed
+--          attempts JSON, result JSON of each task}, wait reason, position, what is shown of the stream JSON, since when} | {'JOB_NOT_FOUND'}; job and tasks packed
 -- $include(task.lua)
 local WORKER_SEEN = 60000
 local MOST_PROJECTS = 200
@@ -91,7 +91,8 @@ elseif job.state == 'PENDING' or job.state == 'RUNNING' then
 end
 
 local values = redis.call('HMGET', more_key(job.id), 'f', 'sr')
+local stream = redis.call('HMGET', KEYS[19], 'shown', 'at')
 return {
   '', job.raw, values[1] or '', values[2] or '', read(KEYS[15]) or '', read(KEYS[16]) or '', read(KEYS[17]) or '',
-  read(KEYS[18]) or '', list, reason, position, redis.call('HGET', KEYS[19], 'shown') or '',
+  read(KEYS[18]) or '', list, reason, position, stream[1] or '', (stream[2] or 0) + 0,
 }

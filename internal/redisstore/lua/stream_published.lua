@@ -1,4 +1,5 @@
--- Notes what was published of a job's stream and ends the duty to do so, which comes again if there is more by now.
+-- Notes what was published of a job's stream and ends the duty to do so, which comes again if there is more by now, unless all
+-- tasks are done: then all is published.
 -- KEYS  common; 14 stream. Derived: the job.
 -- ARGV  prefix, job id, run, how many commits were published, 1 if a player can start else 0, what is shown JSON
 -- Returns  {'', 1 if the job is RUNNING in that run else 0}
@@ -19,7 +20,7 @@ if ARGV[5] == '1' then
   make_playable(job)
   again = NOW + STREAM_EVERY
 end
-if (redis.call('HGET', KEYS[14], 'n') or 0) + 0 > ARGV[4] + 0 then
+if job.open > 0 and (redis.call('HGET', KEYS[14], 'n') or 0) + 0 > ARGV[4] + 0 then
   zadd(DUTIES, score_text(again), duty)
   due(again)
 else

@@ -58,7 +58,6 @@ async function watch(path: string, { rate, changing = false }: PlayOptions, { ur
   const played = { complaints: [] as string[], taken: [] as number[], shown: [] as string[], jobState: "", segments: 0 };
   let requests = 0;
   const hls = new Hls({
-    startPosition: 0, // a stream that grows is watched from its start, not as one that is live
     maxBufferLength: 60,
     enableWorker: false,
     xhrSetup: async (xhr, url) => {

@@ -654,7 +654,7 @@ local function stream_of(job)
   local s = streams[job.id]
   if not s then
     local v = redis.call('HMGET', stream_key(job.id), 'n', 'at')
-    s = { id = job.id, n = (v[1] or 0) + 0, at = (v[2] or 0) + 0, tasks = {}, put = {} }
+    s = { id = job.id, job = job, n = (v[1] or 0) + 0, at = (v[2] or 0) + 0, tasks = {}, put = {} }
     streams[job.id] = s
     order[#order + 1] = s
   end
@@ -711,6 +711,8 @@ for _, s in ipairs(order) do
     -- One that was handed out looks for newer commits when it ends.
     if not redis.call('ZSCORE', DUTIES, stream_duty(s.id)) then
       local at = math.max(NOW, s.at + STREAM_EVERY)
+      -- The only task that isn't done may be so at once, and then all is published.
+      if s.job.open == 1 and s.job.playable > 0 then at = NOW + STREAM_EVERY end
       zadd(DUTIES, score_text(at), stream_duty(s.id))
       due(at)
     end
