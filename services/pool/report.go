@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -136,12 +137,18 @@ func transient(err error) bool {
 }
 
 // settle ends an attempt as its report says.
-func (s *Service) settle(ctx context.Context, sess *session, l *lease, ref pipeline.LeaseRef, r *tcoderv1.TaskReport) (settled, error) {
+func (s *Service) settle(ctx context.Context, sess *session, l *lease, ref pipeline.LeaseRef, r *tcoderv1.TaskReport) (out settled, err error) {
+	// One job, whatever its source is, doesn't end the process that all share.
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
+		}
+	}()
 	jobID, _, ok := media.SplitTaskID(ref.TaskID)
 	if !ok {
 		return settled{verdict: tcoderv1.ReportVerdict_REPORT_VERDICT_STALE}, nil
 	}
-	out := settled{jobID: jobID}
+	out.jobID = jobID
 	switch end := r.GetEnd().(type) {
 	case *tcoderv1.TaskReport_Released:
 		v, err := s.deps.Store.ReleaseTask(ctx, sess.worker.ID, ref)

@@ -1,6 +1,7 @@
 package pool_test
 
 import (
+	"context"
 	"net/http"
 	"testing"
 	"time"
@@ -184,6 +185,27 @@ func TestRejected(t *testing.T) {
 		require.Equal(t, pipeline.ReasonOutputInvalid, failedJob.Failure.Reason, name)
 		require.Equal(t, rejected, w.report(report), "a report that comes twice gets the first answer")
 	}
+}
+
+// unforeseen is a store with a bug that one job brings out.
+type unforeseen struct{ pool.Store }
+
+func (unforeseen) FinishTask(context.Context, pipeline.TaskResult) (pipeline.Verdict, bool, error) {
+	panic("a source that nobody thought of")
+}
+
+// TestPanic: a report that nothing is prepared for costs its job, not the
+// replica.
+func TestPanic(t *testing.T) {
+	t.Parallel()
+	c := newCell(t)
+	r := c.replica(t, func(cfg *pool.Config, d *pool.Deps) {
+		cfg.Retry.MaxFailures, d.Store = 1, unforeseen{d.Store}
+	})
+	w, _ := r.attach(t, &tcoderv1.Hello{})
+	job := c.submit(t)
+	require.Equal(t, rejected, w.report(probed(w.assignment().GetLease())))
+	require.Equal(t, pipeline.JobFailed, c.job(t, job.ID).State)
 }
 
 // TestFaults: each class of fault ends an attempt in its own way.

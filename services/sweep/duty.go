@@ -3,6 +3,7 @@ package sweep
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -67,7 +68,13 @@ func (s *Sweeper) do(ctx context.Context, d pipeline.Duty) {
 	log.DebugContext(ctx, "duty done", "took", time.Since(started))
 }
 
-func (s *Sweeper) perform(ctx context.Context, d pipeline.Duty) error {
+func (s *Sweeper) perform(ctx context.Context, d pipeline.Duty) (err error) {
+	// One job, whatever is stored of it, doesn't end the process that all share.
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
+		}
+	}()
 	switch d.Kind {
 	case pipeline.DutyExpireUpload:
 		return s.deps.ExpireUpload(ctx, d.ID)

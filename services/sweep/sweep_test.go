@@ -197,7 +197,7 @@ func TestOneLeader(t *testing.T) {
 }
 
 // TestDuties: each kind of duty is done once it is due, comes again after a
-// failure, and is over after that.
+// failure or a panic, and is over after that.
 func TestDuties(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -207,8 +207,11 @@ func TestDuties(t *testing.T) {
 	var tries atomic.Int32
 	b.sweeper(t, "a", func(d *sweep.Deps) {
 		d.ExpireUpload = func(ctx context.Context, id string) error {
-			if tries.Add(1) == 1 {
+			switch tries.Add(1) {
+			case 1:
 				return errors.New("not yet")
+			case 2:
+				panic("a job that nobody thought of")
 			}
 			_, err := b.store.EndUpload(ctx, id, pipeline.UploadExpire, pipeline.Failure{Reason: pipeline.ReasonUploadExpired, Message: "Expired."})
 			return err
@@ -220,11 +223,13 @@ func TestDuties(t *testing.T) {
 	}
 	require.Eventually(t, func() bool { return tries.Load() == 1 }, patience, time.Millisecond)
 	advance(2 * time.Minute)
+	require.Eventually(t, func() bool { return tries.Load() == 2 }, patience, time.Millisecond)
+	advance(2 * time.Minute)
 	require.Eventually(t, func() bool {
 		job, err := b.store.GetJob(t.Context(), upload.JobID)
 		return err == nil && job.State == pipeline.JobFailed
 	}, patience, 5*time.Millisecond)
-	require.EqualValues(t, 2, tries.Load())
+	require.EqualValues(t, 3, tries.Load())
 }
 
 // TestClean: an ended job keeps the objects that its outputs name and no
