@@ -2,8 +2,13 @@ package media
 
 import "math"
 
-// defaultRate is for sources that tell no cadence.
-const defaultRate = 30
+const (
+	// defaultRate is for sources that tell no cadence.
+	defaultRate = 30
+	// fastestRate is the fastest cadence that is believed of a nominal one. Those
+	// above it are the ticks of a container's clock, as of WebM's.
+	fastestRate = 120
+)
 
 // standardRates are the cadences that cameras and broadcasts have.
 func standardRates() []Rational {
@@ -26,7 +31,8 @@ func standardRates() []Rational {
 // outputRate is the constant cadence of the renditions: the source's own,
 // halved until it is within maxFPS. A source of variable cadence gets its
 // nominal one if that is a standard one, else the standard one above its
-// average, so that no frame is lost.
+// average: pictures that come closer together are lost. Where most of it stands
+// still, as a recorded screen does, the average says nothing of what moves.
 func outputRate(v Stream, maxFPS float64) Rational {
 	rate := sourceRate(v)
 	for maxFPS > 0 && rate.Float() > maxFPS*1.001 {
@@ -38,6 +44,13 @@ func outputRate(v Stream, maxFPS float64) Rational {
 
 func sourceRate(v Stream) Rational {
 	average, nominal := v.FrameRate.Float(), v.NominalFrameRate.Float()
+	ticks := nominal > fastestRate*1.001
+	switch {
+	case ticks:
+		nominal = 0
+	case interlaced(v) && math.Abs(nominal-2*average) <= 0.01*nominal:
+		nominal = average // it counts fields
+	}
 	switch {
 	case average <= 0 && nominal <= 0:
 		return Rational{defaultRate, 1}
@@ -48,7 +61,7 @@ func sourceRate(v Stream) Rational {
 		if std, ok := nearestStandard(nominal); ok {
 			return std
 		}
-		if v.NominalFrameRate.Den <= 1001 {
+		if nominal == v.NominalFrameRate.Float() && v.NominalFrameRate.Den <= 1001 {
 			return v.NominalFrameRate
 		}
 	}
@@ -61,6 +74,10 @@ func sourceRate(v Stream) Rational {
 	for _, std := range standardRates() {
 		if std.Float() >= average {
 			if average < standardRates()[0].Float()*0.9 {
+				if ticks {
+					return Rational{defaultRate, 1}
+				}
+
 				break
 			}
 

@@ -110,6 +110,7 @@ func TestOutputCadence(t *testing.T) {
 		average, nominal media.Rational
 		want             media.Rational
 	}{
+		"only a time base":     {media.Rational{}, media.Rational{Num: 1000, Den: 1}, media.Rational{Num: 30, Den: 1}},
 		"23.976":               {media.Rational{Num: 24000, Den: 1001}, media.Rational{Num: 24000, Den: 1001}, media.Rational{Num: 24000, Den: 1001}},
 		"rounded 29.97":        {media.Rational{Num: 2997, Den: 100}, media.Rational{Num: 30000, Den: 1001}, media.Rational{Num: 30000, Den: 1001}},
 		"phone around 30":      {media.Rational{Num: 29920, Den: 1001}, media.Rational{Num: 30, Den: 1}, media.Rational{Num: 30, Den: 1}},
@@ -119,7 +120,7 @@ func TestOutputCadence(t *testing.T) {
 		"120 is halved":        {media.Rational{Num: 120, Den: 1}, media.Rational{Num: 120, Den: 1}, media.Rational{Num: 120, Den: 2}},
 		"nothing known":        {media.Rational{}, media.Rational{}, media.Rational{Num: 30, Den: 1}},
 		"only the average":     {media.Rational{Num: 25, Den: 1}, media.Rational{}, media.Rational{Num: 25, Den: 1}},
-		"screen recording 1/1": {media.Rational{Num: 7, Den: 2}, media.Rational{Num: 1000, Den: 1}, media.Rational{Num: 4, Den: 1}},
+		"screen recording 1/1": {media.Rational{Num: 7, Den: 2}, media.Rational{Num: 1000, Den: 1}, media.Rational{Num: 30, Den: 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -128,6 +129,18 @@ func TestOutputCadence(t *testing.T) {
 			got := plan(t, p, media.Spec{})
 			require.Equal(t, c.want, got.Outputs[0].Video.FrameRate)
 		})
+	}
+}
+
+// An interlaced source guarantees to keep the cadence of its pictures, where it
+// tells that of its fields, too.
+func TestCadenceOfFields(t *testing.T) {
+	t.Parallel()
+	p := camera()
+	p.Streams[0].FieldOrder = "tt"
+	for pictures, fields := range map[media.Rational]media.Rational{{Num: 25, Den: 1}: {Num: 50, Den: 1}, {Num: 30000, Den: 1001}: {Num: 60000, Den: 1001}} {
+		p.Streams[0].FrameRate, p.Streams[0].NominalFrameRate = pictures, fields
+		require.Equal(t, pictures, plan(t, p, media.Spec{}).Outputs[0].Video.FrameRate)
 	}
 }
 

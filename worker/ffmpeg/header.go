@@ -156,9 +156,16 @@ func (h *header) result(size int64) *tcoderv1.ProbeResult {
 	}
 
 	for _, s := range h.Streams {
-		if s.Disposition.Attached == 0 && s.Disposition.Thumbnails == 0 {
-			result.Streams = append(result.Streams, s.info())
+		if s.Disposition.Attached != 0 || s.Disposition.Thumbnails != 0 {
+			continue
 		}
+
+		info := s.info()
+		if s.AverageRate == "1000/1" && strings.Contains(h.Format.Name, "matroska") {
+			info.FrameRate = nil // the ticks of its clock, for want of anything better
+		}
+
+		result.Streams = append(result.Streams, info)
 	}
 
 	return result
