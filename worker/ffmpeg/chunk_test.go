@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
+	"github.com/tcoder-dev/tcoder/internal/media"
 	"github.com/tcoder-dev/tcoder/internal/mediatest"
 	"github.com/tcoder-dev/tcoder/worker/ffmpeg"
 )
@@ -24,18 +25,39 @@ import (
 // TestEncodeChunks guarantees that a picture made in chunks is the picture
 // made whole: the same frames with the same timestamps, the same segments
 // and the same init segment, over every seam, whatever the source's cadence,
-// its own keyframes and where its clock starts.
+// its fields, its own keyframes and where its clock starts, in every codec.
 func TestEncodeChunks(t *testing.T) {
 	t.Parallel()
 
-	for _, id := range []mediatest.ID{
-		mediatest.Film, mediatest.HighRate, mediatest.VariableRate, mediatest.Rotated, mediatest.VP9Opus, mediatest.ProRes,
+	for name, test := range map[string]struct {
+		id      mediatest.ID
+		codec   media.VideoCodec
+		encoder string
+	}{
+		"film":          {mediatest.Film, media.H264, "libx264"},
+		"high rate":     {mediatest.HighRate, media.H264, "libx264"},
+		"variable rate": {mediatest.VariableRate, media.H264, "libx264"},
+		"rotated":       {mediatest.Rotated, media.H264, "libx264"},
+		"vp9":           {mediatest.VP9Opus, media.H264, "libx264"},
+		"prores":        {mediatest.ProRes, media.H264, "libx264"},
+		"fields":        {mediatest.Interlaced, media.H264, "libx264"},
+		"to hevc":       {mediatest.Film, media.HEVC, "libx265"},
+		"to av1":        {mediatest.Film, media.AV1, "libsvtav1"},
 	} {
-		t.Run(string(id), func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 
-			source := clip(t, id)
-			whole := fineWork(t, source)
+			if !slices.Contains(tools(t).Encoders, test.encoder) {
+				t.Skip("FFmpeg lacks " + test.encoder)
+			}
+
+			path := mediatest.Clip(t, test.id)
+			if test.id == mediatest.Interlaced { // only an index lets a source be cut
+				path = ffmpegMakes(t, filepath.Join(t.TempDir(), "fields.mkv"), "-i", path, "-c", "copy")
+			}
+
+			source, _ := serve(t, path)
+			whole := fineWork(t, source, test.codec)
 			wholeDir, made := chunk(t, source, whole)
 
 			segment := uint64(whole.GetOutput().GetVideo().GetGopFrames())
@@ -99,10 +121,11 @@ func keyframeBefore(work *tcoderv1.EncodeWork, frame uint64) *durationpb.Duratio
 
 // fineWork is the work of one small rendition at a quality that tells frames
 // apart, with short segments.
-func fineWork(t *testing.T, source ffmpeg.Source) *tcoderv1.EncodeWork {
+func fineWork(t *testing.T, source ffmpeg.Source, codec media.VideoCodec) *tcoderv1.EncodeWork {
 	t.Helper()
 
 	spec := quick("hls", "240p")
+	spec.Video.Codec = codec
 	spec.Video.GOPSeconds, spec.HLS.SegmentSeconds = 0.5, 0.5
 	work := plan(t, probe(t, source), spec)
 	work.Output.Audio = nil
