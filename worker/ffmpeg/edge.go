@@ -28,6 +28,8 @@ const maxHeadOutput = 64 << 10
 type piece struct {
 	stream *tcoderv1.StreamInfo
 	tail   bool
+	// mayBeEmpty is for a tail that a seek may miss.
+	mayBeEmpty bool
 }
 
 // tailStart is where the tail of what lasts so long begins. The head of a short
@@ -39,8 +41,7 @@ func tailStart(length time.Duration) (time.Duration, bool) {
 }
 
 // decodeEdges decodes the first pictures and sounds, and the last pictures
-// where only a table says that they are there, as far as a glance hasn't shown
-// them, and tells which streams the decoder complained of. It fails with
+// where an index tells how to get there, as far as a glance hasn't shown them, and tells which streams the decoder complained of. It fails with
 // INPUT_CORRUPT if a stream gives none, and with INPUT_TRUNCATED if the end does.
 func (p *prober) decodeEdges(ctx context.Context, h *header) (damage, error) {
 	info := h.result(p.req.Source.SizeBytes)
@@ -69,12 +70,12 @@ func (p *prober) decodeEdges(ctx context.Context, h *header) (damage, error) {
 		sides.Go(func() { hurt, headFault = p.decodeHeads(ctx, heads) })
 	}
 
-	tail := piece{stream: heads[0].stream, tail: true}
+	tail := piece{stream: heads[0].stream, tail: true, mayBeEmpty: !h.isOne([]string{"mov"})}
 	start, long := tailStart(info.GetDuration().AsDuration())
 	shown := h.shows(tail) && h.asked.end >= info.GetStartTime().AsDuration()+start
 
-	// What a download never fetched is zeros, and read as packets all the same.
-	if long && h.isOne([]string{"mov"}) && isPicture(tail.stream) && lasts(tail.stream) && !shown {
+	// What a download never fetched of an MP4 is zeros, and read as packets all the same.
+	if long && h.isOne([]string{"mov", "matroska"}) && isPicture(tail.stream) && (lasts(tail.stream) || tail.mayBeEmpty) && !shown {
 		sides.Go(func() { hurtTail, noTail = p.decode(ctx, start, tail) })
 	}
 
@@ -176,7 +177,7 @@ func (p *prober) decode(ctx context.Context, from time.Duration, pieces ...piece
 	lines := strings.Split(frames.String(), "\n")
 	for i, one := range pieces {
 		decoded := slices.ContainsFunc(lines, func(line string) bool { return strings.HasPrefix(line, strconv.Itoa(i)+",") })
-		if !decoded {
+		if !decoded && !one.mayBeEmpty {
 			return nil, exitFault(end, one.fault)
 		}
 	}
