@@ -197,7 +197,7 @@ func (p *plane) progress(worker string, l pipeline.Lease, fraction float64) {
 }
 
 // Progress comes at most four times a second, however often it changes, never
-// falls, and the newest always comes.
+// falls, and the newest always comes. It is that of the job, not of the task.
 func TestWatchProgress(t *testing.T) {
 	t.Parallel()
 	p := start(t, options{})
@@ -211,16 +211,20 @@ func TestWatchProgress(t *testing.T) {
 		p.progress(worker, l, float64(i)/200)
 	}
 	count, last := 0, 0.0
+	var told *tcoderv1.Progress
 	for last < 49.9 {
 		m := w.next()
 		require.NotNil(t, m)
 		require.Nil(t, m.GetEvent())
 		require.GreaterOrEqual(t, m.GetJob().GetProgress().GetPercent(), last)
-		last = m.GetJob().GetProgress().GetPercent()
+		told = m.GetJob().GetProgress()
+		last = told.GetPercent()
 		count++
 	}
 	require.LessOrEqual(t, count, 2+int(time.Since(began)/(250*time.Millisecond)))
 	require.InDelta(t, 50, last, 0.1)
+	require.Equal(t, 5*time.Second, told.GetMediaTime().AsDuration(), "of 10 s")
+	require.Zero(t, told.GetSpeed(), "it has only begun")
 	p.finish(worker, l)
 	messages := w.all()
 	require.Equal(t, tcoderv1.JobState_JOB_STATE_COMPLETED, messages[len(messages)-1].GetJob().GetState())

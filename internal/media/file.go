@@ -78,6 +78,37 @@ func (o OutputPlan) file(part int) (OutputPlan, bool) {
 	return o, o.Video != nil
 }
 
+// Files names the files of an MP4 output by their renditions: the sound has one
+// of its own only where there is no picture.
+func (o OutputPlan) Files() []string {
+	if o.Kind != KindMP4 {
+		return nil
+	}
+	if o.Video != nil {
+		o.Audio = nil
+	}
+
+	return renditionNames(o)
+}
+
+// MadeBy names the renditions that a task makes of an output, and how much
+// media time of each; nothing of tasks that make none.
+func (p Plan) MadeBy(output string, part int) ([]string, time.Duration) {
+	at := slices.IndexFunc(p.Outputs, func(o OutputPlan) bool { return o.Name == output })
+	if at < 0 {
+		return nil, 0
+	}
+	share, ok := p.Outputs[at].Share(part)
+	switch {
+	case !ok:
+		return nil, 0
+	case len(share.Chunks) > 0:
+		return renditionNames(share), share.chunkDuration()
+	default:
+		return renditionNames(share), p.Duration
+	}
+}
+
 // joins are the tasks that put files together, each after those that make its
 // segments. tasks are the plan's others.
 func joins(p Plan, tasks []TaskPlan) []TaskPlan {

@@ -1,6 +1,7 @@
 package media_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -98,4 +99,37 @@ func TestVerifyJoined(t *testing.T) {
 	require.NoError(t, media.VerifyJoined(plan.Outputs[0], video, made(1440, time.Minute)))
 	require.ErrorContains(t, media.VerifyJoined(plan.Outputs[0], video, made(1439, time.Minute)), "1439 frames")
 	require.ErrorContains(t, media.VerifyJoined(plan.Outputs[0], video, made(1440, 59*time.Second)), "59s")
+}
+
+// The tasks of a plan make each rendition over all of its media time, and each
+// file is one of them.
+func TestMadeBy(t *testing.T) {
+	t.Parallel()
+	for seconds, outputs := range map[int][]media.OutputSpec{
+		20:  {mp4Spec(media.CopyWhenFitting, "1080p", "720p", "360p"), hlsSpec("720p", "360p")},
+		600: {mp4Spec(media.CopyNever, "720p", "360p")},
+	} {
+		plan := filePlan(t, seconds, outputs...)
+		made := map[string]time.Duration{}
+		for _, task := range media.Tasks(plan) {
+			names, length := plan.MadeBy(task.Output, task.Part)
+			require.NotEmpty(t, names)
+			for _, name := range names {
+				made[task.Output+" "+name] += length
+			}
+		}
+		for _, o := range plan.Outputs {
+			files := o.Files()
+			require.Equal(t, o.Kind == media.KindMP4, len(files) > 0)
+			require.NotContains(t, files, "audio", "the sound is in the files of the picture")
+			for _, r := range o.Video.Renditions {
+				require.InDelta(t, plan.Duration.Seconds(), made[o.Name+" "+r.Name].Seconds(), 0.04, "a frame")
+				require.True(t, len(files) == 0 || slices.Contains(files, r.Name))
+			}
+		}
+	}
+	names, length := media.Plan{}.MadeBy("mp4", 0)
+	require.Empty(t, names)
+	require.Zero(t, length)
+	require.Equal(t, []string{"audio"}, media.OutputPlan{Kind: media.KindMP4, Audio: &media.AudioPlan{Name: "audio"}}.Files())
 }

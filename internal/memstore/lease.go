@@ -185,7 +185,10 @@ func (s *Store) FinishTask(_ context.Context, r pipeline.TaskResult) (pipeline.V
 	}
 
 	j := t.job
-	j.done += t.rec.Weight * (1 - t.told)
+	if j.open() > 1 { // the last one leaves the rest to the job's end, as the script does
+		j.done += t.rec.Weight * (1 - t.told)
+	}
+
 	s.endAttempt(t, pipeline.OutcomeDone, nil, false)
 	t.move(pipeline.TaskFinish)
 	t.rec.Result = r.Result

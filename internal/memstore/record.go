@@ -97,6 +97,10 @@ func (j *job) weight() float64 {
 // view is the job as a reader gets it, without tasks.
 func (j *job) view() pipeline.Job {
 	v := j.rec
+	if weight := j.weight(); weight > 0 {
+		v.Progress.Share = 100 * max(0, j.done) / weight
+	}
+
 	if v.State.Terminal() {
 		v.Progress.ETA = 0
 	}
@@ -143,6 +147,7 @@ func (t *task) endedAs(workerID string, attempt int, outcome pipeline.Outcome) b
 
 func (t *task) view() pipeline.Task {
 	v := t.rec
+	v.Fraction = t.told
 	v.Attempts = slices.Clone(v.Attempts)
 
 	return v

@@ -38,8 +38,9 @@ type Progress struct {
 	ETA       time.Duration `json:"eta"`   // 0 if unknown
 
 	// Filled for readers of a job.
+	Share      float64             `json:"-"` // of the work, 0 to 100, that is done now: below Percent where some was lost
 	Stages     []StageProgress     `json:"-"`
-	Renditions []RenditionProgress `json:"-"` // of HLS outputs, while they grow
+	Renditions []RenditionProgress `json:"-"` // of HLS outputs while they grow, then of MP4 outputs
 }
 
 // Stage is a stage of a job.
@@ -58,11 +59,11 @@ type StageProgress struct {
 	Percent float64
 }
 
-// RenditionProgress is how far a rendition that grows is.
+// RenditionProgress is how far a rendition of a job that runs is.
 type RenditionProgress struct {
 	Output   string
 	Name     string
-	Playable time.Duration // from the start, without holes
+	Playable time.Duration // from the start, without holes; 0 of a file
 	Percent  float64       // of the planned duration
 }
 

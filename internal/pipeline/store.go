@@ -327,7 +327,7 @@ type SweepStore interface {
 // read from the store. An empty one says that some were lost: read again.
 type JobNotice struct {
 	Sequence int64     // newest event, 0 for progress alone
-	Progress *Progress // latest progress, if that is what changed
+	Progress *Progress // percent of the job, the rest as the task told that told last; nil if that didn't change
 }
 
 // Wake says why the control plane should look.

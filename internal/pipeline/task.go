@@ -68,6 +68,7 @@ type Task struct {
 	Output    string
 	Part      int // as in NewTask
 	Weight    float64
+	Fraction  float64   // of its work that the attempt that runs has done, as it told last, 0 to 1
 	Attempts  []Attempt // oldest first
 	NotBefore time.Time // while DELAYED
 	Result    *media.EncodeResult

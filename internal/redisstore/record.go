@@ -169,6 +169,7 @@ type packedTask struct {
 	number     int // of the newest attempt
 	at         time.Time
 	weight     float64
+	told       float64
 	kept       time.Time
 	by         string
 	run        int
@@ -180,11 +181,7 @@ func readTask(r *reader) packedTask {
 
 	r.skip(1)
 
-	t.number, t.at, t.weight = r.int(3), r.time(), r.float()
-
-	r.skip(8)
-
-	t.kept = r.time()
+	t.number, t.at, t.weight, t.told, t.kept = r.int(3), r.time(), r.float(), r.float(), r.time()
 
 	r.skip(1)
 
@@ -205,7 +202,7 @@ func decodeTask(j *packedJob, index int, packed, rawEnded, rawResult string) (pi
 		p = readTask(&r)
 	}
 
-	t := pipeline.Task{ID: taskID(j.ID, index), JobID: j.ID, State: p.state, Run: p.run, Weight: p.weight}
+	t := pipeline.Task{ID: taskID(j.ID, index), JobID: j.ID, State: p.state, Run: p.run, Weight: p.weight, Fraction: p.told}
 	newest := pipeline.Attempt{Number: p.number, WorkerID: p.by}
 
 	var (
@@ -275,9 +272,13 @@ func decodePacked(id, packed string) (packedJob, error) {
 
 	j.Times.Started, j.Times.Playable, j.Times.Finished = r.time(), r.time(), r.time()
 
-	r.skip(8 + 8)
+	weight, done, percent := r.float(), r.float(), r.float()
 
-	j.Progress.Percent = r.float()
+	j.Progress.Percent = percent
+	if weight > 0 {
+		j.Progress.Share = 100 * max(0, done) / weight
+	}
+
 	j.first = readTask(&r)
 
 	r.skip(3 + 3)

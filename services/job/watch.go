@@ -17,8 +17,9 @@ import (
 // It ends after the event that ended the job.
 //
 // It listens before it reads, so nothing falls in between. What it hears only
-// says when to read: while a slow client takes a message, progress is merged
-// into the newest, and events wait in the store.
+// says when to read, progress included: a watcher is told what GetJob tells.
+// While a slow client takes a message, notices are merged into the newest, and
+// events wait in the store.
 func (s *Service) WatchJob(
 	ctx context.Context, req *tcoderv1.WatchJobRequest, stream *connect.ServerStream[tcoderv1.WatchJobResponse],
 ) error {
@@ -32,7 +33,7 @@ func (s *Service) WatchJob(
 	if err != nil {
 		return err
 	}
-	w := &watch{service: s, stream: stream, job: j, seen: j.Sequence, now: j.Progress}
+	w := &watch{service: s, stream: stream, job: j, seen: j.Sequence}
 	if after := int64(min(req.GetAfterSequence(), uint64(j.Sequence))); after > 0 {
 		w.seen = after
 	}
@@ -50,10 +51,9 @@ func (s *Service) WatchJob(
 type watch struct {
 	service *Service
 	stream  *connect.ServerStream[tcoderv1.WatchJobResponse]
-	job     pipeline.Job      // as last read
-	seen    int64             // the newest sequence that the client has
-	now     pipeline.Progress // the newest that was heard
-	waiting bool              // the client lacks it
+	job     pipeline.Job // as last read
+	seen    int64        // the newest sequence that the client has
+	waiting bool         // there was progress since that
 }
 
 // follow sends what changes until the job ends.
@@ -73,8 +73,7 @@ func (w *watch) follow(ctx context.Context, notices <-chan pipeline.JobNotice) e
 		case <-pause.C:
 			paused = false
 		case <-refresh.C:
-			var err error
-			if changed, err = w.refresh(ctx); err != nil {
+			if done, err := w.refresh(ctx); done || err != nil {
 				return err
 			}
 		case n, ok := <-notices:
@@ -90,8 +89,7 @@ func (w *watch) follow(ctx context.Context, notices <-chan pipeline.JobNotice) e
 			}
 		}
 		if w.waiting && !paused {
-			w.job.Progress, w.waiting = w.now, false
-			if err := w.send(nil); err != nil {
+			if done, err := w.refresh(ctx); done || err != nil {
 				return err
 			}
 			paused = true
@@ -103,23 +101,19 @@ func (w *watch) follow(ctx context.Context, notices <-chan pipeline.JobNotice) e
 // hear takes a notice, and reports whether there may be events to read. An
 // empty one says to read again.
 func (w *watch) hear(n pipeline.JobNotice) bool {
-	if n.Progress != nil && n.Progress.Percent >= w.now.Percent {
-		heard := *n.Progress
-		heard.Renditions = w.now.Renditions // a notice doesn't tell of them
-		w.now, w.waiting = heard, true
-	}
+	w.waiting = w.waiting || n.Progress != nil
 
 	return n.Progress == nil || n.Sequence > w.seen
 }
 
-// refresh tells the job as it is now, or reports that there are events to
-// read first.
+// refresh tells the job as it is now, with the events that the client lacks.
+// True if the job has ended and the client has all of it.
 func (w *watch) refresh(ctx context.Context) (bool, error) {
 	if err := w.read(ctx); err != nil {
 		return false, err
 	}
 	if w.job.Sequence > w.seen {
-		return true, nil
+		return w.catchUp(ctx)
 	}
 
 	return false, w.send(nil)
@@ -150,19 +144,13 @@ func (w *watch) catchUp(ctx context.Context) (bool, error) {
 	}
 }
 
-// read reads the job. Progress that was heard of is kept where the store's is
-// older, so that it never falls within a run.
+// read reads the job.
 func (w *watch) read(ctx context.Context) error {
 	j, err := w.service.deps.Store.GetJob(ctx, w.job.ID)
 	if err != nil {
 		return err
 	}
-	if j.Run == w.job.Run && j.Progress.Percent < w.now.Percent {
-		renditions := j.Progress.Renditions
-		j.Progress = w.now
-		j.Progress.Renditions = renditions
-	}
-	w.job, w.now = j, j.Progress
+	w.job, w.waiting = j, false
 
 	return nil
 }

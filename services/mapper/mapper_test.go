@@ -168,7 +168,8 @@ func TestToProto(t *testing.T) {
 	checkToProto(t, LimitsToProto)
 	checkToProto(t, OutputToProto)
 	checkToProto(t, OutputObjectToProto)
-	// The results of tasks are published as outputs; the weight is for progress alone.
+	// The results of tasks are published as outputs; weight, fraction and share
+	// are what progress is reckoned from.
 	// The limit is the service's to tell.
 	limited := func(j pipeline.Job) *tcoderv1.Job {
 		m := JobToProto(j)
@@ -176,8 +177,9 @@ func TestToProto(t *testing.T) {
 
 		return m
 	}
-	checkToProto(t, limited, ".Tasks[0].JobID", ".Tasks[0].Weight", ".Tasks[0].Result")
-	checkToProto(t, ProgressToProto)
+	checkToProto(t, limited, ".Tasks[0].JobID", ".Tasks[0].Weight", ".Tasks[0].Fraction", ".Tasks[0].Result",
+		".Progress.Share")
+	checkToProto(t, ProgressToProto, ".Share")
 	checkToProto(t, FailureToProto)
 	checkToProto(t, EventToProto)
 	checkToProto(t, UploadToProto, ".MultipartID")

@@ -18,6 +18,7 @@ func progressTests() map[string]func(*env) {
 		"EndsAtHundred":        progressEndsAtHundred,
 		"IgnoresNonsense":      progressIgnoresNonsense,
 		"KeepsTheLatest":       progressKeepsTheLatest,
+		"TellsWhatIsDoneNow":   progressTellsWhatIsDone,
 	}
 }
 
@@ -135,6 +136,43 @@ func progressKeepsTheLatest(e *env) {
 		Progress: pipeline.Progress{Percent: 3, MediaTime: 30 * time.Second, Speed: 2.5, FPS: 75, ETA: 12 * time.Second},
 	})
 	require.Equal(e, pipeline.Progress{
-		Percent: 50, MediaTime: 30 * time.Second, Speed: 2.5, FPS: 75, ETA: 12 * time.Second,
+		Percent: 50, MediaTime: 30 * time.Second, Speed: 2.5, FPS: 75, ETA: 12 * time.Second, Share: 50,
 	}, e.get(j.ID).Progress)
+}
+
+// Beside the percent a reader gets the share that is done now, and what each
+// attempt that runs has told: both fall where work is lost.
+func progressTellsWhatIsDone(e *env) {
+	w := e.attach("w1")
+	j := e.planned(w, encode(3), encode(1), encode(4))
+	leases := e.claim(w, 3)
+
+	tells := func(share float64, fractions ...float64) {
+		e.Helper()
+
+		got := e.get(j.ID)
+		require.InDelta(e, share, got.Progress.Share, 0.01)
+
+		list, err := e.store.ListJobs(e.ctx(), pipeline.JobFilter{Project: j.Project, Limit: 1})
+		require.NoError(e, err)
+		require.InDelta(e, share, list[0].Progress.Share, 0.01)
+
+		for i, fraction := range fractions {
+			require.InDelta(e, fraction, got.Tasks[i+1].Fraction, 0.001)
+		}
+	}
+
+	tells(0, 0, 0, 0)
+	e.tell(w, leases[0], 0.8)
+	e.tell(w, leases[1], 0.5)
+	tells(36.25, 0.8, 0.5, 0)
+	e.tell(w, leases[0], 0.4)
+	tells(21.25, 0.4, 0.5, 0)
+	e.finish(w, leases[1].Ref)
+	tells(27.5, 0.4, 0, 0)
+	require.InDelta(e, 36.25, e.percent(j.ID), 0.01)
+	e.release(w, leases[0].Ref)
+	tells(12.5, 0, 0, 0)
+	e.finish(w, e.claimOne(w).Ref)
+	tells(50, 0, 0, 0)
 }

@@ -127,6 +127,16 @@ func TestPlanText(t *testing.T) {
 	require.Equal(t, "hls 720p 360p (copy); sound audio\n  note: 1080p: left out", text)
 }
 
+// Of a rendition that grows it is told what can be played, of a file how much
+// is made: all of it only once it is there.
+func TestProgressText(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, "          hls/720p: 12s, 30%", progressText(&tcoderv1.RenditionProgress{
+		Output: "hls", Name: "720p", Playable: durationpb.New(12 * time.Second), Percent: 30,
+	}))
+	require.Equal(t, "file      mp4/720p: 99%", progressText(&tcoderv1.RenditionProgress{Output: "mp4", Name: "720p", Percent: 99.9}))
+}
+
 // Sizes and times are written for people.
 func TestFormats(t *testing.T) {
 	t.Parallel()

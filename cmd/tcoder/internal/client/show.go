@@ -2,6 +2,7 @@ package client
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -47,7 +48,7 @@ func (b *base) printJob(job *tcoderv1.Job) error {
 		b.Printf("playable  %s: %s\n", output.GetOutput(), output.GetObjectKey())
 	}
 	for _, r := range job.GetProgress().GetRenditions() {
-		b.Printf("          %s/%s: %s, %.0f%%\n", r.GetOutput(), r.GetName(), formatDuration(r.GetPlayable()), r.GetPercent())
+		b.Printf("%s\n", progressText(r))
 	}
 	for _, output := range job.GetOutputs() {
 		b.Printf("output    %s: %s, %s, %s\n", output.GetName(), output.GetEntry(),
@@ -62,6 +63,16 @@ func (b *base) printJob(job *tcoderv1.Job) error {
 	b.Printf("\n")
 
 	return b.printTasks(job.GetTasks())
+}
+
+// progressText is how far a rendition is: below what can be played, or a file
+// of its own, which can't be before it is there.
+func progressText(r *tcoderv1.RenditionProgress) string {
+	if r.GetPlayable() == nil {
+		return fmt.Sprintf("file      %s/%s: %.0f%%", r.GetOutput(), r.GetName(), math.Floor(r.GetPercent()))
+	}
+
+	return fmt.Sprintf("          %s/%s: %s, %.0f%%", r.GetOutput(), r.GetName(), formatDuration(r.GetPlayable()), r.GetPercent())
 }
 
 func (b *base) printTasks(tasks []*tcoderv1.Task) error {

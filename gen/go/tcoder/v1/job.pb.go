@@ -687,16 +687,20 @@ func (x *StageProgress) GetPercent() float64 {
 	return 0
 }
 
-// How far a rendition that grows is.
+// How far a rendition is: one of an HLS output that grows, or a file of an MP4
+// output.
 type RenditionProgress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of its output.
 	Output string `protobuf:"bytes,1,opt,name=output,proto3" json:"output,omitempty"`
 	// Name of the rendition: `720p`, `audio`.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// Media time that a player can reach, from the start without holes.
+	// Media time that a player can reach, from the start without holes. Unset of
+	// a file: nobody can play it before it is there.
 	Playable *durationpb.Duration `protobuf:"bytes,3,opt,name=playable,proto3" json:"playable,omitempty"`
-	// Its share of the planned duration, 0 to 100.
+	// Share of the planned duration, 0 to 100, that can be played. Of a file, the
+	// share that is made, of its segments where it is put together of those: 100
+	// only once the file is there. It falls where work was lost.
 	Percent       float64 `protobuf:"fixed64,4,opt,name=percent,proto3" json:"percent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -766,19 +770,24 @@ type Progress struct {
 	// 0 to 100 over all tasks, by media time and the work that a second of each
 	// takes. Never falls within a run.
 	Percent float64 `protobuf:"fixed64,1,opt,name=percent,proto3" json:"percent,omitempty"`
-	// Media time that the task which told last has done.
+	// How much of the planned duration is made: the share of the work that is done
+	// now. It falls where work was lost, which `percent` doesn't.
 	MediaTime *durationpb.Duration `protobuf:"bytes,2,opt,name=media_time,json=mediaTime,proto3" json:"media_time,omitempty"`
-	// Media seconds per second of that task, 0 until it is known.
+	// Media seconds per second since a worker took the first task after the probe,
+	// over all tasks. 0 in the first two seconds, and in lists.
 	Speed float64 `protobuf:"fixed64,3,opt,name=speed,proto3" json:"speed,omitempty"`
-	// Frames per second of the largest rendition, 0 until it is known.
+	// Frames per second of the largest rendition of the task that told last, 0 if
+	// it makes no picture or doesn't know yet.
 	Fps float64 `protobuf:"fixed64,4,opt,name=fps,proto3" json:"fps,omitempty"`
-	// Time left, if the rest goes as fast as what was done since the plan. Unset
-	// until enough is done to tell, and unless the job is RUNNING.
+	// Time left, if the rest goes at `speed`. Unset unless that is known: until
+	// enough is done to tell, while lost work is made up for, while no task runs,
+	// and in lists.
 	Eta *durationpb.Duration `protobuf:"bytes,5,opt,name=eta,proto3" json:"eta,omitempty"`
 	// The stages, in order. Empty until the job has started.
 	Stages []*StageProgress `protobuf:"bytes,6,rep,name=stages,proto3" json:"stages,omitempty"`
 	// The renditions of HLS outputs that can be played already, as far as workers
-	// have reported segments. Left out of lists, and empty in an ended job.
+	// have reported segments, then the files of MP4 outputs. Left out of lists, and
+	// empty unless the job is RUNNING and planned.
 	Renditions    []*RenditionProgress `protobuf:"bytes,7,rep,name=renditions,proto3" json:"renditions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -183,7 +183,8 @@ export const StageProgressSchema: GenMessage<StageProgress> = /*@__PURE__*/
   messageDesc(file_tcoder_v1_job, 2);
 
 /**
- * How far a rendition that grows is.
+ * How far a rendition is: one of an HLS output that grows, or a file of an MP4
+ * output.
  *
  * @generated from message tcoder.v1.RenditionProgress
  */
@@ -203,14 +204,17 @@ export type RenditionProgress = Message<"tcoder.v1.RenditionProgress"> & {
   name: string;
 
   /**
-   * Media time that a player can reach, from the start without holes.
+   * Media time that a player can reach, from the start without holes. Unset of
+   * a file: nobody can play it before it is there.
    *
    * @generated from field: google.protobuf.Duration playable = 3;
    */
   playable?: Duration | undefined;
 
   /**
-   * Its share of the planned duration, 0 to 100.
+   * Share of the planned duration, 0 to 100, that can be played. Of a file, the
+   * share that is made, of its segments where it is put together of those: 100
+   * only once the file is there. It falls where work was lost.
    *
    * @generated from field: double percent = 4;
    */
@@ -239,29 +243,33 @@ export type Progress = Message<"tcoder.v1.Progress"> & {
   percent: number;
 
   /**
-   * Media time that the task which told last has done.
+   * How much of the planned duration is made: the share of the work that is done
+   * now. It falls where work was lost, which `percent` doesn't.
    *
    * @generated from field: google.protobuf.Duration media_time = 2;
    */
   mediaTime?: Duration | undefined;
 
   /**
-   * Media seconds per second of that task, 0 until it is known.
+   * Media seconds per second since a worker took the first task after the probe,
+   * over all tasks. 0 in the first two seconds, and in lists.
    *
    * @generated from field: double speed = 3;
    */
   speed: number;
 
   /**
-   * Frames per second of the largest rendition, 0 until it is known.
+   * Frames per second of the largest rendition of the task that told last, 0 if
+   * it makes no picture or doesn't know yet.
    *
    * @generated from field: double fps = 4;
    */
   fps: number;
 
   /**
-   * Time left, if the rest goes as fast as what was done since the plan. Unset
-   * until enough is done to tell, and unless the job is RUNNING.
+   * Time left, if the rest goes at `speed`. Unset unless that is known: until
+   * enough is done to tell, while lost work is made up for, while no task runs,
+   * and in lists.
    *
    * @generated from field: google.protobuf.Duration eta = 5;
    */
@@ -276,7 +284,8 @@ export type Progress = Message<"tcoder.v1.Progress"> & {
 
   /**
    * The renditions of HLS outputs that can be played already, as far as workers
-   * have reported segments. Left out of lists, and empty in an ended job.
+   * have reported segments, then the files of MP4 outputs. Left out of lists, and
+   * empty unless the job is RUNNING and planned.
    *
    * @generated from field: repeated tcoder.v1.RenditionProgress renditions = 7;
    */
