@@ -93,9 +93,21 @@ func (w *watch) follow(ctx context.Context, notices <-chan pipeline.JobNotice) e
 				return err
 			}
 			paused = true
-			pause.Reset(w.service.cfg.ProgressInterval)
+			pause.Reset(w.interval())
 		}
 	}
+}
+
+// interval is how long progress rests that was told. A job of many tasks takes
+// Redis and this replica a millisecond or more to read.
+func (w *watch) interval() time.Duration {
+	const many = 16
+
+	if len(w.job.Tasks) > many {
+		return max(time.Second, w.service.cfg.ProgressInterval)
+	}
+
+	return w.service.cfg.ProgressInterval
 }
 
 // hear takes a notice, and reports whether there may be events to read. An
