@@ -103,8 +103,9 @@ func TestEncodeCopyTop(t *testing.T) {
 }
 
 // TestEncodeCopyTopCadences guarantees the same where keyframes fall between
-// the multiples of a segment, at cadences that divide no second, and with
-// pictures that are shown in another order than decoded.
+// the multiples of a segment, at cadences that divide no second, with pictures
+// that are shown in another order than decoded, and with a keyframe so near the
+// end that players would make nothing of a segment from there.
 func TestEncodeCopyTopCadences(t *testing.T) {
 	t.Parallel()
 
@@ -112,6 +113,7 @@ func TestEncodeCopyTopCadences(t *testing.T) {
 		"23.976, every 2.5 s": {"-r", "24000/1001", "-g", "60"},
 		"59.94, uneven":       {"-vf", "fps=60000/1001", "-force_key_frames", "0,1.3,1.9,3.1,5.7,6.2"},
 		"no B-frames":         {"-bf", "0", "-g", "36"},
+		"one at the end":      {"-vf", "fps=24,trim=end_frame=145", "-g", "24"},
 		"30, deep":            {"-r", "30", "-bf", "4", "-b_strategy", "0", "-x264-params", "b-pyramid=normal:keyint=50:scenecut=0"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -122,6 +124,10 @@ func TestEncodeCopyTopCadences(t *testing.T) {
 				"-c:v", "libx264", "-preset", "superfast", "-maxrate", "300k", "-bufsize", "300k", "-pix_fmt", "yuv420p", "-c:a", "copy")...)
 			source, _ := serve(t, path)
 			spec := quick("hls-adaptive", "240p")
+			if name == "one at the end" {
+				spec.HLS.SegmentSeconds = 2
+			}
+
 			work := plan(t, probe(t, source), spec)
 			require.True(t, work.GetOutput().GetVideo().GetRenditions()[0].GetCopy())
 
@@ -136,6 +142,9 @@ func TestEncodeCopyTopCadences(t *testing.T) {
 
 			for _, r := range made {
 				mediatest.DecodeClean(t, playable(dir, r))
+
+				last := r.GetSegments()[len(r.GetSegments())-1].GetDuration().AsDuration()
+				require.Greater(t, last, 100*time.Millisecond)
 			}
 		})
 	}
