@@ -78,7 +78,7 @@ func EncodeArgs(work *tcoderv1.EncodeWork, sourceURL string, tools Tools) ([]str
 		args = append(append(args, audioArgs(work)...), mp4Args(work, audio.GetName()+".m4a")...)
 	}
 
-	return args, nil
+	return append(args, soundCheck(work)...), nil
 }
 
 // readRate bounds how fast a film is read for its sound alone, in seconds of it

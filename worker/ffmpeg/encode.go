@@ -3,12 +3,11 @@ package ffmpeg
 import (
 	"context"
 	"errors"
+	"io"
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -83,12 +82,12 @@ type EncodeRequest struct {
 // FFmpeg's process group is dead when it returns. On cancel of ctx it returns
 // ctx's error, within twice KillGrace.
 func Encode(ctx context.Context, tools Tools, req EncodeRequest) ([]*tcoderv1.EncodedRendition, error) {
-	made, hurt, err := makeOutput(ctx, tools, req)
+	made, found, err := makeOutput(ctx, tools, req)
 	isFile := req.Work.GetOutput().GetKind() == tcoderv1.OutputKind_OUTPUT_KIND_MP4
 
-	if hurt && isFile {
-		for _, rendition := range req.Work.GetOutput().GetVideo().GetRenditions() {
-			if err := os.Remove(filepath.Join(req.Dir, rendition.GetName()+".mp4")); err != nil {
+	if found.any() && isFile {
+		for _, name := range fileNames(req.Work.GetOutput()) {
+			if err := os.Remove(filepath.Join(req.Dir, name)); err != nil {
 				return nil, machineFault(err.Error(), "the worker's disk can't be written")
 			}
 		}
@@ -99,7 +98,15 @@ func Encode(ctx context.Context, tools Tools, req EncodeRequest) ([]*tcoderv1.En
 
 	for _, rendition := range made {
 		result := rendition.GetResult()
-		result.SourceDamaged = hurt && result.GetHeight() > 0 && (isFile || result.GetCopied())
+
+		switch {
+		case isFile:
+			result.SourceDamaged = found.any()
+		case result.GetCopied() && result.GetHeight() > 0:
+			result.SourceDamaged = found.picture
+		case result.GetCopied():
+			result.SourceDamaged = found.sound
+		}
 	}
 
 	return made, err
@@ -119,53 +126,47 @@ func uncopied(work *tcoderv1.EncodeWork) *tcoderv1.EncodeWork {
 	return work
 }
 
-// copyHurt reports whether what is copied is damaged, as far as a look at the
-// packets tells: FFmpeg parses them, and complains of lengths that can't be and
-// of what its demuxer found broken.
-func copyHurt(work *tcoderv1.EncodeWork, log string) bool {
-	copied := slices.ContainsFunc(work.GetOutput().GetVideo().GetRenditions(), (*tcoderv1.RenditionPlan).GetCopy)
-
-	return copied && (strings.Contains(log, "Invalid NAL unit size") || strings.Contains(log, "corrupt input packet"))
-}
-
-// makeOutput is Encode once. hurt tells that a copy has damage of the source.
-func makeOutput(ctx context.Context, tools Tools, req EncodeRequest) (renditions []*tcoderv1.EncodedRendition, hurt bool, err error) {
+// makeOutput is Encode once, and tells what damage of the source copies have.
+func makeOutput(ctx context.Context, tools Tools, req EncodeRequest) ([]*tcoderv1.EncodedRendition, hurt, error) {
 	args, err := EncodeArgs(req.Work, req.Source.URL, tools)
 	if err != nil {
-		return nil, false, unknownFault(tcoderv1.ErrorReason_ERROR_REASON_ENCODE_FAILED, err.Error(), "the plan can't be carried out by this worker")
+		return nil, hurt{}, unknownFault(tcoderv1.ErrorReason_ERROR_REASON_ENCODE_FAILED, err.Error(), "the plan can't be carried out by this worker")
 	}
 
 	for _, name := range hlsFolders(req.Work.GetOutput()) {
 		if err := os.Mkdir(filepath.Join(req.Dir, name), 0o700); err != nil {
-			return nil, false, machineFault(err.Error(), "the worker's disk can't be written")
+			return nil, hurt{}, machineFault(err.Error(), "the worker's disk can't be written")
 		}
 	}
 
 	made := newRecorder(req.Work, req.Dir)
 	tell := made.teller(req.OnSegments)
 
-	log, err := encode(ctx, tools.withDefaults(), req, args, tell)
+	watch := &copyWatch{work: req.Work}
+
+	log, err := encode(ctx, tools.withDefaults(), req, args, tell, watch)
 	if err != nil {
-		return nil, false, err
+		return nil, hurt{}, err
 	}
 
 	if err := transferFault(req.Source, log); err != nil {
-		return nil, false, err
+		return nil, hurt{}, err
 	}
 
 	tell()
 
-	renditions, err = measure(req.Work, req.Dir, made)
+	renditions, err := measure(req.Work, req.Dir, made)
 
 	if fault, ok := errors.AsType[*Fault](err); ok {
 		fault.Log += "\n" + log
 	}
 
-	return renditions, copyHurt(req.Work, log), err
+	return renditions, watch.found, err
 }
 
-// encode runs FFmpeg and returns the end of its standard error.
-func encode(ctx context.Context, tools Tools, req EncodeRequest, args []string, tell func()) (string, error) {
+// encode runs FFmpeg and returns the end of its standard error, all of which
+// watch gets.
+func encode(ctx context.Context, tools Tools, req EncodeRequest, args []string, tell func(), watch io.Writer) (string, error) {
 	var folders []string
 	for _, name := range hlsFolders(req.Work.GetOutput()) {
 		folders = append(folders, filepath.Join(req.Dir, name))
@@ -188,7 +189,7 @@ func encode(ctx context.Context, tools Tools, req EncodeRequest, args []string, 
 
 		tell()
 	}}
-	run.brake, run.onHeld, run.hurry = req.Brake, pace.slow, opens(req.Work)
+	run.stderr, run.brake, run.onHeld, run.hurry = watch, req.Brake, pace.slow, opens(req.Work)
 
 	end, err := run.run(ctx)
 	if err != nil {
@@ -260,6 +261,20 @@ func hlsFolders(output *tcoderv1.OutputPlan) []string {
 
 	if output.GetAudio() != nil {
 		names = append(names, output.GetAudio().GetName())
+	}
+
+	return names
+}
+
+// fileNames are the files of an MP4 output.
+func fileNames(output *tcoderv1.OutputPlan) []string {
+	if output.GetVideo() == nil {
+		return []string{output.GetAudio().GetName() + ".m4a"}
+	}
+
+	var names []string
+	for _, rendition := range output.GetVideo().GetRenditions() {
+		names = append(names, rendition.GetName()+".mp4")
 	}
 
 	return names

@@ -39,6 +39,9 @@ type process struct {
 	args   []string
 	dir    string
 	stdout io.Writer
+	// stderr gets all of the standard error, of which exit has the end. Nil means
+	// that nobody does.
+	stderr io.Writer
 	// sandbox keeps the process; nil means limits alone.
 	sandbox *sandbox.Sandbox
 	// port is the one that the process may connect to.
@@ -101,6 +104,10 @@ func (p *process) run(parent context.Context) (exit, error) {
 	}
 
 	cmd.Stdout, cmd.Stderr = p.stdout, log
+	if p.stderr != nil {
+		cmd.Stderr = io.MultiWriter(log, p.stderr)
+	}
+
 	// Standard output may be held open by what SIGKILL didn't reach.
 	cmd.WaitDelay = 2 * p.killGrace
 

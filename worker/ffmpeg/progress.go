@@ -45,28 +45,17 @@ const maxProgressLine = 256
 // in blocks that end with progress=continue or progress=end. What it doesn't
 // understand it ignores.
 type progressParser struct {
+	lines
+
 	onBlock func(p Progress, end bool)
-	line    []byte
-	tooLong bool
 	now     Progress
 }
 
 // Write takes any piece of the output.
 func (p *progressParser) Write(data []byte) (int, error) {
-	rest := data
-	for {
-		part, after, found := bytes.Cut(rest, []byte{'\n'})
-		if p.tooLong = p.tooLong || len(p.line)+len(part) > maxProgressLine; !p.tooLong {
-			p.line = append(p.line, part...)
-		}
-		if !found {
-			return len(data), nil
-		}
-		if !p.tooLong {
-			p.take(p.line)
-		}
-		p.line, p.tooLong, rest = p.line[:0], false, after
-	}
+	p.split(data, maxProgressLine, p.take)
+
+	return len(data), nil
 }
 
 func (p *progressParser) take(line []byte) {

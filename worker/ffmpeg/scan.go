@@ -1,7 +1,6 @@
 package ffmpeg
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -214,9 +213,10 @@ func (p *prober) scan(ctx context.Context, h *header, interval string) (ends, er
 // packetLines reads ffprobe's packets, one a line:
 // stream|pts|dts|duration|flags.
 type packetLines struct {
+	lines
+
 	frame map[uint32]time.Duration // of streams with a cadence
 	found ends
-	line  []byte
 }
 
 func newPacketLines(h *header) *packetLines {
@@ -235,20 +235,9 @@ func newPacketLines(h *header) *packetLines {
 func (l *packetLines) Write(data []byte) (int, error) {
 	const longest = 1024
 
-	rest := data
-	for {
-		part, after, complete := bytes.Cut(rest, []byte{'\n'})
-		if len(l.line)+len(part) <= longest {
-			l.line = append(l.line, part...)
-		}
+	l.split(data, longest, func(line []byte) { l.take(string(line)) })
 
-		if !complete {
-			return len(data), nil
-		}
-
-		l.take(string(l.line))
-		l.line, rest = l.line[:0], after
-	}
+	return len(data), nil
 }
 
 func (l *packetLines) take(line string) {
