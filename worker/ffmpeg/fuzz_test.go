@@ -88,6 +88,10 @@ func FuzzTracks(f *testing.F) {
 		tracks, err := readTracks(bytes.NewReader(raw))
 		if err == nil {
 			require.NotEmpty(t, tracks)
+
+			if peak, err := peakBytes(tracks, uint64(len(raw))); err == nil {
+				require.LessOrEqual(t, peak, uint64(len(raw)))
+			}
 		}
 
 		for _, one := range append(tracks, track{isVideo: true}) {

@@ -208,6 +208,11 @@ func measureMP4(dir, name, ext string) (reading, error) {
 		return reading{}, err
 	}
 
+	peak, err := peakBytes(tracks, size)
+	if err != nil {
+		return reading{}, err
+	}
+
 	var (
 		found  reading
 		codecs []string
@@ -229,7 +234,7 @@ func measureMP4(dir, name, ext string) (reading, error) {
 	result.Codecs = strings.Join(codecs, ",")
 	result.Duration = durationpb.New(max(found.picture, found.sound))
 	result.AverageBitrateBps = bitrate(sum.bytes, result.GetDuration().AsDuration())
-	result.PeakBitrateBps = result.GetAverageBitrateBps()
+	result.PeakBitrateBps = max(result.GetAverageBitrateBps(), bitrate(peak, time.Second))
 
 	found.rendition = &tcoderv1.EncodedRendition{
 		Result: result,

@@ -23,6 +23,7 @@ type track struct {
 	priming uint64
 	// frames and ticks are counted for progressive files alone.
 	frames, ticks uint64
+	table         *mp4.StblBox
 	trex          *mp4.TrexBox
 }
 
@@ -119,7 +120,7 @@ func describe(box *mp4.TrakBox) (track, error) {
 	}
 
 	table := box.Mdia.Minf.Stbl
-	t := track{timescale: box.Mdia.Mdhd.Timescale}
+	t := track{timescale: box.Mdia.Mdhd.Timescale, table: table}
 
 	if box.Edts != nil && len(box.Edts.Elst) > 0 {
 		for _, entry := range box.Edts.Elst[0].Entries {
