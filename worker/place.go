@@ -1,12 +1,9 @@
 package worker
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 
@@ -73,48 +70,6 @@ func scratchAt(dir string) (Scratch, error) {
 	}
 
 	return place, nil
-}
-
-// freeMemory is how much memory there is for files: the machine's, or the
-// container's if that has less.
-func freeMemory() uint64 {
-	free := machineMemory()
-
-	limit, limited := readBytes("/sys/fs/cgroup/memory.max")
-	if used, ok := readBytes("/sys/fs/cgroup/memory.current"); ok && limited {
-		free = min(free, limit-min(limit, used))
-	}
-
-	return free
-}
-
-// machineMemory is the kernel's estimate of what can be taken without swapping.
-func machineMemory() uint64 {
-	file, err := os.Open("/proc/meminfo")
-	if err != nil {
-		return 0
-	}
-	defer file.Close() //nolint:errcheck // only read
-
-	for lines := bufio.NewScanner(file); lines.Scan(); {
-		var kib uint64
-		if _, err := fmt.Sscanf(lines.Text(), "MemAvailable: %d kB", &kib); err == nil {
-			return kib << 10
-		}
-	}
-
-	return 0
-}
-
-func readBytes(path string) (uint64, bool) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return 0, false
-	}
-
-	n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64) // or "max"
-
-	return n, err == nil
 }
 
 // shareOfMemory is the part of a folder in memory that attempts may plan with:

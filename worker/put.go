@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"time"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
@@ -132,23 +131,18 @@ func (u *uploader) putOnce(ctx context.Context, what upload, signed *tcoderv1.Si
 }
 
 func (u *uploader) open(object *tcoderv1.EncodedObject) (*os.File, error) {
-	file, err := os.Open(filepath.Join(u.backlog.dir, filepath.FromSlash(object.GetName())))
+	file, size, err := ffmpeg.OpenResult(u.backlog.dir, object.GetName())
 	if err != nil {
-		return nil, machineFault("A result could not be read from the worker's disk.", err)
+		return nil, err
 	}
 
-	info, err := file.Stat()
-	if err == nil && uint64(info.Size()) == object.GetSizeBytes() {
-		return file, nil
+	if size != object.GetSizeBytes() {
+		_ = file.Close()
+
+		return nil, changedFault()
 	}
 
-	_ = file.Close()
-
-	if err != nil {
-		return nil, machineFault("A result could not be read from the worker's disk.", err)
-	}
-
-	return nil, changedFault()
+	return file, nil
 }
 
 // changedFault is a file that was not final when it was taken for it.

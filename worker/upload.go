@@ -3,13 +3,12 @@ package worker
 import (
 	"context"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
+	"github.com/tcoder-dev/tcoder/worker/ffmpeg"
 )
 
 const (
@@ -226,7 +225,7 @@ func (u *uploader) store(ctx context.Context, object *tcoderv1.EncodedObject, re
 		return err
 	}
 
-	if err := os.Remove(filepath.Join(u.backlog.dir, filepath.FromSlash(object.GetName()))); err != nil {
+	if err := ffmpeg.RemoveResult(u.backlog.dir, object.GetName()); err != nil {
 		return machineFault("A result could not be removed from the worker's disk.", err)
 	}
 

@@ -170,6 +170,26 @@ func TestUploaderChangedFile(t *testing.T) {
 	require.Empty(t, b.store.written())
 }
 
+// TestUploaderLink guarantees that a result which leads out of the attempt's
+// folder is not uploaded, though it has the size that was told.
+func TestUploaderLink(t *testing.T) {
+	t.Parallel()
+
+	b := setupWork(t, mediatest.Clip(t, mediatest.Text))
+	dir, elsewhere := t.TempDir(), filepath.Join(t.TempDir(), "a.mp4")
+	require.NoError(t, os.WriteFile(elsewhere, []byte("secret"), 0o600))
+	require.NoError(t, os.Symlink(elsewhere, filepath.Join(dir, "a.mp4")))
+
+	uploads := newUploader(b.store.client(t), b.sign, &backlog{dir: dir}, testPacing(), func(error) {}, func(string) {})
+	uploads.add(&tcoderv1.EncodedObject{Name: "a.mp4", SizeBytes: 6})
+
+	var fault *ffmpeg.Fault
+
+	require.ErrorAs(t, uploads.run(t.Context()), &fault)
+	require.Equal(t, tcoderv1.ErrorReason_ERROR_REASON_OUTPUT_INVALID, fault.Reason)
+	require.Empty(t, b.store.written())
+}
+
 // TestUploaderLostAnswer guarantees that an upload whose success was not heard
 // of is no failure when the store refuses to write the object twice.
 func TestUploaderLostAnswer(t *testing.T) {

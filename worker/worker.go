@@ -184,6 +184,10 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 			tools.Threads = ffmpeg.ThreadsPerSlot(w.cfg.Slots, runtime.GOMAXPROCS(0))
 		}
 
+		if tools.MaxMemoryBytes == 0 {
+			tools.MaxMemoryBytes = ffmpeg.MemoryPerSlot(w.cfg.Slots, totalMemory())
+		}
+
 		work = mediaWork{tools: tools, client: client, pacing: defaultPacing()}.execute
 	}
 

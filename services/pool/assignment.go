@@ -19,7 +19,7 @@ const (
 	probeTimeLimit = 2 * time.Minute
 	minEncodeLimit = time.Minute
 	maxEncodeLimit = 24 * time.Hour
-	// encodeSlowness is how many times longer than its source an encode may take.
+	// encodeSlowness is how many times longer than what it makes an encode may take.
 	encodeSlowness = 20
 )
 
@@ -37,12 +37,19 @@ func newLease(l pipeline.Lease) *lease {
 	}
 }
 
-// timeLimit is how long an attempt may run.
+// timeLimit is how long an attempt may run: by the length of what it makes, and
+// for a chunk the source's once, which may have to be read up to its start.
 func timeLimit(l *lease) time.Duration {
 	if l.task.Kind == pipeline.KindProbe || l.job.Plan == nil {
 		return probeTimeLimit
 	}
-	return min(maxEncodeLimit, max(minEncodeLimit, encodeSlowness*l.job.Plan.Duration))
+	limit := encodeSlowness * l.job.Plan.Duration
+	if output, ok := plannedOutput(l.job, l.task); ok {
+		if share, ok := output.Share(l.task.Part); ok && len(share.Chunks) > 0 {
+			limit = encodeSlowness*share.ChunkDuration() + l.job.Plan.Duration
+		}
+	}
+	return min(maxEncodeLimit, max(minEncodeLimit, limit))
 }
 
 // urlLife is how long URLs for a lease last from now.

@@ -1,11 +1,7 @@
 package ffmpeg
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -13,9 +9,6 @@ import (
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 )
-
-// errResult is what is wrong with a result; it becomes OUTPUT_INVALID.
-var errResult = errors.New("bad result")
 
 // reading is a rendition as read from disk, and how long picture and sound in it last: 0 for
 // what isn't in it.
@@ -94,14 +87,6 @@ func measure(work *tcoderv1.EncodeWork, dir string, made *recorder) ([]*tcoderv1
 	}
 
 	return renditions, nil
-}
-
-func resultFault(err error) *Fault {
-	if errors.Is(err, errResult) || errors.Is(err, fs.ErrNotExist) {
-		return unknownFault(tcoderv1.ErrorReason_ERROR_REASON_OUTPUT_INVALID, err.Error(), "FFmpeg's result is not what was planned")
-	}
-
-	return machineFault(err.Error(), "the worker can't read its own result")
 }
 
 // shortfall is how much an output may be shorter than its source, beside one
@@ -212,14 +197,18 @@ func (t *totals) result(name string, head track) *tcoderv1.RenditionResult {
 // measureMP4 measures a progressive file. Sound beside the picture adds its
 // codec, and its length if it is the longer.
 func measureMP4(dir, name, ext string) (reading, error) {
-	file := name + ext
-
-	info, err := os.Stat(filepath.Join(dir, file))
+	file, size, err := openResult(dir, name+ext)
 	if err != nil {
-		return reading{}, fmt.Errorf("measure: %w", err)
+		return reading{}, err
+	}
+	defer file.Close() //nolint:errcheck // only read
+
+	tracks, err := readTracks(file)
+	if err != nil {
+		return reading{}, err
 	}
 
-	tracks, err := readTracks(filepath.Join(dir, file))
+	peak, err := peakBytes(tracks, size)
 	if err != nil {
 		return reading{}, err
 	}
@@ -240,16 +229,16 @@ func measureMP4(dir, name, ext string) (reading, error) {
 		}
 	}
 
-	sum := totals{ticks: main.ticks, frames: main.frames, bytes: uint64(info.Size())}
+	sum := totals{ticks: main.ticks, frames: main.frames, bytes: size}
 	result := sum.result(name, main)
 	result.Codecs = strings.Join(codecs, ",")
 	result.Duration = durationpb.New(max(found.picture, found.sound))
 	result.AverageBitrateBps = bitrate(sum.bytes, result.GetDuration().AsDuration())
-	result.PeakBitrateBps = result.GetAverageBitrateBps()
+	result.PeakBitrateBps = max(result.GetAverageBitrateBps(), bitrate(peak, time.Second))
 
 	found.rendition = &tcoderv1.EncodedRendition{
 		Result: result,
-		File:   &tcoderv1.EncodedObject{Name: file, SizeBytes: sum.bytes, ContentType: main.contentType()},
+		File:   &tcoderv1.EncodedObject{Name: name + ext, SizeBytes: size, ContentType: main.contentType()},
 	}
 
 	return found, nil

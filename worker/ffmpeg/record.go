@@ -109,16 +109,16 @@ func (r *recorder) next(made *recording) bool {
 	}
 
 	name := fmt.Sprintf("%s/%05d%s", made.name, firstSegment(r.work)+len(made.made), segmentExt)
-	path := filepath.Join(r.dir, filepath.FromSlash(name))
 
-	info, err := os.Stat(path)
+	file, size, err := openResult(r.dir, name)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
-			made.err = fmt.Errorf("measure: %w", err)
+			made.err = err
 		}
 
 		return false
 	}
+	defer file.Close() //nolint:errcheck // only read
 
 	if made.init == nil {
 		if made.err = r.begin(made); made.err != nil {
@@ -126,10 +126,10 @@ func (r *recorder) next(made *recording) bool {
 		}
 	}
 
-	segment, err := readSegment(path, made.head)
+	segment, err := readSegment(file, made.head)
 	if err == nil {
 		err = made.add(segment, &tcoderv1.EncodedObject{
-			Name: name, SizeBytes: uint64(info.Size()), ContentType: typeSegment,
+			Name: name, SizeBytes: size, ContentType: typeSegment,
 		}, firstTick(r.work, made.head))
 	}
 
@@ -141,20 +141,20 @@ func (r *recorder) next(made *recording) bool {
 // begin reads a rendition's init segment.
 func (r *recorder) begin(made *recording) error {
 	name := made.name + "/" + initName
-	path := filepath.Join(r.dir, filepath.FromSlash(name))
 
-	head, err := readTrack(path)
+	file, size, err := openResult(r.dir, name)
+	if err != nil {
+		return err
+	}
+	defer file.Close() //nolint:errcheck // only read
+
+	head, err := readTrack(file)
 	if err != nil {
 		return err
 	}
 
-	info, err := os.Stat(path)
-	if err != nil {
-		return fmt.Errorf("measure: %w", err)
-	}
-
 	made.head = head
-	made.init = &tcoderv1.EncodedObject{Name: name, SizeBytes: uint64(info.Size()), ContentType: head.contentType()}
+	made.init = &tcoderv1.EncodedObject{Name: name, SizeBytes: size, ContentType: head.contentType()}
 
 	return nil
 }

@@ -68,6 +68,30 @@ func TestThreads(t *testing.T) {
 	}
 }
 
+// TestMemoryPerSlot guarantees that all slots together leave some of the memory
+// there is, and that none has too little to work or more than a source is worth.
+func TestMemoryPerSlot(t *testing.T) {
+	t.Parallel()
+
+	const gib = 1 << 30
+
+	for _, test := range []struct {
+		slots         int
+		machine, most uint64
+	}{
+		{1, 0, 6 * gib},
+		{1, 5 * gib, 4 * gib},
+		{2, 5 * gib, 2 * gib},
+		{1, 2*gib + gib/2, 2 * gib},
+		{1, 64 * gib, 6 * gib},
+		{4, 20 * gib, 4 * gib},
+		{8, 2 * gib, gib / 2},
+		{64, 1, gib / 2},
+	} {
+		require.Equal(t, test.most, ffmpeg.MemoryPerSlot(test.slots, test.machine), "%+v", test)
+	}
+}
+
 // TestThreadsEncode guarantees that every encoder takes its bound.
 func TestThreadsEncode(t *testing.T) {
 	t.Parallel()

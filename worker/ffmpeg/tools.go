@@ -23,7 +23,7 @@ type Tools struct {
 	// KillGrace is the time between SIGTERM and SIGKILL. Default 1 s.
 	KillGrace time.Duration
 	// MaxMemoryBytes bounds the resident memory of a process: an encode beyond
-	// it fails with ENCODE_FAILED. Default 6 GiB.
+	// it fails with ENCODE_FAILED. Default 6 GiB; see MemoryPerSlot.
 	MaxMemoryBytes uint64
 	// MaxFileBytes bounds each file that an encode writes. Default 256 GiB.
 	MaxFileBytes uint64
@@ -70,6 +70,21 @@ func (t Tools) withDefaults() Tools {
 	}
 
 	return t
+}
+
+// MemoryPerSlot is how much memory a process may have: its share of four fifths
+// of what the machine has, at most the default, which is also for a machine of
+// which nothing is known (0). So the process that takes too much ends by itself,
+// before the kernel ends whichever it likes. With less than half a gigabyte most
+// sources would fail that might just fit.
+func MemoryPerSlot(slots int, machineBytes uint64) uint64 {
+	const least = 512 << 20
+
+	if machineBytes == 0 {
+		return defaultMaxMemory
+	}
+
+	return min(defaultMaxMemory, max(least, machineBytes/5*4/uint64(slots)))
 }
 
 // Find returns the Tools in $PATH. It fails with ENCODER_MISSING, as the

@@ -2,8 +2,8 @@ package ffmpeg
 
 import (
 	"fmt"
+	"io"
 	"math/bits"
-	"os"
 	"time"
 
 	"github.com/Eyevinn/mp4ff/mp4"
@@ -23,6 +23,7 @@ type track struct {
 	priming uint64
 	// frames and ticks are counted for progressive files alone.
 	frames, ticks uint64
+	table         *mp4.StblBox
 	trex          *mp4.TrexBox
 }
 
@@ -53,20 +54,14 @@ func (t track) contentType() string {
 // segment is what is in one media segment.
 type segment struct{ start, ticks, frames uint64 }
 
-// open parses a file. The parser panics on some that FFmpeg makes of nothing
-// but broken pictures.
-func open(path string) (parsed *mp4.File, err error) {
+// parse reads the boxes of a file. The parser panics on some that FFmpeg makes
+// of nothing but broken pictures.
+func parse(file io.ReadSeeker) (parsed *mp4.File, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			parsed, err = nil, fmt.Errorf("%w: %v", errResult, cause)
 		}
 	}()
-
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("measure: %w", err)
-	}
-	defer file.Close() //nolint:errcheck // only read
 
 	parsed, err = mp4.DecodeFile(file, mp4.WithDecodeMode(mp4.DecModeLazyMdat))
 	if err != nil {
@@ -77,8 +72,8 @@ func open(path string) (parsed *mp4.File, err error) {
 }
 
 // readTrack reads the only track of an init segment.
-func readTrack(path string) (track, error) {
-	tracks, err := readTracks(path)
+func readTrack(file io.ReadSeeker) (track, error) {
+	tracks, err := readTracks(file)
 	if err != nil {
 		return track{}, err
 	}
@@ -91,26 +86,26 @@ func readTrack(path string) (track, error) {
 }
 
 // readTracks reads the tracks of a progressive file or an init segment.
-func readTracks(path string) ([]track, error) {
-	file, err := open(path)
+func readTracks(file io.ReadSeeker) ([]track, error) {
+	parsed, err := parse(file)
 	if err != nil {
 		return nil, err
 	}
 
-	if file.Moov == nil || len(file.Moov.Traks) == 0 {
+	if parsed.Moov == nil || len(parsed.Moov.Traks) == 0 {
 		return nil, fmt.Errorf("%w: no tracks", errResult)
 	}
 
-	tracks := make([]track, 0, len(file.Moov.Traks))
+	tracks := make([]track, 0, len(parsed.Moov.Traks))
 
-	for i, box := range file.Moov.Traks {
+	for i, box := range parsed.Moov.Traks {
 		t, err := describe(box)
 		if err != nil {
 			return nil, err
 		}
 
-		if file.Moov.Mvex != nil && i < len(file.Moov.Mvex.Trexs) {
-			t.trex = file.Moov.Mvex.Trexs[i]
+		if parsed.Moov.Mvex != nil && i < len(parsed.Moov.Mvex.Trexs) {
+			t.trex = parsed.Moov.Mvex.Trexs[i]
 		}
 
 		tracks = append(tracks, t)
@@ -125,7 +120,7 @@ func describe(box *mp4.TrakBox) (track, error) {
 	}
 
 	table := box.Mdia.Minf.Stbl
-	t := track{timescale: box.Mdia.Mdhd.Timescale}
+	t := track{timescale: box.Mdia.Mdhd.Timescale, table: table}
 
 	if box.Edts != nil && len(box.Edts.Elst) > 0 {
 		for _, entry := range box.Edts.Elst[0].Entries {
@@ -164,8 +159,8 @@ func describe(box *mp4.TrakBox) (track, error) {
 
 // readSegment reads the tables of a media segment. Its first picture must be
 // a keyframe.
-func readSegment(path string, head track) (segment, error) {
-	file, err := open(path)
+func readSegment(file io.ReadSeeker, head track) (segment, error) {
+	parsed, err := parse(file)
 	if err != nil {
 		return segment{}, err
 	}
@@ -175,7 +170,7 @@ func readSegment(path string, head track) (segment, error) {
 		first = true
 	)
 
-	for _, part := range file.Segments {
+	for _, part := range parsed.Segments {
 		for _, fragment := range part.Fragments {
 			if fragment.Moof == nil || fragment.Moof.Traf == nil || fragment.Moof.Traf.Tfdt == nil || fragment.Moof.Traf.Tfhd == nil {
 				return segment{}, fmt.Errorf("%w: a fragment without a time", errResult)

@@ -125,6 +125,29 @@ func TestHolds(t *testing.T) {
 	require.Equal(t, 1, state.ExitCode(), "without a folder there is none to write to")
 }
 
+// TestCalls guarantees that where Landlock is missing, system calls are still
+// held back: what is left in the folder leads nowhere.
+func TestCalls(t *testing.T) {
+	t.Parallel()
+
+	keeper := sandbox.Only(sandbox.LayerCalls)
+	neighbour := filepath.Join(t.TempDir(), "other-task")
+	require.NoError(t, os.WriteFile(neighbour, []byte("secret"), 0o644))
+
+	for deed, args := range map[string][]string{
+		"symlink": {"link"}, "link": {"link", neighbour}, "fifo": {"fifo"}, "udp": {}, "fork": {}, "ptrace": {}, "mount": {},
+	} {
+		state, said := do(t, keeper, sandbox.Run{Dir: t.TempDir()}, deed, args...)
+		require.Equal(t, 1, state.ExitCode(), deed)
+		require.Contains(t, said, "operation not permitted", deed)
+	}
+
+	for deed, args := range map[string][]string{"write": {"file"}, "mkdir": {"folder"}, "rename": {"b"}} {
+		state, said := do(t, keeper, sandbox.Run{Dir: t.TempDir()}, deed, args...)
+		require.Zero(t, state.ExitCode(), "%s: %s", deed, said)
+	}
+}
+
 // TestLimits guarantees that what a program may use is bounded, also where
 // nothing but limits is asked for.
 func TestLimits(t *testing.T) {

@@ -91,8 +91,9 @@ const (
 
 // callFilter is the filter for a process. It names what FFmpeg never needs and
 // who takes it over would like: processes, sockets that aren't TCP, other
-// processes' memory and signals, namespaces and mounts, and parts of the
-// kernel that are known for their holes.
+// processes' memory and signals, namespaces and mounts, links and pipes that
+// this program might follow, and parts of the kernel that are known for their
+// holes.
 func callFilter(calls callNumbers, pid int) []instruction {
 	filter := []instruction{
 		{code: opLoad, number: wordArchitecture},

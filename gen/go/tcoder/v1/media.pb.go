@@ -2080,7 +2080,8 @@ type RenditionResult struct {
 	SizeBytes uint64 `protobuf:"varint,7,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	// Average bits per second.
 	AverageBitrateBps uint64 `protobuf:"varint,8,opt,name=average_bitrate_bps,json=averageBitrateBps,proto3" json:"average_bitrate_bps,omitempty"`
-	// Bits per second of the largest segment; the average for a file.
+	// Bits per second of the largest segment; of a file the bits of its largest second, picture and sound together. Never
+	// less than the average.
 	PeakBitrateBps uint64 `protobuf:"varint,9,opt,name=peak_bitrate_bps,json=peakBitrateBps,proto3" json:"peak_bitrate_bps,omitempty"`
 	// Video frames, 0 for audio.
 	FrameCount uint64 `protobuf:"varint,10,opt,name=frame_count,json=frameCount,proto3" json:"frame_count,omitempty"`

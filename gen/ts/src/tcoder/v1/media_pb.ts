@@ -1146,7 +1146,8 @@ export type RenditionResult = Message<"tcoder.v1.RenditionResult"> & {
   averageBitrateBps: bigint;
 
   /**
-   * Bits per second of the largest segment; the average for a file.
+   * Bits per second of the largest segment; of a file the bits of its largest second, picture and sound together. Never
+   * less than the average.
    *
    * @generated from field: uint64 peak_bitrate_bps = 9;
    */
