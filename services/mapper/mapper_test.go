@@ -169,7 +169,8 @@ func TestToProto(t *testing.T) {
 	checkToProto(t, OutputToProto)
 	checkToProto(t, OutputObjectToProto)
 	// The results of tasks are published as outputs; weight, fraction and share
-	// are what progress is reckoned from.
+	// are what progress is reckoned from, and when a stream was written is for who
+	// writes it next.
 	// The limit is the service's to tell.
 	limited := func(j pipeline.Job) *tcoderv1.Job {
 		m := JobToProto(j)
@@ -178,7 +179,7 @@ func TestToProto(t *testing.T) {
 		return m
 	}
 	checkToProto(t, limited, ".Tasks[0].JobID", ".Tasks[0].Weight", ".Tasks[0].Fraction", ".Tasks[0].Result",
-		".Progress.Share")
+		".Progress.Share", ".Streamed")
 	checkToProto(t, ProgressToProto, ".Share")
 	checkToProto(t, FailureToProto)
 	checkToProto(t, EventToProto)
