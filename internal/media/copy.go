@@ -130,7 +130,7 @@ func withCopy(renditions []RenditionPlan, top RenditionPlan, qualities []string)
 const earlier = 2 * time.Millisecond
 
 // shortSegment is how long a last segment may be that players make nothing of,
-// and wait for for ever.
+// and wait for without end.
 const shortSegment = 100 * time.Millisecond
 
 // cuts chooses the keyframes at which a stream is cut into segments of about a
