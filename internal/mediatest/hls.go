@@ -46,8 +46,12 @@ func (v Variant) Duration() time.Duration {
 	return sum
 }
 
-// hlsSlack is by how much what playlists say may be off: they round, and sound has frames of 21 ms.
-const hlsSlack = 25 * time.Millisecond
+// hlsSlack is by how much what playlists say may be off: timestamps of sources that are copied are rounded to a
+// millisecond.
+const hlsSlack = 3 * time.Millisecond
+
+// hlsPriming is by how much sound may be longer than it plays: two frames of 1024 samples, at 44.1 kHz.
+const hlsPriming = 47 * time.Millisecond
 
 // CheckHLS reads an HLS output by its master playlist and fails the test unless all of it is as RFC 8216 and players
 // want it: every name leads to bytes, durations are the segments' own and keep to the target, timestamps go on without
@@ -58,7 +62,7 @@ func CheckHLS(t testing.TB, final bool, read func(name string) ([]byte, error)) 
 
 	c := hlsCheck{TB: t, final: final, read: read}
 	lines := c.lines("master.m3u8")
-	groups := map[string]string{}
+	groups := map[string]Variant{}
 
 	var found HLS
 
@@ -68,25 +72,22 @@ func CheckHLS(t testing.TB, final bool, read func(name string) ([]byte, error)) 
 		switch {
 		case strings.HasPrefix(line, "#EXT-X-MEDIA:"):
 			require.Equal(t, "AUDIO", attributes["TYPE"])
-			groups[attributes["GROUP-ID"]] = attributes["URI"]
+			groups[attributes["GROUP-ID"]] = c.variant(attributes["URI"])
 		case strings.HasPrefix(line, "#EXT-X-STREAM-INF:"):
 			require.Less(t, i+1, len(lines), "the last variant has no name")
 			v := c.variant(lines[i+1])
 			v.Codecs = attributes["CODECS"]
-			c.describes(attributes, v)
+			sound := groups[attributes["AUDIO"]]
+			require.Equal(t, attributes["AUDIO"] != "", sound.URI != "", "%s: a variant's sound isn't there", v.URI)
+			c.describes(attributes, v, sound)
 			found.Variants = append(found.Variants, v)
-
-			if group := attributes["AUDIO"]; group != "" {
-				require.Contains(t, groups, group, "a variant's sound isn't there")
-			}
 		}
 	}
 
 	require.NotEmpty(t, found.Variants, "the master playlist has no variant")
 	c.aligned(found.Variants)
 
-	for _, uri := range groups {
-		sound := c.variant(uri)
+	for _, sound := range groups {
 		require.Equal(t, found.Variants[0].Target, sound.Target, "target durations differ")
 
 		if final {
@@ -192,6 +193,11 @@ func (c hlsCheck) continuous(v Variant) {
 	require.NotNil(c, initial.Init, v.Init)
 
 	timescale := float64(initial.Init.Moov.Trak.Mdia.Mdhd.Timescale)
+	slack, initialSlack := hlsSlack, hlsSlack
+
+	if initial.Init.Moov.Trak.Mdia.Minf.Smhd != nil { // the first segment is longer than it plays
+		slack, initialSlack = 2*hlsSlack+hlsPriming, hlsPriming
+	}
 
 	var first, at time.Duration
 
@@ -207,31 +213,69 @@ func (c hlsCheck) continuous(v Variant) {
 			first = start
 		}
 
-		// Priming makes the first segment of sound longer than it plays.
-		require.InDelta(c, at.Seconds(), (start - first).Seconds(), (2 * hlsSlack).Seconds(), "%s doesn't go on where the one before ends", s.URI)
+		require.InDelta(c, at.Seconds(), (start - first).Seconds(), slack.Seconds(), "%s doesn't go on where the one before ends", s.URI)
 		at += s.Duration
+
+		lasts := time.Duration(float64(ticksOf(initial.Init, media)) / timescale * float64(time.Second))
+		allowed := hlsSlack
+
+		if i == 0 {
+			allowed = initialSlack
+		}
+
+		require.InDelta(c, lasts.Seconds(), s.Duration.Seconds(), allowed.Seconds(), "%s lasts longer or shorter", s.URI)
 	}
 }
 
-// describes compares what the master playlist says of a variant with its bytes.
-func (c hlsCheck) describes(attributes map[string]string, v Variant) {
+// ticksOf is how long all samples of a segment last.
+func ticksOf(initial *mp4.InitSegment, media *mp4.File) uint64 {
+	var ticks uint64
+
+	for _, segment := range media.Segments {
+		for _, fragment := range segment.Fragments {
+			for _, run := range fragment.Moof.Traf.Truns {
+				ticks += run.AddSampleDefaultValues(fragment.Moof.Traf.Tfhd, initial.Moov.Mvex.Trex)
+			}
+		}
+	}
+
+	return ticks
+}
+
+// average is the bitrate of all segments.
+func (c hlsCheck) average(v Variant) float64 {
+	c.Helper()
+
+	bits := 0
+	for _, s := range v.Segments {
+		bits += 8 * len(c.file(s.URI))
+	}
+
+	return float64(bits) / max(v.Duration().Seconds(), 0.001)
+}
+
+// describes compares what the master playlist says of a variant, and of the sound that goes with it if there is any,
+// with their bytes.
+func (c hlsCheck) describes(attributes map[string]string, v, sound Variant) {
 	c.Helper()
 
 	bandwidth, err := strconv.ParseFloat(attributes["BANDWIDTH"], 64)
 	require.NoError(c, err, v.URI)
 
+	beside := c.average(sound)
 	for _, s := range v.Segments {
 		if s.Duration < v.Target/2 {
 			continue // the rule is about whole target durations
 		}
 
-		bitrate := float64(len(c.file(s.URI))) * 8 / math.Max(s.Duration.Seconds(), v.Target.Seconds()/2)
+		bitrate := beside + float64(len(c.file(s.URI)))*8/math.Max(s.Duration.Seconds(), v.Target.Seconds()/2)
 		if c.final {
 			require.LessOrEqual(c, bitrate, bandwidth*1.01, "%s has more bits than its variant says", s.URI)
 		}
 	}
 
 	require.NotEmpty(c, v.Codecs, "%s: no codecs", v.URI)
+	require.Equal(c, sound.URI != "" || strings.HasPrefix(v.Codecs, "mp4a."), strings.Contains(v.Codecs, "mp4a.40.2"), "%s: %s", v.URI, v.Codecs)
 
 	initial, err := mp4.DecodeFile(bytes.NewReader(c.file(v.Init)))
 	require.NoError(c, err, v.Init)
