@@ -148,11 +148,19 @@ func (s *Store) tell(t *task, r pipeline.Renewal) {
 	t.told, t.kept = fraction, s.now
 
 	j.rec.Progress = pipeline.Progress{
-		Percent:   max(j.rec.Progress.Percent, min(unpublished, 100*j.done/j.weight())),
-		MediaTime: r.Progress.MediaTime, Speed: finite(r.Progress.Speed), FPS: finite(r.Progress.FPS), ETA: r.Progress.ETA,
+		Percent: j.rec.Progress.Percent, MediaTime: r.Progress.MediaTime, Speed: finite(r.Progress.Speed), FPS: finite(r.Progress.FPS), ETA: r.Progress.ETA,
 	}
+	j.rise()
+
 	p := j.rec.Progress
 	s.notify(j.rec.ID, pipeline.JobNotice{Progress: &p})
+}
+
+// rise takes in what is done: the percent of a run never falls.
+func (j *job) rise() {
+	if weight := j.weight(); weight > 0 {
+		j.rec.Progress.Percent = max(j.rec.Progress.Percent, min(unpublished, 100*j.done/weight))
+	}
 }
 
 func finite(f float64) float64 {
@@ -187,6 +195,7 @@ func (s *Store) FinishTask(_ context.Context, r pipeline.TaskResult) (pipeline.V
 	j := t.job
 	if j.open() > 1 { // the last one leaves the rest to the job's end, as the script does
 		j.done += t.rec.Weight * (1 - t.told)
+		j.rise()
 	}
 
 	s.endAttempt(t, pipeline.OutcomeDone, nil, false)

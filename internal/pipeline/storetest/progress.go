@@ -18,6 +18,7 @@ func progressTests() map[string]func(*env) {
 		"EndsAtHundred":        progressEndsAtHundred,
 		"IgnoresNonsense":      progressIgnoresNonsense,
 		"KeepsTheLatest":       progressKeepsTheLatest,
+		"RisesWithoutAWord":    progressRisesWithoutAWord,
 		"TellsWhatIsDoneNow":   progressTellsWhatIsDone,
 	}
 }
@@ -138,6 +139,17 @@ func progressKeepsTheLatest(e *env) {
 	require.Equal(e, pipeline.Progress{
 		Percent: 50, MediaTime: 30 * time.Second, Speed: 2.5, FPS: 75, ETA: 12 * time.Second, Share: 50,
 	}, e.get(j.ID).Progress)
+}
+
+// A task that is done sooner than it tells of itself counts at once.
+func progressRisesWithoutAWord(e *env) {
+	w := e.attach("w1")
+	j := e.planned(w, encode(1), encode(3))
+	leases := e.claim(w, 2)
+	e.finish(w, leases[0].Ref)
+	require.InDelta(e, 25, e.percent(j.ID), 0.01)
+	e.finish(w, leases[1].Ref)
+	require.Less(e, e.percent(j.ID), 100.0)
 }
 
 // Beside the percent a reader gets the share that is done now, and what each

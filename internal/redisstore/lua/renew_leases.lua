@@ -1,7 +1,6 @@
 -- Renews the leases of workers, marks them as seen and takes their progress.
 -- A task's fraction is stored at most every 2 s unless somebody watches its
--- job, and told to watchers at each call. A job's percent never falls within
--- a run, and reaches 100 only when it is COMPLETED.
+-- job, and told to watchers at each call.
 -- KEYS  common. Derived: the jobs of the leases.
 -- ARGV  prefix; requests (see request.lua) of: worker id, lease ms, and a list with for each lease: job id, index, member,
 --       attempt, fraction, progress
@@ -57,7 +56,7 @@ local function renew(key, worker, deadline, id, index, m, attempt, fraction, say
   -- Where nobody seems to listen somebody may, by another server: it is told as often as it is stored.
   if share > 0 and (is_watched or NOW - kept >= STORE_EVERY) then
     done = done + share * (fraction - fraction_told)
-    percent = math.max(percent, math.min(99.9, 100 * done / weight))
+    percent = risen(percent, done, weight)
     keep_attempt(key, raw, behind, index, m, task, task_behind, '', project, saying, state, run, sequence, base, open, lease_ms, left,
       stream, uploaded, started, playable, finished, weight, done, percent, s, last, n, began, share, fraction, NOW, follow, by)
     told[#told + 1] = id .. ' ' .. percent .. ' ' .. saying

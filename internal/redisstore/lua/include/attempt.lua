@@ -19,6 +19,9 @@ local function task_in(raw, behind, index, m)
   return READ[task_key(m)], 1
 end
 
+-- risen is a job's percent with what is done: it never falls within a run, and reaches 100 only when that is COMPLETED.
+local function risen(percent, done, weight) return math.max(percent, math.min(99.9, 100 * done / weight)) end
+
 local function keep(key, value)
   set(key, value)
   READ[key] = value

@@ -519,6 +519,7 @@ local function task_in(raw, behind, index, m)
   return READ[task_key(m)], 1
 end
 
+
 local function keep(key, value)
   set(key, value)
   READ[key] = value

@@ -511,6 +511,9 @@ local function task_in(raw, behind, index, m)
   return READ[task_key(m)], 1
 end
 
+-- risen is a job's percent with what is done: it never falls within a run, and reaches 100 only when that is COMPLETED.
+local function risen(percent, done, weight) return math.max(percent, math.min(99.9, 100 * done / weight)) end
+
 local function keep(key, value)
   set(key, value)
   READ[key] = value
@@ -617,7 +620,10 @@ local function finish(r, key)
   local events = task_event('TASK_DONE', index, n)
   open, sequence = open - 1, sequence + 1
   if open > 0 then
-    done = done + share * (1 - told)
+    if share > 0 then
+      done = done + share * (1 - told)
+      percent = risen(percent, done, weight)
+    end
   else
     last = 1
     if r[11] == '' then
@@ -939,7 +945,8 @@ local function finish_any(r)
   drop_lease(job.project, m, worker)
   job.open = job.open - 1
   if t.weight > 0 and job.open > 0 then
-    set_gauge(job, job.weight, job.done + t.weight * (1 - t.told), job.percent)
+    local done = job.done + t.weight * (1 - t.told)
+    set_gauge(job, job.weight, done, risen(job.percent, done, job.weight))
   end
   add_event(job, 'TASK_DONE', index, n)
   if r[6] ~= '' then set(result_key(m), r[6]) end
