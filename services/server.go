@@ -86,6 +86,8 @@ const (
 	// maxReportBytes the result of an encode of many hours.
 	maxRequestBytes = 4 << 20
 	maxReportBytes  = 16 << 20
+	// maxOpenBytes fits any question that needs no credential.
+	maxOpenBytes = 64 << 10
 	// completeTimeout is for CompleteUpload, which waits while the object
 	// store joins thousands of parts.
 	completeTimeout = 10 * time.Minute
@@ -166,10 +168,11 @@ func (s *Server) routes(registry *prometheus.Registry, guard *guard) http.Handle
 	api.Handle(tcoderv1connect.NewUploadServiceHandler(s.deps.Uploads, options...))
 	api.Handle(tcoderv1connect.NewJobServiceHandler(s.deps.Jobs, options...))
 	api.Handle(s.deps.Pool.Handler(s.chain.Options(maxReportBytes)...))
-	api.Handle(grpchealth.NewHandler(&health{server: s}, options...))
+	open := s.chain.Options(maxOpenBytes)
+	api.Handle(grpchealth.NewHandler(&health{server: s}, open...))
 	reflector := grpcreflect.NewStaticReflector(append(serviceNames(), grpchealth.HealthV1ServiceName)...)
-	api.Handle(grpcreflect.NewHandlerV1(reflector, options...))
-	api.Handle(grpcreflect.NewHandlerV1Alpha(reflector, options...))
+	api.Handle(grpcreflect.NewHandlerV1(reflector, open...))
+	api.Handle(grpcreflect.NewHandlerV1Alpha(reflector, open...))
 	api.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(s.deps.Log.Handler(), slog.LevelWarn), ErrorHandling: promhttp.ContinueOnError,
 	}))
@@ -178,7 +181,8 @@ func (s *Server) routes(registry *prometheus.Registry, guard *guard) http.Handle
 	// Probes come by any name or address, and tell nothing worth guarding.
 	root.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, "ok") })
 	root.HandleFunc("GET /readyz", s.serveReady)
-	root.Handle("/", guard.protect(api))
+	root.Handle("/", guard.protect(bounded(api, watchWriteTimeout,
+		tcoderv1connect.JobServiceWatchJobProcedure, tcoderv1connect.PoolServiceWatchPoolProcedure)))
 
 	return interceptor.WithRequestID(s.calls.count(root))
 }

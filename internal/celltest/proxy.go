@@ -22,6 +22,8 @@ type Proxy struct {
 	Buffer bool
 	// Cut is after how long it cuts whatever is still open (0: never).
 	Cut time.Duration
+	// Route chooses the replica that a call goes to. Nil: the one that it is before.
+	Route func(r *http.Request) string
 	// Called is called with each call. May be nil.
 	Called func(r *http.Request)
 	// Answered is called with each answer to a call, before the caller gets it.
@@ -39,7 +41,12 @@ func (c *Cell) Proxy(t testing.TB, name, replica string, p Proxy) {
 	back := c.Network.Transport(name)
 	forward := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(&url.URL{Scheme: "http", Host: replica})
+			host := replica
+			if p.Route != nil {
+				host = p.Route(r.In)
+			}
+
+			r.SetURL(&url.URL{Scheme: "http", Host: host})
 		},
 		Transport:     back,
 		FlushInterval: -1,

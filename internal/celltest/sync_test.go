@@ -178,6 +178,50 @@ func TestSync(t *testing.T) {
 	})
 }
 
+// TestSyncGoesRound guarantees that a worker which makes calls does its work
+// behind a proxy that takes each call to another replica, and that its calls
+// stay few.
+func TestSyncGoesRound(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := celltest.New()
+		c.Replica(t, "a")
+		c.Replica(t, "b")
+
+		var calls atomic.Int32
+
+		c.Proxy(t, "front", "a", celltest.Proxy{
+			Route: func(*http.Request) string { return []string{"a", "b"}[calls.Add(1)%2] },
+		})
+		w := c.Worker(t, "w", []string{"front"}, transport(worker.TransportSync))
+
+		pass(time.Hour)
+		require.LessOrEqual(t, calls.Load(), int32(2*time.Hour/celltest.Heartbeat))
+
+		job := c.Submit(t)
+		started(t, w).Finish(t)
+
+		run := started(t, w)
+		pass(2 * time.Minute)
+		require.NoError(t, run.Context.Err())
+		run.Progress(&tcoderv1.TaskProgress{Lease: run.Lease(), Fraction: 0.5})
+		pass(2 * celltest.Heartbeat)
+		require.InDelta(t, 50, c.Job(t, job.ID).Progress.Percent, 0.1)
+		run.Finish(t)
+		require.Equal(t, pipeline.JobCompleted, c.Ended(t, job.ID).State)
+
+		// A task may be claimed by the replica that the worker has just left.
+		for task := range 2 {
+			made := attempts(t, c, job, task)
+			require.Less(t, len(made), 5)
+
+			for _, attempt := range made {
+				require.False(t, attempt.Charged)
+			}
+		}
+	})
+}
+
 // TestSyncHandover guarantees that a worker which makes calls keeps its attempt
 // when its control plane stops, and when it dies.
 func TestSyncHandover(t *testing.T) {

@@ -271,6 +271,12 @@ func (s *Store) FailTask(_ context.Context, f pipeline.TaskFault) (pipeline.Verd
 // failedByMachine lets others take the task: at once after the first fault in
 // a row, and after a rest later, in which the same broken worker can't.
 func (s *Store) failedByMachine(t *task, f pipeline.TaskFault) {
+	if f.Failure.Reason == pipeline.ReasonEncoderMissing && t.spoilt > 0 { // another worker has the encoder, however long it is busy
+		s.rest(t, f, 2, false)
+
+		return
+	}
+
 	if t.spoilt == 0 || t.spoilt+1 >= maxMachineFaults {
 		s.blame(t, pipeline.OutcomeFailed, &f.Failure)
 

@@ -196,7 +196,8 @@ type LeaseStore interface {
 	FinishTask(ctx context.Context, r TaskResult) (v Verdict, lastOfRun bool, err error)
 	// FailTask ends an attempt with a fault: the task is DELAYED, READY (the
 	// first in a row that is the machine's fault) or DEAD (charged too often,
-	// or the 10th machine's fault in a row); a dead task fails its job.
+	// or the 10th machine's fault in a row, of which a missing encoder that
+	// another worker has is none); a dead task fails its job.
 	FailTask(ctx context.Context, f TaskFault) (Verdict, error)
 	// ReleaseTask hands an attempt back, not charged, however often: the task
 	// is READY.

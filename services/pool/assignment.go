@@ -23,12 +23,14 @@ const (
 	encodeSlowness = 20
 )
 
-// newLease remembers a lease that begins, or is kept, now.
-func newLease(l pipeline.Lease) *lease {
+// newLease remembers a lease that begins, or is kept, now for so long. When its
+// attempt started is told by the store's clock, as is when the lease runs out:
+// this replica's may be another.
+func newLease(l pipeline.Lease, length time.Duration) *lease {
 	now := time.Now()
 	started := now
 	if n := len(l.Task.Attempts); n > 0 && !l.Task.Attempts[n-1].Started.IsZero() {
-		started = l.Task.Attempts[n-1].Started
+		started = now.Add(-max(0, l.Expires.Add(-length).Sub(l.Task.Attempts[n-1].Started)))
 	}
 	return &lease{
 		ref: l.Ref, task: l.Task, job: l.Job,

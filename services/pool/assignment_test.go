@@ -38,3 +38,18 @@ func TestTimeLimit(t *testing.T) {
 		require.Equal(t, c.limit, timeLimit(&lease{task: c.task, job: pipeline.Job{Plan: c.plan}}), name)
 	}
 }
+
+// TestStartByTheStoresClock: how long an attempt has run doesn't depend on what
+// this replica's clock says.
+func TestStartByTheStoresClock(t *testing.T) {
+	t.Parallel()
+	const length = 20 * time.Second
+	for _, off := range []time.Duration{-time.Hour, 0, time.Hour} {
+		now := time.Now().Add(off) // there
+		l := newLease(pipeline.Lease{
+			Task:    pipeline.Task{Attempts: []pipeline.Attempt{{Started: now.Add(-time.Minute)}}},
+			Expires: now.Add(length),
+		}, length)
+		require.WithinDuration(t, time.Now().Add(-time.Minute), l.started, 10*time.Second)
+	}
+}

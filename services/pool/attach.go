@@ -107,6 +107,7 @@ func (s *Service) open(ctx context.Context, hello *tcoderv1.Hello, calls *calls)
 	if other != nil {
 		other.end(errReplaced)
 	}
+	s.roster.forget()
 	sess.log.InfoContext(ctx, "worker attached", "machine_id", w.MachineID, "slots", w.Slots,
 		"kept", len(welcome.GetKept()), "lost", len(welcome.GetLost()), "version", w.Version)
 	signal(s.checks) // it may have been told to drain while it was away
@@ -145,7 +146,7 @@ func (s *Service) welcome(ctx context.Context, sess *session, kept []pipeline.Le
 		sess.toldIdle(idle)
 	}
 	for _, k := range kept {
-		l := newLease(k)
+		l := newLease(k, s.cfg.Lease)
 		source, err := s.signSource(ctx, l)
 		if err != nil {
 			return nil, err
@@ -158,7 +159,9 @@ func (s *Service) welcome(ctx context.Context, sess *session, kept []pipeline.Le
 			welcome.Lost = append(welcome.Lost, mapper.LeaseRefToProto(ref))
 		}
 	}
-	sess.lastRenewal = time.Now()
+	if sess.calls == nil { // a session of calls may end with the call that says how far its tasks are
+		sess.lastRenewal = time.Now()
+	}
 	return welcome, nil
 }
 
@@ -172,6 +175,7 @@ func (s *Service) close(ctx context.Context, sess *session, cause error) {
 	s.mu.Unlock()
 	gone := sess.gone()
 	s.detach(ctx, sess, gone)
+	s.roster.forget()
 	sess.log.InfoContext(ctx, "worker detached", "gone", gone, "held", len(sess.held()), "cause", cause)
 }
 

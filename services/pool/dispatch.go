@@ -217,7 +217,7 @@ func (s *Service) claim(ctx context.Context, sess *session, most int) claimed {
 		return claimed{err: err}
 	}
 	for _, l := range got.Leases {
-		s.assign(ctx, sess, newLease(l))
+		s.assign(ctx, sess, newLease(l, s.cfg.Lease))
 	}
 	if len(got.Leases) > 0 {
 		s.metrics.dispatch.Observe(time.Since(started).Seconds())

@@ -215,7 +215,7 @@ func (s *Service) settleProbe(ctx context.Context, sess *session, out settled, j
 	if err != nil {
 		return out, fmt.Errorf("resolve spec of job %s: %w", job.ID, err)
 	}
-	workers, err := s.deps.Store.ListWorkers(ctx)
+	workers, err := s.roster.recent(ctx, s.deps.Store)
 	if err != nil {
 		return out, err
 	}
@@ -228,7 +228,12 @@ func (s *Service) settleProbe(ctx context.Context, sess *session, out settled, j
 		return refuse(pipeline.Failure{Reason: pipeline.Reason(refusal.Reason), Message: refusal.Message})
 	}
 	if failure := missingEncoder(workers, plan.Outputs...); failure != nil {
-		return refuse(*failure)
+		if workers, err = s.deps.Store.ListWorkers(ctx); err != nil { // the one that has it may have come since
+			return out, err
+		}
+		if failure = missingEncoder(workers, plan.Outputs...); failure != nil {
+			return refuse(*failure)
+		}
 	}
 	for _, t := range media.Tasks(plan) {
 		kind := pipeline.KindEncode

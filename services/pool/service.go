@@ -143,6 +143,7 @@ type Service struct {
 	changed  chan struct{} // asks for a look at the settings
 	settings atomic.Pointer[pipeline.PoolSettings]
 	watchers *watchers
+	roster   roster
 	work     sync.WaitGroup
 
 	mu       sync.Mutex

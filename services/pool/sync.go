@@ -98,10 +98,16 @@ func (s *Service) Sync(ctx context.Context, req *tcoderv1.SyncRequest) (*tcoderv
 	if id, bound := interceptor.Machine(ctx); sess != nil && bound && id != sess.worker.MachineID {
 		return nil, errOtherMachine
 	}
+	greeted := 0
 	if sess == nil {
 		var err error
 		if sess, err = s.openCalls(ctx, req.GetHello()); err != nil {
 			return nil, err
+		}
+		if req.GetSession() != 0 {
+			// Another replica's: a proxy that goes round may take each call elsewhere.
+			// A welcome alone is no answer then, or there would be nothing but those.
+			greeted = 1
 		}
 	}
 	ctx, leave, err := sess.calls.enter(ctx, silentCalls*s.cfg.Heartbeat)
@@ -119,7 +125,7 @@ func (s *Service) Sync(ctx context.Context, req *tcoderv1.SyncRequest) (*tcoderv
 			return nil, err
 		}
 	}
-	if err := s.await(ctx, sess, req.GetWait().AsDuration()); err != nil {
+	if err := s.await(ctx, sess, greeted, req.GetWait().AsDuration()); err != nil {
 		return nil, err
 	}
 	return &tcoderv1.SyncResponse{Session: sess.number, Messages: sess.calls.unread, Position: sess.calls.position}, nil
@@ -158,9 +164,9 @@ func (s *Service) openCalls(ctx context.Context, hello *tcoderv1.Hello) (*sessio
 	return sess, nil
 }
 
-// await returns as soon as there is something to say, or the call has waited
-// for long enough. An error ends the session.
-func (s *Service) await(ctx context.Context, sess *session, wait time.Duration) error {
+// await returns as soon as there is more to say than a greeting of some
+// messages, or the call has waited for long enough. An error ends the session.
+func (s *Service) await(ctx context.Context, sess *session, greeting int, wait time.Duration) error {
 	calls := sess.calls
 	if !calls.collect(sess) {
 		sess.end(errSlowWorker)
@@ -168,7 +174,7 @@ func (s *Service) await(ctx context.Context, sess *session, wait time.Duration) 
 	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
-	for len(calls.unread) == 0 {
+	for len(calls.unread) <= greeting {
 		select {
 		case m := <-sess.out:
 			calls.add(m)

@@ -26,8 +26,12 @@ func (s *Sweeper) start(ctx context.Context, d pipeline.Duty) {
 	}
 	s.begun[key] = true
 	turns := s.turns
-	if d.Kind == pipeline.DutyStream {
+	switch d.Kind {
+	case pipeline.DutyStream:
 		turns = s.streams // players wait for it
+	case pipeline.DutyPublish, pipeline.DutyExpireUpload:
+		turns = s.ends // clients wait for it, nobody for what is removed
+	case pipeline.DutyClean, pipeline.DutyPurge:
 	}
 	s.duties.Go(func() {
 		select {

@@ -25,15 +25,18 @@ import (
 )
 
 const (
-	firstBackoff   = 100 * time.Millisecond
-	maxBackoff     = 2 * time.Second // bounds how late a lease is swept after an outage
-	minPause       = 5 * time.Millisecond
-	callTimeout    = 10 * time.Second
-	resignTimeout  = 2 * time.Second
-	dutyTimeout    = 10 * time.Minute
-	streamTimeout  = 8 * time.Second // the duty comes again after 10 s
-	dutiesAtOnce   = 8
-	streamsAtOnce  = 16
+	firstBackoff  = 100 * time.Millisecond
+	maxBackoff    = 2 * time.Second // bounds how late a lease is swept after an outage
+	minPause      = 5 * time.Millisecond
+	callTimeout   = 10 * time.Second
+	resignTimeout = 2 * time.Second
+	dutyTimeout   = 10 * time.Minute
+	streamTimeout = 8 * time.Second // the duty comes again after 10 s
+	dutiesAtOnce  = 8
+	endsAtOnce    = 8
+	streamsAtOnce = 16
+	// manyDuties that wait for their turn are a reason to take more only slowly.
+	manyDuties     = 1000
 	defaultLeadTTL = 18 * time.Second
 	// tellEvery is the least time between two sweeps that say which workers are
 	// attached: they are many, and busy sweepers sweep often. The store lists
@@ -98,6 +101,7 @@ type Sweeper struct {
 	lead    atomic.Pointer[lead] // nil: another replica's
 	elected chan struct{}
 	turns   chan struct{} // bounds the duties at work
+	ends    chan struct{} // bounds those that jobs wait for to end
 	streams chan struct{} // bounds those that publish streams
 	duties  sync.WaitGroup
 	told    time.Time // when a sweep last said who is attached; Run's alone
@@ -122,6 +126,7 @@ func New(cfg Config, deps Deps) *Sweeper {
 		deps:    deps,
 		elected: make(chan struct{}, 1),
 		turns:   make(chan struct{}, dutiesAtOnce),
+		ends:    make(chan struct{}, endsAtOnce),
 		streams: make(chan struct{}, streamsAtOnce),
 		begun:   map[dutyKey]bool{},
 	}
@@ -161,13 +166,24 @@ func (s *Sweeper) Run(ctx context.Context) error {
 		} else {
 			backoff = firstBackoff
 		}
-		s.wait(ctx, due, pause, err == nil)
+		many := s.waiting() > manyDuties
+		if many {
+			pause = max(pause, maxBackoff)
+		}
+		s.wait(ctx, due, pause, err == nil && !many)
 	}
 	s.lead.Store(nil)
 	s.duties.Wait()
 	watching.Wait()
 	s.resign(ctx)
 	return nil
+}
+
+// waiting is how many duties have begun, or wait for their turn.
+func (s *Sweeper) waiting() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.begun)
 }
 
 // wait sleeps until the pause is over, or something is due earlier.

@@ -17,6 +17,7 @@ func faultTests() map[string]func(*env) {
 		"FailuresAreBounded":        faultFailuresAreBounded,
 		"MachineFaultsRest":         faultMachineFaultsRest,
 		"MachineFaultsAreBounded":   faultMachineFaultsAreBounded,
+		"MissingEncodersAreNot":     faultMissingEncodersAreNot,
 		"LostMachinesAreBounded":    faultLostMachinesAreBounded,
 		"ChargeResetsTheUncharged":  faultChargeResets,
 		"ReleasesAreNot":            faultReleasesAreNot,
@@ -163,6 +164,30 @@ func faultMachineFaultsAreBounded(e *env) {
 	require.Equal(e, pipeline.JobFailed, got.State)
 	require.Equal(e, pipeline.ReasonTransferFailed, got.Failure.Reason)
 	require.Equal(e, pipeline.TaskDead, got.Tasks[0].State)
+}
+
+// A task that some worker has the encoder for waits for that, however often the
+// others take it; that is no machine's fault.
+func faultMissingEncodersAreNot(e *env) {
+	w := e.attach("w1")
+	j := e.job()
+	e.fail(w, e.claimOne(w).Ref, pipeline.FaultMachine, pipeline.ReasonEncoderMissing)
+	require.Equal(e, pipeline.TaskReady, e.task(j.ID, 0).State, "another one may have it at once")
+
+	for range 12 {
+		e.fail(w, e.claimOne(w).Ref, pipeline.FaultMachine, pipeline.ReasonEncoderMissing)
+		require.Equal(e, pipeline.TaskDelayed, e.task(j.ID, 0).State)
+		require.Equal(e, 1, e.pass(4*time.Second).Woken)
+	}
+
+	for range 8 {
+		require.Equal(e, pipeline.TaskReady, e.task(j.ID, 0).State)
+		e.fail(w, e.claimOne(w).Ref, pipeline.FaultMachine, pipeline.ReasonMachineFault)
+		e.pass(time.Minute)
+	}
+
+	e.fail(w, e.claimOne(w).Ref, pipeline.FaultMachine, pipeline.ReasonMachineFault)
+	require.Equal(e, pipeline.JobFailed, e.get(j.ID).State)
 }
 
 // A task that takes down one machine after the other doesn't go round for ever.

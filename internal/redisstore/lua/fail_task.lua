@@ -26,7 +26,10 @@ local function delay_task(failures_before, charged)
   add_event(job, 'TASK_DELAYED', index, attempt, reason, message)
 end
 
-if class == 'MACHINE' then
+if class == 'MACHINE' and reason == 'ENCODER_MISSING' and t.spoilt > 0 then
+  -- Another worker has the encoder, however long it is busy.
+  delay_task(2)
+elseif class == 'MACHINE' then
   local before = t.spoilt
   if before == 0 or before + 1 >= MAX_MACHINE_FAULTS then
     blame_machine(job, index, t, 'FAILED', reason, message)

@@ -21,7 +21,8 @@ for i = 8, #ARGV do append(seen, STAMP, ARGV[i]) end
 in_chunks(seen, 'ZADD', WORKERS, 'XX')
 
 local leader, until_ms, swept, term = unpack(redis.call('HMGET', SWEEP, 'leader', 'until', 'swept', 'term'))
-if leader and leader ~= replica and tonumber(until_ms) > NOW then
+-- One that ends later than any can was written before the clock was set back.
+if leader and leader ~= replica and tonumber(until_ms) > NOW and tonumber(until_ms) <= NOW + 2 * ttl then
   return { '', 0, 0, 0, 0, 0, math.min(ttl, tonumber(until_ms) - NOW), {}, term or 0 }
 end
 -- A process that didn't lead a moment ago may not go on with what the one before was about to do.

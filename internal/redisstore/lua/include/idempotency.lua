@@ -28,9 +28,9 @@ local function keep_keys()
   if KEPT[2] then redis.call('RPUSH', EXPIRING, cmsgpack.pack(unpack(KEPT))) end
 end
 
--- forget_keys removes keys that expired, a few hundred at a time.
+-- forget_keys removes keys that expired, so many at a time that a busy store keeps up.
 local function forget_keys()
-  local left = 256
+  local left = 2048
   while left > 0 do
     local chunk = redis.call('LINDEX', EXPIRING, 0)
     local list = chunk and { cmsgpack.unpack(chunk) }

@@ -767,7 +767,8 @@ local function cancel_tasks(job)
   read_tasks(job, job.first)
   for index = job.first, job.count - 1 do
     local t = load_task(job, index)
-    local to = next_state('task', t.s, 'cancel')
+    -- One whose record is gone has ended: its job, and who sweeps, go on.
+    local to = t and next_state('task', t.s, 'cancel')
     if to then
       if t.s == 'READY' then
         queue_drop(job.project, t.m)
@@ -837,7 +838,10 @@ local function delay_task(failures_before, charged)
   add_event(job, 'TASK_DELAYED', index, attempt, reason, message)
 end
 
-if class == 'MACHINE' then
+if class == 'MACHINE' and reason == 'ENCODER_MISSING' and t.spoilt > 0 then
+  -- Another worker has the encoder, however long it is busy.
+  delay_task(2)
+elseif class == 'MACHINE' then
   local before = t.spoilt
   if before == 0 or before + 1 >= MAX_MACHINE_FAULTS then
     blame_machine(job, index, t, 'FAILED', reason, message)

@@ -785,7 +785,8 @@ local function cancel_tasks(job)
   read_tasks(job, job.first)
   for index = job.first, job.count - 1 do
     local t = load_task(job, index)
-    local to = next_state('task', t.s, 'cancel')
+    -- One whose record is gone has ended: its job, and who sweeps, go on.
+    local to = t and next_state('task', t.s, 'cancel')
     if to then
       if t.s == 'READY' then
         queue_drop(job.project, t.m)

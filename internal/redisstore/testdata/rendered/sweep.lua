@@ -812,7 +812,8 @@ local function cancel_tasks(job)
   read_tasks(job, job.first)
   for index = job.first, job.count - 1 do
     local t = load_task(job, index)
-    local to = next_state('task', t.s, 'cancel')
+    -- One whose record is gone has ended: its job, and who sweeps, go on.
+    local to = t and next_state('task', t.s, 'cancel')
     if to then
       if t.s == 'READY' then
         queue_drop(job.project, t.m)
@@ -962,9 +963,9 @@ local KEPT = { 0 }
 
 
 
--- forget_keys removes keys that expired, a few hundred at a time.
+-- forget_keys removes keys that expired, so many at a time that a busy store keeps up.
 local function forget_keys()
-  local left = 256
+  local left = 2048
   while left > 0 do
     local chunk = redis.call('LINDEX', EXPIRING, 0)
     local list = chunk and { cmsgpack.unpack(chunk) }
@@ -987,7 +988,8 @@ for i = 8, #ARGV do append(seen, STAMP, ARGV[i]) end
 in_chunks(seen, 'ZADD', WORKERS, 'XX')
 
 local leader, until_ms, swept, term = unpack(redis.call('HMGET', SWEEP, 'leader', 'until', 'swept', 'term'))
-if leader and leader ~= replica and tonumber(until_ms) > NOW then
+-- One that ends later than any can was written before the clock was set back.
+if leader and leader ~= replica and tonumber(until_ms) > NOW and tonumber(until_ms) <= NOW + 2 * ttl then
   return { '', 0, 0, 0, 0, 0, math.min(ttl, tonumber(until_ms) - NOW), {}, term or 0 }
 end
 -- A process that didn't lead a moment ago may not go on with what the one before was about to do.
