@@ -49,7 +49,7 @@ func TestBounded(t *testing.T) {
 		server.Start()
 		client := &http.Client{Transport: &http.Transport{Protocols: protocols, DialContext: (&net.Dialer{}).DialContext}}
 
-		response, err := client.Get(server.URL + "/late") //nolint:noctx // the server's end is its end
+		response, err := client.Get(server.URL + "/late")
 		require.NoError(t, err)
 		body, err := io.ReadAll(response.Body)
 		require.NoError(t, err)
@@ -57,7 +57,7 @@ func TestBounded(t *testing.T) {
 		require.NoError(t, response.Body.Close())
 		require.NoError(t, <-ended)
 
-		response, err = client.Get(server.URL + "/deaf") //nolint:noctx // the server's end is its end
+		response, err = client.Get(server.URL + "/deaf")
 		require.NoError(t, err)
 		select {
 		case err := <-ended:
