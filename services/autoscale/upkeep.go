@@ -50,6 +50,11 @@ func upkeep(s Snapshot, m Machine) (Action, bool) {
 			return Action{Kind: Stop, Reason: "it runs though it was stopped"}, false
 		}
 	case pipeline.MachineFailed, pipeline.MachineDestroyed:
+		if m.ProviderID == "" && m.Unseen {
+			// Who led before may have asked for it too, and was answered otherwise: it
+			// takes its place until the list has shown that it isn't there.
+			return Action{}, false
+		}
 		return Action{Kind: Destroy, Reason: "it failed"}, false
 	}
 	return Action{}, false
