@@ -133,8 +133,8 @@ func segmentFrames(o OutputPlan) int64 {
 	return int64(gop * math.Round(o.SegmentSeconds*o.Video.FrameRate.Float()/gop))
 }
 
-// ChunkDuration is how long the chunk of a share lasts that has one.
-func (o OutputPlan) ChunkDuration() time.Duration {
+// chunkDuration is how long the chunk of a share lasts that has one.
+func (o OutputPlan) chunkDuration() time.Duration {
 	frames := float64(o.Chunks[0].End - o.Chunks[0].First)
 
 	return time.Duration(frames / o.Video.FrameRate.Float() * float64(time.Second))

@@ -103,7 +103,7 @@ func (p Plan) MadeBy(output string, part int) ([]string, time.Duration) {
 	case !ok:
 		return nil, 0
 	case len(share.Chunks) > 0:
-		return renditionNames(share), share.ChunkDuration()
+		return renditionNames(share), share.chunkDuration()
 	default:
 		return renditionNames(share), p.Duration
 	}

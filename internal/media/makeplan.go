@@ -86,7 +86,7 @@ func Tasks(p Plan) []TaskPlan {
 		}
 		for part := range o.Chunks {
 			share, _ := o.Share(part + 1)
-			tasks = append(tasks, TaskPlan{Output: o.Name, Part: part + 1, Weight: weight(share, share.ChunkDuration())})
+			tasks = append(tasks, TaskPlan{Output: o.Name, Part: part + 1, Weight: weight(share, share.chunkDuration())})
 			// The sound is needed as soon as the first picture is.
 			if rest, ok := o.Share(0); ok && part == 0 {
 				tasks = append(tasks, TaskPlan{Output: o.Name, Audio: rest.Video == nil, Weight: weight(rest, p.Duration)})

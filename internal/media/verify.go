@@ -86,7 +86,7 @@ func verifyChunk(o OutputPlan, last bool, r EncodeResult) error {
 	want := o.Chunks[0].End - o.Chunks[0].First
 	got := r.Renditions[0].Result.FrameCount
 	if last && got <= want {
-		return verifyDuration(o, o.ChunkDuration(), r)
+		return verifyDuration(o, o.chunkDuration(), r)
 	}
 	if got != want {
 		return fmt.Errorf("%d frames, the chunk has %d", got, want)

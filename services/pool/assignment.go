@@ -45,11 +45,10 @@ func timeLimit(l *lease) time.Duration {
 	if l.task.Kind == pipeline.KindProbe || l.job.Plan == nil {
 		return probeTimeLimit
 	}
-	limit := encodeSlowness * l.job.Plan.Duration
-	if output, ok := plannedOutput(l.job, l.task); ok {
-		if share, ok := output.Share(l.task.Part); ok && len(share.Chunks) > 0 {
-			limit = encodeSlowness*share.ChunkDuration() + l.job.Plan.Duration
-		}
+	_, length := l.job.Plan.MadeBy(l.task.Output, l.task.Part)
+	limit := encodeSlowness * length
+	if length < l.job.Plan.Duration {
+		limit += l.job.Plan.Duration
 	}
 	return min(maxEncodeLimit, max(minEncodeLimit, limit))
 }

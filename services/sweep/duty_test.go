@@ -6,10 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oklog/ulid/v2"
 	"github.com/stretchr/testify/require"
 
-	"github.com/tcoder-dev/tcoder/internal/pipeline"
 	"github.com/tcoder-dev/tcoder/services/sweep"
 )
 
@@ -31,9 +29,7 @@ func (o stuckOutputs) DeletePrefix(ctx context.Context, _ string) error {
 func TestEndsDontWait(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	upload := pipeline.Upload{ID: ulid.Make().String(), JobID: ulid.Make().String(), Project: "default", SizeBytes: 1, ObjectKey: "in/x"}
-	_, err := b.store.CreateUpload(t.Context(), upload, pipeline.Job{ID: upload.JobID, Project: "default"}, time.Hour, pipeline.Admission{})
-	require.NoError(t, err)
+	b.upload(t, time.Hour)
 	const turns = 8
 	for range turns + 1 {
 		job := b.submit(t)

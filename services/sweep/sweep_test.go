@@ -99,6 +99,15 @@ func (b bundle) submit(t *testing.T) pipeline.Job {
 	return job
 }
 
+// upload creates an upload that stays open for so long.
+func (b bundle) upload(t *testing.T, open time.Duration) pipeline.Upload {
+	t.Helper()
+	upload := pipeline.Upload{ID: ulid.Make().String(), JobID: ulid.Make().String(), Project: "default", SizeBytes: 1, ObjectKey: "in/x"}
+	_, err := b.store.CreateUpload(t.Context(), upload, pipeline.Job{ID: upload.JobID, Project: "default"}, open, pipeline.Admission{})
+	require.NoError(t, err)
+	return upload
+}
+
 func (b bundle) attach(t *testing.T, id string) int64 {
 	t.Helper()
 	session, _, err := b.store.AttachWorker(t.Context(), pipeline.Worker{ID: id, Slots: 9}, lease)
@@ -201,9 +210,7 @@ func TestOneLeader(t *testing.T) {
 func TestDuties(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	upload := pipeline.Upload{ID: ulid.Make().String(), JobID: ulid.Make().String(), Project: "default", SizeBytes: 1, ObjectKey: "in/x"}
-	_, err := b.store.CreateUpload(t.Context(), upload, pipeline.Job{ID: upload.JobID, Project: "default"}, time.Second, pipeline.Admission{})
-	require.NoError(t, err)
+	upload := b.upload(t, time.Second)
 	var tries atomic.Int32
 	b.sweeper(t, "a", func(d *sweep.Deps) {
 		d.ExpireUpload = func(ctx context.Context, id string) error {
