@@ -152,8 +152,8 @@ func (s *Store) tell(t *task, r pipeline.Renewal) {
 	}
 	j.rise()
 
-	p := j.rec.Progress
-	s.notify(j.rec.ID, pipeline.JobNotice{Progress: &p})
+	p := j.view().Progress
+	s.notify(j.rec.ID, pipeline.JobNotice{Run: j.rec.Run, Progress: &p})
 }
 
 // rise takes in what is done: the percent of a run never falls.

@@ -328,7 +328,8 @@ type SweepStore interface {
 // read from the store. An empty one says that some were lost: read again.
 type JobNotice struct {
 	Sequence int64     // newest event, 0 for progress alone
-	Progress *Progress // percent of the job, the rest as the task told that told last; nil if that didn't change
+	Run      int       // that Progress is of
+	Progress *Progress // percent and share of the job, the rest as the task told that told last; nil if that didn't change
 }
 
 // Wake says why the control plane should look.

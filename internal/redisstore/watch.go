@@ -9,7 +9,7 @@ import (
 )
 
 // What the channel of notices carries: ids of jobs, each with the sequence of its newest event; or lines of an
-// id with percent and progress.
+// id with run, percent, share of the work that is done now, and progress.
 const (
 	noticeSequence = "q"
 	noticeProgress = "p"
@@ -58,10 +58,10 @@ func (w *jobWatcher) notify(payload string) {
 	case noticeSequence:
 		w.push(pipeline.JobNotice{Sequence: asInt(rest)})
 	case noticeProgress:
-		percent, progress, _ := strings.Cut(rest, " ")
-		p := decodeProgress(progress)
-		p.Percent = asFloat(percent)
-		w.push(pipeline.JobNotice{Progress: &p})
+		f := fields(rest, 4)
+		p := decodeProgress(f[3])
+		p.Percent, p.Share = asFloat(f[1]), asFloat(f[2])
+		w.push(pipeline.JobNotice{Run: int(asInt(f[0])), Progress: &p})
 	default: // whatever it was: read again
 		w.push(pipeline.JobNotice{})
 	}
@@ -95,9 +95,9 @@ func merge(old, latest pipeline.JobNotice) pipeline.JobNotice {
 
 	switch {
 	case again:
-		latest.Progress = nil
+		latest.Run, latest.Progress = 0, nil
 	case latest.Progress == nil:
-		latest.Progress = old.Progress
+		latest.Run, latest.Progress = old.Run, old.Progress
 	}
 
 	return latest

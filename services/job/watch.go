@@ -16,10 +16,10 @@ import (
 // client has seen, then every event and now and then progress as they come.
 // It ends after the event that ended the job.
 //
-// It listens before it reads, so nothing falls in between. What it hears only
-// says when to read, progress included: a watcher is told what GetJob tells.
-// While a slow client takes a message, notices are merged into the newest, and
-// events wait in the store.
+// It listens before it reads, so nothing falls in between. Of progress it tells
+// what it hears, and reads the rest once a second; all else that it hears only
+// says when to read. While a slow client takes a message, notices are merged
+// into the newest, and events wait in the store.
 func (s *Service) WatchJob(
 	ctx context.Context, req *tcoderv1.WatchJobRequest, stream *connect.ServerStream[tcoderv1.WatchJobResponse],
 ) error {
@@ -33,7 +33,7 @@ func (s *Service) WatchJob(
 	if err != nil {
 		return err
 	}
-	w := &watch{service: s, stream: stream, job: j, seen: j.Sequence}
+	w := &watch{service: s, stream: stream, job: j, readAt: time.Now(), seen: j.Sequence}
 	if after := int64(min(req.GetAfterSequence(), uint64(j.Sequence))); after > 0 {
 		w.seen = after
 	}
@@ -51,9 +51,10 @@ func (s *Service) WatchJob(
 type watch struct {
 	service *Service
 	stream  *connect.ServerStream[tcoderv1.WatchJobResponse]
-	job     pipeline.Job // as last read
-	seen    int64        // the newest sequence that the client has
-	waiting bool         // there was progress since that
+	job     pipeline.Job // as last read, with the progress that was heard since
+	readAt  time.Time
+	seen    int64 // the newest sequence that the client has
+	waiting bool  // progress was heard that wasn't sent
 }
 
 // follow sends what changes until the job ends.
@@ -89,33 +90,39 @@ func (w *watch) follow(ctx context.Context, notices <-chan pipeline.JobNotice) e
 			}
 		}
 		if w.waiting && !paused {
-			if done, err := w.refresh(ctx); done || err != nil {
+			if done, err := w.progress(ctx); done || err != nil {
 				return err
 			}
 			paused = true
-			pause.Reset(w.interval())
+			pause.Reset(w.service.cfg.ProgressInterval)
 		}
 	}
 }
 
-// interval is how long progress rests that was told. A job of many tasks takes
-// Redis and this replica a millisecond or more to read.
-func (w *watch) interval() time.Duration {
-	const many = 16
-
-	if len(w.job.Tasks) > many {
-		return max(time.Second, w.service.cfg.ProgressInterval)
+// hear takes a notice, and reports whether there may be events to read. An
+// empty one says to read again. Progress may be older than what was read.
+func (w *watch) hear(n pipeline.JobNotice) bool {
+	if p := n.Progress; p != nil && n.Run == w.job.Run {
+		now := &w.job.Progress
+		now.Percent, now.Share, now.FPS = max(now.Percent, p.Percent), p.Share, p.FPS
+		w.waiting = true
 	}
 
-	return w.service.cfg.ProgressInterval
+	return n.Progress == nil || n.Sequence > w.seen
 }
 
-// hear takes a notice, and reports whether there may be events to read. An
-// empty one says to read again.
-func (w *watch) hear(n pipeline.JobNotice) bool {
-	w.waiting = w.waiting || n.Progress != nil
+// progress tells the progress that was heard. What is told of tasks, renditions
+// and files comes with it once a second: it takes Redis and this replica up to
+// milliseconds to read.
+func (w *watch) progress(ctx context.Context) (bool, error) {
+	const readEvery = time.Second
 
-	return n.Progress == nil || n.Sequence > w.seen
+	if time.Since(w.readAt) >= readEvery {
+		return w.refresh(ctx)
+	}
+	w.waiting = false
+
+	return false, w.send(nil)
 }
 
 // refresh tells the job as it is now, with the events that the client lacks.
@@ -162,7 +169,7 @@ func (w *watch) read(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w.job, w.waiting = j, false
+	w.job, w.readAt, w.waiting = j, time.Now(), false
 
 	return nil
 }

@@ -86,7 +86,7 @@ func noticeProgress(e *env) {
 			Ref: l.Ref, Fraction: fraction, Progress: pipeline.Progress{Speed: 2, MediaTime: time.Duration(i) * time.Second},
 		})
 		e.until(notices, func(n pipeline.JobNotice) bool {
-			return n.Progress != nil && n.Progress.Percent == 100*fraction &&
+			return n.Progress != nil && n.Run == 1 && n.Progress.Percent == 100*fraction && n.Progress.Share == 100*fraction &&
 				n.Progress.MediaTime == time.Duration(i)*time.Second && n.Progress.Speed == 2
 		})
 	}

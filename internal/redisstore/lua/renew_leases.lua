@@ -59,7 +59,7 @@ local function renew(key, worker, deadline, id, index, m, attempt, fraction, say
     percent = risen(percent, done, weight)
     keep_attempt(key, raw, behind, index, m, task, task_behind, '', project, saying, state, run, sequence, base, open, lease_ms, left,
       stream, uploaded, started, playable, finished, weight, done, percent, s, last, n, began, share, fraction, NOW, follow, by)
-    told[#told + 1] = id .. ' ' .. percent .. ' ' .. saying
+    told[#told + 1] = id .. ' ' .. run .. ' ' .. percent .. ' ' .. share_of(done, weight) .. ' ' .. saying
   end
   return is_watched
 end

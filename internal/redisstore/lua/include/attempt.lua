@@ -19,8 +19,11 @@ local function task_in(raw, behind, index, m)
   return READ[task_key(m)], 1
 end
 
+-- share_of is the share of a job's work, in percent, that is done now.
+local function share_of(done, weight) return math.max(0, 100 * done / weight) end
+
 -- risen is a job's percent with what is done: it never falls within a run, and reaches 100 only when that is COMPLETED.
-local function risen(percent, done, weight) return math.max(percent, math.min(99.9, 100 * done / weight)) end
+local function risen(percent, done, weight) return math.max(percent, math.min(99.9, share_of(done, weight))) end
 
 local function keep(key, value)
   set(key, value)

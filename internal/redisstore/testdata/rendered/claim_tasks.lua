@@ -520,6 +520,7 @@ local function task_in(raw, behind, index, m)
 end
 
 
+
 local function keep(key, value)
   set(key, value)
   READ[key] = value

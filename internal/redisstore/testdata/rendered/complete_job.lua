@@ -446,6 +446,7 @@ local PENDING, RUNNING, COMPLETED = 2, 3, 4 -- of JOB_STATES
 
 
 
+
 local function keep(key, value)
   set(key, value)
   READ[key] = value

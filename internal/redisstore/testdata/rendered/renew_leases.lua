@@ -451,8 +451,11 @@ local function task_in(raw, behind, index, m)
   return READ[task_key(m)], 1
 end
 
+-- share_of is the share of a job's work, in percent, that is done now.
+local function share_of(done, weight) return math.max(0, 100 * done / weight) end
+
 -- risen is a job's percent with what is done: it never falls within a run, and reaches 100 only when that is COMPLETED.
-local function risen(percent, done, weight) return math.max(percent, math.min(99.9, 100 * done / weight)) end
+local function risen(percent, done, weight) return math.max(percent, math.min(99.9, share_of(done, weight))) end
 
 local function keep(key, value)
   set(key, value)
@@ -541,7 +544,7 @@ local function renew(key, worker, deadline, id, index, m, attempt, fraction, say
     percent = risen(percent, done, weight)
     keep_attempt(key, raw, behind, index, m, task, task_behind, '', project, saying, state, run, sequence, base, open, lease_ms, left,
       stream, uploaded, started, playable, finished, weight, done, percent, s, last, n, began, share, fraction, NOW, follow, by)
-    told[#told + 1] = id .. ' ' .. percent .. ' ' .. saying
+    told[#told + 1] = id .. ' ' .. run .. ' ' .. percent .. ' ' .. share_of(done, weight) .. ' ' .. saying
   end
   return is_watched
 end
