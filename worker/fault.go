@@ -39,6 +39,14 @@ func transferFailed(message string, cause error) *ffmpeg.Fault {
 	return fault
 }
 
+func refusedFault() *ffmpeg.Fault {
+	return &ffmpeg.Fault{
+		Class:   tcoderv1.FaultClass_FAULT_CLASS_UNKNOWN,
+		Reason:  tcoderv1.ErrorReason_ERROR_REASON_OUTPUT_INVALID,
+		Message: "The control plane refused what the worker said of the task.",
+	}
+}
+
 func machineFault(message string, cause error) *ffmpeg.Fault {
 	return &ffmpeg.Fault{
 		Class:   tcoderv1.FaultClass_FAULT_CLASS_MACHINE,

@@ -21,6 +21,7 @@ const (
 	ackWait          = 2 * time.Second        // for the last reports of a drain, of a control plane that is there
 	hangUpWait       = time.Second            // for the last messages to leave
 	resendHeartbeats = 3                      // a report that got no answer for so many is sent again
+	maxRefused       = 3                      // sessions in a row that end because a message is refused
 )
 
 // loop owns all that the worker holds. One goroutine runs it, no call in it
@@ -47,6 +48,7 @@ type loop struct {
 	lastSign uint64
 
 	session       *session // nil while detached
+	refused       int      // sessions in a row that ended because a message is refused
 	heartbeat     time.Duration
 	silence       time.Duration // after which a stream without a message is dead
 	idleThreshold time.Duration // 0: for ever
@@ -316,6 +318,8 @@ func (l *loop) detached() error {
 		return s.err
 	}
 
+	l.judge(s.err)
+
 	server, now := l.route.server(), time.Now()
 	pause := l.route.after(outcome{err: s.err, calls: s.calls, welcomed: s.welcomed, began: s.began}, now)
 	l.attachAt = now.Add(pause)
@@ -333,6 +337,34 @@ func (l *loop) detached() error {
 		"next", l.route.server(), "calls", l.route.calling, "tasks", len(l.tasks))
 
 	return nil
+}
+
+// judge takes in whether a session ended because the control plane refuses a
+// message of it. The same ones are said again on the next: in the end the tasks
+// that say more than that they run are ended in a few words. If one of them was
+// innocent, that costs an attempt.
+func (l *loop) judge(err error) {
+	if !refusedMessage(err) {
+		l.refused = 0
+
+		return
+	}
+
+	l.refused++
+	if l.refused%maxRefused != 0 {
+		return
+	}
+
+	for _, task := range l.tasks.inOrder() {
+		switch {
+		case task.report.GetFault() != nil || task.report.GetReleased() != nil:
+			l.forget(task, "the control plane refuses its report")
+		case task.report != nil || task.segments.waiting != nil || l.signing(task):
+			task.log.Error("the control plane refuses what is said of the task", "error", err)
+			task.cancel(errStopped)
+			l.report(task, faultReport(task.lease, refusedFault()))
+		}
+	}
 }
 
 // beat renews every lease, and tells progress.

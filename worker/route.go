@@ -101,6 +101,10 @@ func (r *route) after(end outcome, now time.Time) time.Duration {
 		return rand.N(handoverPause) //nolint:gosec // not a secret
 	}
 
+	if refusedMessage(end.err) {
+		return jitter(maxAttachPause) // it greets the worker each time, and refuses the same again
+	}
+
 	pause := jitter(r.pause)
 
 	r.failed++
@@ -172,6 +176,12 @@ func refusal(err error) *tcoderv1.ErrorDetail {
 	}
 
 	return nil
+}
+
+// refusedMessage tells whether the control plane ended a session because it
+// takes no such message.
+func refusedMessage(err error) bool {
+	return refusal(err).GetReason() == tcoderv1.ErrorReason_ERROR_REASON_REQUEST_INVALID
 }
 
 // incompatible tells whether the control plane refused this worker for good.

@@ -410,6 +410,49 @@ func TestLeave(t *testing.T) {
 	})
 }
 
+// TestRefusedMessages guarantees that a message that the control plane refuses
+// isn't said for ever: what the task says is left out after three sessions, and
+// after three more the task itself.
+func TestRefusedMessages(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, nil)
+		refusal := withReason(t, connect.CodeInvalidArgument, tcoderv1.ErrorReason_ERROR_REASON_REQUEST_INVALID)
+		s, _ := b.plane.welcomed(t, &tcoderv1.Welcome{})
+		s.assign(t, task("job-0", 1))
+		s.assign(t, task("job-1", 1))
+		b.started(t).complete()
+		b.started(t)
+
+		for range maxRefused {
+			require.Nil(t, first(t, s, getReport).GetFault())
+			at := time.Now()
+			s.cut(refusal)
+			s, _ = b.plane.welcomed(t, &tcoderv1.Welcome{})
+			require.Greater(t, time.Since(at), time.Second, "it doesn't insist")
+		}
+		for range maxRefused {
+			require.Equal(t, tcoderv1.ErrorReason_ERROR_REASON_OUTPUT_INVALID, first(t, s, getReport).GetFault().GetFailure().GetReason())
+			s.cut(refusal)
+			s, _ = b.plane.attached(t)
+			s.send(t, &tcoderv1.AttachResponse{Message: &tcoderv1.AttachResponse_Welcome{Welcome: &tcoderv1.Welcome{}}})
+		}
+		require.Len(t, first(t, s, getHeartbeat).GetRunning(), 1, "the one that has said nothing goes on")
+	})
+}
+
+// withReason is an error of the control plane.
+func withReason(t *testing.T, code connect.Code, reason tcoderv1.ErrorReason) error {
+	t.Helper()
+
+	refusal := connect.NewError(code, errors.New("refused"))
+	detail, err := connect.NewErrorDetail(&tcoderv1.ErrorDetail{Reason: reason})
+	require.NoError(t, err)
+	refusal.AddDetail(detail)
+
+	return refusal
+}
+
 // TestIncompatible guarantees that a worker which the control plane can never
 // serve gives up, and that other refusals are tried again.
 func TestIncompatible(t *testing.T) {
@@ -420,13 +463,7 @@ func TestIncompatible(t *testing.T) {
 		s.cut(connect.NewError(connect.CodeUnauthenticated, errors.New("who?")))
 
 		s, _ = b.plane.attached(t)
-		refusal := connect.NewError(connect.CodeFailedPrecondition, errors.New("too old"))
-		detail, err := connect.NewErrorDetail(&tcoderv1.ErrorDetail{
-			Reason: tcoderv1.ErrorReason_ERROR_REASON_WORKER_INCOMPATIBLE,
-		})
-		require.NoError(t, err)
-		refusal.AddDetail(detail)
-		s.cut(refusal)
+		s.cut(withReason(t, connect.CodeFailedPrecondition, tcoderv1.ErrorReason_ERROR_REASON_WORKER_INCOMPATIBLE))
 
 		require.Equal(t, connect.CodeFailedPrecondition, connect.CodeOf(b.returned(t)))
 	})

@@ -42,7 +42,10 @@ func TestOutage(t *testing.T) {
 
 	server.Kill()
 
+	require.NoError(t, store.Ready(ctx), "it has just answered")
 	err = store.Ping(ctx)
+	require.Equal(t, pipeline.ReasonStateUnavailable, pipeline.ReasonOf(err))
+	err = store.Ready(ctx)
 	require.Equal(t, pipeline.ReasonStateUnavailable, pipeline.ReasonOf(err))
 	_, err = store.GetJob(ctx, "a")
 	require.Equal(t, pipeline.ReasonStateUnavailable, pipeline.ReasonOf(err))
@@ -59,6 +62,7 @@ func TestOutage(t *testing.T) {
 		return err == nil
 	}, patience, 10*time.Millisecond)
 	require.Equal(t, pipeline.JobPending, j.State)
+	require.NoError(t, store.Ready(ctx))
 
 	select {
 	case n := <-notices:

@@ -44,6 +44,8 @@ type Store struct {
 	hub     *hub
 	batches map[string]*coalescer
 	jitter  func() float64 // uniform in [0, 1)
+
+	answered answered
 }
 
 var _ pipeline.Store = (*Store)(nil)
@@ -77,6 +79,8 @@ func New(cfg Config) (*Store, error) {
 		batches: map[string]*coalescer{},
 		jitter:  rand.Float64,
 	}
+
+	client.AddHook(&s.answered)
 
 	for _, verb := range coalesced() {
 		s.batches[verb] = &coalescer{store: s, verb: verb}

@@ -207,7 +207,7 @@ func newControl(s *controlSettings, p *poolSettings, st *stores, listener net.Li
 		Jobs:       jobs,
 		Pool:       workers,
 		Loops:      []services.Loop{workers, sweeper},
-		Ready:      st.redis.Ping,
+		Ready:      st.redis.Ready,
 		Collectors: append(collectors, workers.Collector()),
 		Listener:   listener,
 		Log:        log,
