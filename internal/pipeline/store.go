@@ -277,6 +277,8 @@ type Duty struct {
 	ID      string
 	Project string
 	Source  Source // DutyPurge
+	// Unreadable is why what is stored of it can't be read; nil if it can.
+	Unreadable error
 }
 
 // SweepRequest says who sweeps and by what rules.

@@ -36,12 +36,14 @@ func TestBrokenRecords(t *testing.T) {
 
 		return claimed.Leases
 	}
-	sweep := func() {
-		_, err := store.Sweep(ctx, pipeline.SweepRequest{
+	sweep := func() []pipeline.Duty {
+		swept, err := store.Sweep(ctx, pipeline.SweepRequest{
 			Replica: "r", LeaderTTL: time.Minute, Lease: time.Minute, Retry: pipeline.RetryPolicy{MaxLosses: 3}, Retention: time.Hour,
 			Attached: []string{"w"},
 		})
 		require.NoError(t, err)
+
+		return swept.Duties
 	}
 	aside := func(id string) {
 		job, err := store.GetJob(ctx, id)
@@ -108,4 +110,43 @@ func TestBrokenRecords(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, jobs, 5)
 	require.NoError(t, store.DeleteJob(ctx, "j2"))
+
+	// One that was deleted: the others' objects are removed.
+	require.NoError(t, store.DeleteJob(ctx, "j1"))
+	require.NoError(t, store.client.HSet(ctx, store.keys.purges, "j1", "\x00").Err())
+
+	purges := map[string]error{}
+
+	for _, d := range sweep() {
+		if d.Kind == pipeline.DutyPurge {
+			purges[d.ID] = d.Unreadable
+		}
+	}
+
+	require.Len(t, purges, 2)
+	require.Error(t, purges["j1"])
+	require.NoError(t, purges["j2"])
+
+	// One that doesn't tell which upload its source is.
+	_, err = store.CreateUpload(ctx, pipeline.Upload{ID: "u", Project: "p", JobID: "j5"}, projectJob("p", "j5"), time.Hour, pipeline.Admission{})
+	require.NoError(t, err)
+	_, err = store.CancelJob(ctx, "j5")
+	require.NoError(t, err)
+	require.NoError(t, store.client.Del(ctx, store.keys.more("j5")).Err())
+	require.NoError(t, store.DeleteJob(ctx, "j5"))
+}
+
+// TestLayout guarantees that a control plane doesn't start on records of another
+// version, and that its own are claimed once.
+func TestLayout(t *testing.T) {
+	t.Parallel()
+
+	url, tag := redistest.New(t)
+	store := openStore(t, url, tag)
+	ctx := t.Context()
+
+	require.NoError(t, store.ClaimLayout(ctx))
+	require.NoError(t, store.ClaimLayout(ctx))
+	require.NoError(t, store.client.Set(ctx, store.keys.layout, "0", 0).Err())
+	require.ErrorContains(t, store.ClaimLayout(ctx), `records of layout "0"`)
 }

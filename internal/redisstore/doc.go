@@ -42,6 +42,7 @@
 //	machines, mw:<machine>  machines as JSON, and their workers
 //	broken         zset  jobs with a record that can't be read, until the sweeper sets them aside
 //	sweep          hash  leader, its deadline, the last sweep, the next
+//	layout         version of all this; see layout.go
 //	clock          what tests moved the clock by, or stopped it at
 //
 // A task is named "<job>-<index>" with its index padded to five digits in all

@@ -8,6 +8,7 @@ type keys struct {
 	prefix   string   // hash tag and colon
 	common   []string // what every script gets first, in the order of lua/include/keys.lua
 	clock    string
+	layout   string
 	purges   string
 	sessions string
 	machines string
@@ -19,7 +20,7 @@ type keys struct {
 func newKeys(tag string) keys {
 	p := "{" + tag + "}:"
 	k := keys{
-		prefix: p, clock: p + "clock", purges: p + "purges", sessions: p + "sessions", machines: p + "machines",
+		prefix: p, clock: p + "clock", layout: p + "layout", purges: p + "purges", sessions: p + "sessions", machines: p + "machines",
 		pool: p + "pool", wake: p + "wake", notices: p + "notices",
 	}
 

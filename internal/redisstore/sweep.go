@@ -33,10 +33,8 @@ func (s *Store) Sweep(ctx context.Context, r pipeline.SweepRequest) (pipeline.Sw
 
 		if about := asString(list[i+2]); d.Kind == pipeline.DutyPurge {
 			var j pipeline.Job
-			if err := decodeSpec(&j, about); err != nil {
-				return pipeline.Swept{}, err
-			}
 
+			d.Unreadable = decodeSpec(&j, about) // the others are done
 			d.Project, d.Source = j.Project, j.Source
 		} else {
 			d.Project = about

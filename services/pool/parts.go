@@ -39,17 +39,20 @@ func (s *Service) partSize(sizeBytes int64) int64 {
 
 // takeParts answers a step beside the stream: it asks the store.
 func (s *Service) takeParts(ctx context.Context, sess *session, req *tcoderv1.SignRequest) {
-	if !s.begin() {
-		return
-	}
-	ctx = context.WithoutCancel(ctx)
-	go func() {
-		defer s.work.Done()
+	s.beside(ctx, sess, func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, partsTimeout)
 		defer cancel()
-		answer, refused := s.parts(ctx, sess, req)
+		var answer *tcoderv1.SignResponse
+		var refused *pipeline.Failure
+		if err := pipeline.Contain(func() error {
+			answer, refused = s.parts(ctx, sess, req)
+			return nil
+		}); err != nil {
+			sess.log.ErrorContext(ctx, "an object can't be written in parts", "error", err)
+			refused = &pipeline.Failure{Reason: pipeline.ReasonTransferFailed, Message: "The object can't be written in parts."}
+		}
 		s.answerSign(ctx, sess, req, answer, refused)
-	}()
+	})
 }
 
 // parts does one step.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -65,8 +64,10 @@ func (s *Service) report(ctx context.Context, sess *session, l *lease, ref pipel
 	log := sess.log.With("task_id", ref.TaskID, "attempt", ref.Attempt)
 	var result settled
 	err := persist(ctx, sess, func(ctx context.Context) error {
-		var err error
-		result, err = s.settle(ctx, sess, l, ref, r)
+		err := pipeline.Contain(func() (err error) {
+			result, err = s.settle(ctx, sess, l, ref, r)
+			return err
+		})
 		if err != nil && !transient(err) {
 			// Saying it again won't help: another attempt might.
 			log.ErrorContext(ctx, "report can't be settled", "error", err)
@@ -102,7 +103,7 @@ func (s *Service) publish(ctx context.Context, sess *session, jobID string) {
 		case <-ctx.Done():
 		}
 	}()
-	if err := s.deps.Publish(ctx, jobID); err != nil {
+	if err := pipeline.Contain(func() error { return s.deps.Publish(ctx, jobID) }); err != nil {
 		sess.log.WarnContext(ctx, "job can't be published yet", "job_id", jobID, "error", err)
 	}
 }
@@ -137,18 +138,12 @@ func transient(err error) bool {
 }
 
 // settle ends an attempt as its report says.
-func (s *Service) settle(ctx context.Context, sess *session, l *lease, ref pipeline.LeaseRef, r *tcoderv1.TaskReport) (out settled, err error) {
-	// One job, whatever its source is, doesn't end the process that all share.
-	defer func() {
-		if cause := recover(); cause != nil {
-			err = fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
-		}
-	}()
+func (s *Service) settle(ctx context.Context, sess *session, l *lease, ref pipeline.LeaseRef, r *tcoderv1.TaskReport) (settled, error) {
 	jobID, _, ok := media.SplitTaskID(ref.TaskID)
 	if !ok {
 		return settled{verdict: tcoderv1.ReportVerdict_REPORT_VERDICT_STALE}, nil
 	}
-	out.jobID = jobID
+	out := settled{jobID: jobID}
 	switch end := r.GetEnd().(type) {
 	case *tcoderv1.TaskReport_Released:
 		v, err := s.deps.Store.ReleaseTask(ctx, sess.worker.ID, ref)

@@ -15,18 +15,14 @@ import (
 // stream. It is answered once the store has taken it. If that can't be, the
 // worker sends it again. A worker has one report of an attempt under way.
 func (s *Service) takeSegments(ctx context.Context, sess *session, r *tcoderv1.SegmentReport) {
-	if !s.begin() {
-		return
-	}
-	ctx = context.WithoutCancel(ctx)
-	go func() {
-		defer s.work.Done()
+	s.beside(ctx, sess, func(ctx context.Context) {
 		log := sess.log.With("task_id", r.GetLease().GetTaskId(), "attempt", r.GetLease().GetAttempt())
 		var verdict pipeline.Verdict
 		err := persist(ctx, sess, func(ctx context.Context) error {
-			var err error
-			verdict, err = s.commitSegments(ctx, sess, r)
-			return err
+			return pipeline.Contain(func() (err error) {
+				verdict, err = s.commitSegments(ctx, sess, r)
+				return err
+			})
 		})
 		answer := &tcoderv1.SegmentAck{Lease: r.GetLease(), Sequence: r.GetSequence(), Verdict: mapper.VerdictToProto(verdict)}
 		var mismatch *mismatchError
@@ -39,7 +35,7 @@ func (s *Service) takeSegments(ctx context.Context, sess *session, r *tcoderv1.S
 			return
 		}
 		sess.send(&tcoderv1.AttachResponse{Message: &tcoderv1.AttachResponse_Segments{Segments: answer}})
-	}()
+	})
 }
 
 // commitSegments commits segments that are in the store and fit the plan. The

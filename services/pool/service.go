@@ -246,6 +246,25 @@ func (s *Service) begin() bool {
 	return true
 }
 
+// beside works on what a worker said beside its stream, and holds the stream up
+// if too much of the same worker's is worked on already.
+func (s *Service) beside(ctx context.Context, sess *session, work func(ctx context.Context)) {
+	select {
+	case sess.turns <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	if !s.begin() {
+		<-sess.turns
+		return
+	}
+	go func() {
+		defer s.work.Done()
+		defer func() { <-sess.turns }()
+		work(context.WithoutCancel(ctx))
+	}()
+}
+
 // watch passes on the wake-ups of the store.
 func (s *Service) watch(ctx context.Context) {
 	for ctx.Err() == nil {

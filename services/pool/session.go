@@ -13,7 +13,8 @@ import (
 const (
 	// outboundMessages is how many messages may wait for a worker to read.
 	outboundMessages = 128
-	// reportsAtOnce is how many reports of a worker are worked on at a time.
+	// reportsAtOnce is how many reports, of segments too, and steps of uploads of a
+	// worker are worked on at a time.
 	reportsAtOnce = 64
 	// doubtFor is how long a worker is doubted that completes nothing since.
 	doubtFor = time.Minute

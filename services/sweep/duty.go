@@ -3,7 +3,6 @@ package sweep
 import (
 	"context"
 	"fmt"
-	"runtime/debug"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -56,7 +55,7 @@ func (s *Sweeper) do(ctx context.Context, d pipeline.Duty) {
 	defer cancel()
 	started := time.Now()
 	log := s.deps.Log.With("duty", string(d.Kind), "id", d.ID)
-	if err := s.perform(ctx, d); err != nil {
+	if err := pipeline.Contain(func() error { return s.perform(ctx, d) }); err != nil {
 		if ctx.Err() == nil {
 			log.WarnContext(ctx, "duty failed, it comes again", "error", err)
 		}
@@ -72,13 +71,10 @@ func (s *Sweeper) do(ctx context.Context, d pipeline.Duty) {
 	log.DebugContext(ctx, "duty done", "took", time.Since(started))
 }
 
-func (s *Sweeper) perform(ctx context.Context, d pipeline.Duty) (err error) {
-	// One job, whatever is stored of it, doesn't end the process that all share.
-	defer func() {
-		if cause := recover(); cause != nil {
-			err = fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
-		}
-	}()
+func (s *Sweeper) perform(ctx context.Context, d pipeline.Duty) error {
+	if d.Unreadable != nil {
+		return d.Unreadable
+	}
 	switch d.Kind {
 	case pipeline.DutyExpireUpload:
 		return s.deps.ExpireUpload(ctx, d.ID)

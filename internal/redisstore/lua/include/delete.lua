@@ -8,8 +8,9 @@
 local function delete_job(job, purges)
   local id = job.id
   local purge = redis.call('GET', spec_key(id)) or ''
-  if job.uploaded ~= 0 then
-    local upload = upload_key(redis.call('HGET', more_key(id), 'up'))
+  local uploaded = job.uploaded ~= 0 and redis.call('HGET', more_key(id), 'up')
+  if uploaded then
+    local upload = upload_key(uploaded)
     if redis.call('HINCRBY', upload, 'n', -1) > 0 then
       purge = pack('>I3c0I3I3I3I3i8I3', #job.project, job.project, 0, 0, 0, 0, 0, 0)
     else

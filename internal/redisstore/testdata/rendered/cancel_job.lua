@@ -14,7 +14,8 @@
 -- How jobs and tasks are packed: j:<job> is HEAD, the job's first task (HOT
 -- and COLD), REST, and the newest events of the job, those after base; t:<job>-<i>
 -- is every other task. What most calls change is in front: they take that apart,
--- and leave what is behind as it is.
+-- and leave what is behind as it is. Whoever changes a format raises the version in
+-- layout.go.
 -- struct and cmsgpack, which Redis's Lua has. Where a server's Lua has none,
 -- what is needed of them is made here: slower, and the same bytes.
 local function make_libraries()

@@ -20,7 +20,8 @@
 -- How jobs and tasks are packed: j:<job> is HEAD, the job's first task (HOT
 -- and COLD), REST, and the newest events of the job, those after base; t:<job>-<i>
 -- is every other task. What most calls change is in front: they take that apart,
--- and leave what is behind as it is.
+-- and leave what is behind as it is. Whoever changes a format raises the version in
+-- layout.go.
 -- struct and cmsgpack, which Redis's Lua has. Where a server's Lua has none,
 -- what is needed of them is made here: slower, and the same bytes.
 local function make_libraries()
@@ -926,8 +927,9 @@ end
 local function delete_job(job, purges)
   local id = job.id
   local purge = redis.call('GET', spec_key(id)) or ''
-  if job.uploaded ~= 0 then
-    local upload = upload_key(redis.call('HGET', more_key(id), 'up'))
+  local uploaded = job.uploaded ~= 0 and redis.call('HGET', more_key(id), 'up')
+  if uploaded then
+    local upload = upload_key(uploaded)
     if redis.call('HINCRBY', upload, 'n', -1) > 0 then
       purge = pack('>I3c0I3I3I3I3i8I3', #job.project, job.project, 0, 0, 0, 0, 0, 0)
     else
