@@ -29,7 +29,7 @@ func machines() []machine {
 		},
 		{
 			name: "task", title: "Task",
-			about: "The unit that is leased. `lose` and `release` are not charged; `retry` is. `kill` fails the job, " +
+			about: "The unit that is leased. `lose` and `release` are not charged; `retry` is, unless the fault is the machine's. `kill` fails the job, " +
 				"and whatever ends the job cancels its other tasks.",
 			start: []string{string(pipeline.TaskBlocked), string(pipeline.TaskReady)},
 			rows:  rows(pipeline.TaskTransitions()),

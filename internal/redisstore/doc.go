@@ -8,7 +8,7 @@
 // together, on a single node as on a cluster.
 //
 // The verbs that are called for every task (CreateJob, ClaimTasks,
-// RenewLeases, FinishTask, CompleteJob) share calls: while one is in flight,
+// RenewLeases, CommitSegments, FinishTask, CompleteJob) share calls: while one is in flight,
 // the requests that come wait and go together in the next, 128 at most, or
 // at once when they are a crowd. A
 // caller that is alone pays one round trip. Each request has its own answer;
@@ -26,6 +26,7 @@
 //	b:, g:<job>    JSON  probe and plan
 //	r:<job>-<i>    JSON  the result of a task
 //	o:, s:<job>    JSON  outputs, and these without their objects
+//	c:<job>        hash  what is committed of a stream; see lua/include/stream.lua
 //	u:<upload>     hash  an upload; n is how many jobs have it as their source
 //	i:<project>:<state>  zset of job ids, all scores 0: pages by ULID, and counts what waits
 //	ended          zset  jobs by when they ended, for their retention
@@ -40,6 +41,8 @@
 //	w:, v:<worker>, workers, sessions  workers, what claims ask of them, and by when they were last seen
 //	k:..., expiring  idempotency keys, and in a list which of them expire when
 //	machines, mw:<machine>  machines as JSON, and their workers
+//	pool           hash  its settings and what the leader tells of it
+//	pace:<name>    string  whose turn it is to call the provider
 //	broken         zset  jobs with a record that can't be read, until the sweeper sets them aside
 //	sweep          hash  leader, its deadline, the last sweep, the next
 //	layout         version of all this; see layout.go

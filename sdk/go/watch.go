@@ -14,7 +14,8 @@ import (
 
 // Update is one change of a watched job.
 type Update struct {
-	// Job is the job as it is now, with its tasks.
+	// Job is the job as it is now, with its tasks. On progress alone what it
+	// tells of tasks and renditions may be a second old.
 	Job *tcoderv1.Job
 	// Event is what happened. Nil on a snapshot and on progress alone.
 	Event *tcoderv1.JobEvent

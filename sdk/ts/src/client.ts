@@ -283,8 +283,9 @@ export class Tcoder {
 
   /**
    * Yields the pool with its machines and workers, and all of it again whenever
-   * something has changed. When the connection is lost it is opened again; it
-   * ends with its signal alone, or when the caller has seen enough.
+   * something has changed. When the connection is lost it is opened again. It
+   * ends with its signal, or when the caller has seen enough, and throws when it
+   * is refused or the server was away for longer than the client's patience.
    */
   watchPool({ signal }: CallOptions = {}): AsyncGenerator<PoolUpdate, void, undefined> {
     return follow(this.#caller, this.#watchIdleMs, signal, { open: (options) => this.#pool.watchPool({}, options) });

@@ -7,7 +7,7 @@ import { type Job, type JobEvent, JobState } from "./messages.js";
 
 /** One change of a watched job. */
 export interface Update {
-  /** The job as it is now, with its tasks. */
+  /** The job as it is now, with its tasks. On progress alone what it tells of tasks and renditions may be a second old. */
   job: Job;
   /** What happened. Undefined on a snapshot and on progress alone. */
   event: JobEvent | undefined;

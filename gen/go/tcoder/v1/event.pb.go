@@ -120,7 +120,7 @@ func (JobEventType) EnumDescriptor() ([]byte, []int) {
 	return file_tcoder_v1_event_proto_rawDescGZIP(), []int{0}
 }
 
-// One change of a job. The same message for WatchJob and webhooks.
+// One change of a job, as WatchJob sends it.
 type JobEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Position in the job's history, from 1, without gaps.

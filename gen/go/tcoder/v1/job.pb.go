@@ -99,7 +99,7 @@ type TaskKind int32
 const (
 	// Never sent.
 	TaskKind_TASK_KIND_UNSPECIFIED TaskKind = 0
-	// Pulls a URL into the store.
+	// Pulls a URL into the store. Reserved: not made by this version.
 	TaskKind_TASK_KIND_FETCH TaskKind = 1
 	// Reads what the source is.
 	TaskKind_TASK_KIND_PROBE TaskKind = 2
@@ -107,7 +107,7 @@ const (
 	TaskKind_TASK_KIND_ENCODE TaskKind = 3
 	// Encodes or copies the sound of the whole source.
 	TaskKind_TASK_KIND_AUDIO TaskKind = 4
-	// Draws pictures: thumbnails, storyboards.
+	// Draws pictures: thumbnails, storyboards. Reserved: not made by this version.
 	TaskKind_TASK_KIND_IMAGES TaskKind = 5
 	// Joins results into one file.
 	TaskKind_TASK_KIND_ASSEMBLE TaskKind = 6
@@ -1796,7 +1796,8 @@ func (x *WatchJobRequest) GetAfterSequence() uint64 {
 // One message of WatchJob.
 type WatchJobResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The job as it is now, with its tasks.
+	// The job as it is now, with its tasks. On progress alone what it tells of
+	// tasks and renditions may be a second old.
 	Job *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
 	// What changed. Unset on the first message and on progress alone.
 	Event         *JobEvent `protobuf:"bytes,2,opt,name=event,proto3" json:"event,omitempty"`

@@ -745,7 +745,7 @@ type PoolSettings struct {
 	// as `performance-4x`. Empty is the provider's default.
 	EncodeSize string `protobuf:"bytes,6,opt,name=encode_size,json=encodeSize,proto3" json:"encode_size,omitempty"`
 	// Size of a machine that is made while only lighter tasks wait: sound,
-	// images, joining of parts. Empty is encode_size. Every machine takes any task.
+	// joining of parts. Empty is encode_size. Every machine takes any task.
 	LightSize     string `protobuf:"bytes,7,opt,name=light_size,json=lightSize,proto3" json:"light_size,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

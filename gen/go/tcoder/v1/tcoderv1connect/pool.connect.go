@@ -69,7 +69,7 @@ type PoolServiceClient interface {
 	Sync(context.Context, *v1.SyncRequest) (*v1.SyncResponse, error)
 	// Reads the pool: its limit, what runs and what waits.
 	GetPool(context.Context, *v1.GetPoolRequest) (*v1.GetPoolResponse, error)
-	// Lists the workers that were seen within their lease.
+	// Lists the workers that were seen within the last minute.
 	ListWorkers(context.Context, *v1.ListWorkersRequest) (*v1.ListWorkersResponse, error)
 	// Lists the pool's machines.
 	ListMachines(context.Context, *v1.ListMachinesRequest) (*v1.ListMachinesResponse, error)
@@ -262,7 +262,7 @@ type PoolServiceHandler interface {
 	Sync(context.Context, *v1.SyncRequest) (*v1.SyncResponse, error)
 	// Reads the pool: its limit, what runs and what waits.
 	GetPool(context.Context, *v1.GetPoolRequest) (*v1.GetPoolResponse, error)
-	// Lists the workers that were seen within their lease.
+	// Lists the workers that were seen within the last minute.
 	ListWorkers(context.Context, *v1.ListWorkersRequest) (*v1.ListWorkersResponse, error)
 	// Lists the pool's machines.
 	ListMachines(context.Context, *v1.ListMachinesRequest) (*v1.ListMachinesResponse, error)

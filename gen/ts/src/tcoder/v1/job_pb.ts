@@ -847,7 +847,8 @@ export const WatchJobRequestSchema: GenMessage<WatchJobRequest> = /*@__PURE__*/
  */
 export type WatchJobResponse = Message<"tcoder.v1.WatchJobResponse"> & {
   /**
-   * The job as it is now, with its tasks.
+   * The job as it is now, with its tasks. On progress alone what it tells of
+   * tasks and renditions may be a second old.
    *
    * @generated from field: tcoder.v1.Job job = 1;
    */
@@ -1220,7 +1221,7 @@ export enum TaskKind {
   UNSPECIFIED = 0,
 
   /**
-   * Pulls a URL into the store.
+   * Pulls a URL into the store. Reserved: not made by this version.
    *
    * @generated from enum value: TASK_KIND_FETCH = 1;
    */
@@ -1248,7 +1249,7 @@ export enum TaskKind {
   AUDIO = 4,
 
   /**
-   * Draws pictures: thumbnails, storyboards.
+   * Draws pictures: thumbnails, storyboards. Reserved: not made by this version.
    *
    * @generated from enum value: TASK_KIND_IMAGES = 5;
    */

@@ -387,7 +387,7 @@ export type PoolSettings = Message<"tcoder.v1.PoolSettings"> & {
 
   /**
    * Size of a machine that is made while only lighter tasks wait: sound,
-   * images, joining of parts. Empty is encode_size. Every machine takes any task.
+   * joining of parts. Empty is encode_size. Every machine takes any task.
    *
    * @generated from field: string light_size = 7;
    */
@@ -1032,7 +1032,7 @@ export const PoolService: GenService<{
     output: typeof GetPoolResponseSchema;
   },
   /**
-   * Lists the workers that were seen within their lease.
+   * Lists the workers that were seen within the last minute.
    *
    * @generated from rpc tcoder.v1.PoolService.ListWorkers
    */

@@ -597,7 +597,8 @@ export const UploadService: GenService<{
    * Opens an upload and its job.
    * Errors: INVALID_ARGUMENT with FILENAME_INVALID, SIZE_INVALID,
    * UPLOAD_TOO_LARGE, UNKNOWN_PRESET, UNKNOWN_QUALITY, SPEC_INVALID;
-   * ALREADY_EXISTS with IDEMPOTENCY_KEY_REUSED.
+   * ALREADY_EXISTS with IDEMPOTENCY_KEY_REUSED; RESOURCE_EXHAUSTED with
+   * QUEUE_FULL and when to try again.
    * With a known idempotency key and the same request it returns the first
    * upload with fresh URLs.
    *
