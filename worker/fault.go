@@ -41,8 +41,8 @@ func transferFailed(message string, cause error) *ffmpeg.Fault {
 
 func refusedFault() *ffmpeg.Fault {
 	return &ffmpeg.Fault{
-		Class:   tcoderv1.FaultClass_FAULT_CLASS_UNKNOWN,
-		Reason:  tcoderv1.ErrorReason_ERROR_REASON_OUTPUT_INVALID,
+		Class:   tcoderv1.FaultClass_FAULT_CLASS_MACHINE,
+		Reason:  tcoderv1.ErrorReason_ERROR_REASON_WORKER_INCOMPATIBLE,
 		Message: "The control plane refused what the worker said of the task.",
 	}
 }

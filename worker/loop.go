@@ -341,8 +341,8 @@ func (l *loop) detached() error {
 
 // judge takes in whether a session ended because the control plane refuses a
 // message of it. The same ones are said again on the next: in the end the tasks
-// that say more than that they run are ended in a few words. If one of them was
-// innocent, that costs an attempt.
+// that say more than that they run are ended in a few words, as the machine's
+// fault, since most of them are innocent: others make them.
 func (l *loop) judge(err error) {
 	if !refusedMessage(err) {
 		l.refused = 0

@@ -235,7 +235,8 @@ func (l *loop) taskEnded(end endedTask) {
 	l.report(end.task, end.report)
 }
 
-// report ends a task, for good: its report is sent until it is acknowledged.
+// report ends a task, for good: its report is sent until it is acknowledged, or
+// refused for too long (see judge).
 func (l *loop) report(task *heldTask, report *tcoderv1.TaskReport) {
 	task.report = report
 	l.dropSigns(task)

@@ -411,8 +411,8 @@ func TestLeave(t *testing.T) {
 }
 
 // TestRefusedMessages guarantees that a message that the control plane refuses
-// isn't said for ever: what the task says is left out after three sessions, and
-// after three more the task itself.
+// isn't said for ever: after three sessions the task says in a few words that it
+// failed, and after three more it is forgotten.
 func TestRefusedMessages(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -432,7 +432,7 @@ func TestRefusedMessages(t *testing.T) {
 			require.Greater(t, time.Since(at), time.Second, "it doesn't insist")
 		}
 		for range maxRefused {
-			require.Equal(t, tcoderv1.ErrorReason_ERROR_REASON_OUTPUT_INVALID, first(t, s, getReport).GetFault().GetFailure().GetReason())
+			require.Equal(t, tcoderv1.ErrorReason_ERROR_REASON_WORKER_INCOMPATIBLE, first(t, s, getReport).GetFault().GetFailure().GetReason())
 			s.cut(refusal)
 			s, _ = b.plane.attached(t)
 			s.send(t, &tcoderv1.AttachResponse{Message: &tcoderv1.AttachResponse_Welcome{Welcome: &tcoderv1.Welcome{}}})

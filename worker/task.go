@@ -32,7 +32,7 @@ type heldTask struct {
 	started  time.Time
 	progress atomic.Pointer[tcoderv1.TaskProgress]
 	segments segmentReports
-	// report is how it ended; nil while it runs. Set once.
+	// report is how it ended; nil while it runs.
 	report *tcoderv1.TaskReport
 	// resendAt is when to send the report again if nothing has acknowledged it.
 	resendAt time.Time

@@ -38,7 +38,9 @@ func (s *Store) ClaimTasks(_ context.Context, c pipeline.Claim) (pipeline.Claime
 		return refused, nil
 	}
 
-	s.turns.setLimit(c.RunningLimit)
+	if s.turns.setLimit(c.RunningLimit) {
+		s.wake(pipeline.WakeReady)
+	}
 
 	given := make([]*task, 0, max(0, c.Max))
 

@@ -77,7 +77,7 @@ func (s *Store) Sweep(_ context.Context, r pipeline.SweepRequest) (pipeline.Swep
 	s.takeBack(r, &swept)
 	s.wakeDelayed(&swept)
 	s.retire(r, &swept)
-	s.handOut(&swept)
+	s.handOut(r, &swept)
 	s.forgetWorkers()
 
 	s.leader, s.until, s.swept = r.Replica, s.now.Add(r.LeaderTTL), s.now
@@ -169,7 +169,7 @@ func (s *Store) retire(r pipeline.SweepRequest, swept *pipeline.Swept) {
 }
 
 // handOut lists the duties that are due, uploads first, then by when.
-func (s *Store) handOut(swept *pipeline.Swept) {
+func (s *Store) handOut(r pipeline.SweepRequest, swept *pipeline.Swept) {
 	var names []dutyName
 
 	for name, at := range s.duties {
@@ -193,6 +193,10 @@ func (s *Store) handOut(swept *pipeline.Swept) {
 
 	for _, name := range names {
 		s.duties[name] = s.now.Add(visibility)
+		if r.Busy && (name.kind == pipeline.DutyPurge || name.kind == pipeline.DutyClean) {
+			continue
+		}
+
 		d := pipeline.Duty{Kind: name.kind, ID: name.id}
 
 		switch name.kind {

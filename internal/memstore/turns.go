@@ -95,16 +95,21 @@ func (t *turns) place(name string) bool {
 	return came
 }
 
-// setLimit is the limit of running tasks from now on.
-func (t *turns) setLimit(limit int) {
+// setLimit is the limit of running tasks from now on. It reports whether there
+// is something new to be had by it.
+func (t *turns) setLimit(limit int) bool {
 	if limit == t.limit {
-		return
+		return false
 	}
 
 	t.limit = limit
+	came := false
+
 	for name := range t.projects {
-		t.place(name)
+		came = t.place(name) || came
 	}
+
+	return came
 }
 
 // first is the project whose turn it is, nil if there is none.

@@ -293,6 +293,9 @@ type SweepRequest struct {
 	Attached []string
 	// Term is that of the last sweep if this process led then, else 0.
 	Term int64
+	// Busy puts off for a minute what is to be removed: so much waits for its
+	// turn that what jobs wait for would stand behind it.
+	Busy bool
 }
 
 // Swept is what a sweep did and what it leaves to do.

@@ -134,6 +134,7 @@ func TestBrokenRecords(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, store.client.Del(ctx, store.keys.more("j5")).Err())
 	require.NoError(t, store.DeleteJob(ctx, "j5"))
+	require.Contains(t, sweep(), pipeline.Duty{Kind: pipeline.DutyPurge, ID: "j5", Project: "p"}, "its source stays")
 }
 
 // TestLayout guarantees that a control plane doesn't start on records of another
@@ -149,4 +150,59 @@ func TestLayout(t *testing.T) {
 	require.NoError(t, store.ClaimLayout(ctx))
 	require.NoError(t, store.client.Set(ctx, store.keys.layout, "0", 0).Err())
 	require.ErrorContains(t, store.ClaimLayout(ctx), `records of layout "0"`)
+}
+
+// TestMissingTask guarantees that a job one of whose tasks has no record any
+// more can be canceled.
+func TestMissingTask(t *testing.T) {
+	t.Parallel()
+
+	url, tag := redistest.New(t)
+	store := openStore(t, url, tag)
+	ctx := t.Context()
+
+	_, err := store.CreateJob(ctx, projectJob("p", "j"), pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Admission{})
+	require.NoError(t, err)
+	session, _, err := store.AttachWorker(ctx, pipeline.Worker{ID: "w", Slots: 9}, time.Minute)
+	require.NoError(t, err)
+	claimed, err := store.ClaimTasks(ctx, pipeline.Claim{RequestID: "first", WorkerID: "w", Session: session, Max: 1, Lease: time.Minute})
+	require.NoError(t, err)
+	require.Len(t, claimed.Leases, 1)
+
+	encode := pipeline.NewTask{Kind: pipeline.KindEncode, Output: "hls", Weight: 1}
+	v, _, err := store.FinishTask(ctx, pipeline.TaskResult{
+		Ref: claimed.Leases[0].Ref, WorkerID: "w", Tasks: []pipeline.NewTask{encode, encode, encode},
+	})
+	require.NoError(t, err)
+	require.Equal(t, pipeline.VerdictAccepted, v)
+
+	deleted, err := store.client.Del(ctx, store.keys.prefix+"t:j-00002").Result()
+	require.NoError(t, err)
+	require.EqualValues(t, 1, deleted)
+
+	j, err := store.CancelJob(ctx, "j")
+	require.NoError(t, err)
+	require.Equal(t, pipeline.JobCanceled, j.State)
+	require.Len(t, j.Tasks, 3, "the probe and two encodes")
+}
+
+// TestClockSetBack guarantees that a leader whose term ends later than any can,
+// because the clock of Redis was set back since, is followed by the next.
+func TestClockSetBack(t *testing.T) {
+	t.Parallel()
+
+	url, tag := redistest.New(t)
+	store := openStore(t, url, tag)
+	leads := func(replica string) bool {
+		swept, err := store.Sweep(t.Context(), pipeline.SweepRequest{Replica: replica, LeaderTTL: 30 * time.Second, Lease: time.Minute})
+		require.NoError(t, err)
+
+		return swept.Leader
+	}
+
+	require.NoError(t, store.AdvanceClock(t.Context(), time.Hour))
+	require.True(t, leads("a"))
+	require.False(t, leads("b"))
+	require.NoError(t, store.AdvanceClock(t.Context(), -time.Hour))
+	require.True(t, leads("b"))
 }

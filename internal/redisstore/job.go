@@ -77,6 +77,10 @@ func (s *Store) GetJob(ctx context.Context, id string) (pipeline.Job, error) {
 
 	raws := asList(reply[7])
 	for i := 0; i+2 < len(raws); i += 3 {
+		if i > 0 && asString(raws[i]) == "" {
+			continue // its record is gone
+		}
+
 		t, err := decodeTask(&j, i/3, asString(raws[i]), asString(raws[i+1]), asString(raws[i+2]))
 		if err != nil {
 			return pipeline.Job{}, err

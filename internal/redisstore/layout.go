@@ -2,7 +2,10 @@ package redisstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // layout is the version of what this package writes. It is raised when a
@@ -13,18 +16,15 @@ const layout = "1"
 // before. It returns an error if theirs is another than this version's: its
 // scripts would take one field for another. Errors: ReasonStateUnavailable.
 func (s *Store) ClaimLayout(ctx context.Context) error {
-	claimed, err := s.client.SetNX(ctx, s.keys.layout, layout, 0).Result()
+	theirs, err := s.client.Get(ctx, s.keys.layout).Result()
+	if errors.Is(err, redis.Nil) {
+		// Of two that start at once with different versions the second finds out
+		// at its next start.
+		theirs, err = layout, s.client.SetNX(ctx, s.keys.layout, layout, 0).Err()
+	}
+
 	if err != nil {
 		return failed("claim layout", err)
-	}
-
-	if claimed {
-		return nil
-	}
-
-	theirs, err := s.client.Get(ctx, s.keys.layout).Result()
-	if err != nil {
-		return failed("read layout", err)
 	}
 
 	if theirs != layout {

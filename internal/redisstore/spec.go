@@ -28,6 +28,15 @@ func encodeSpec(j pipeline.Job) (string, error) {
 	return string(append(b, spec...)), nil
 }
 
+// readSource reads what a spec begins with.
+func readSource(r *reader) (project string, s pipeline.Source) {
+	project = r.text(3)
+	s = pipeline.Source{ObjectKey: r.text(3), ETag: r.text(3), Filename: r.text(3), UploadID: r.text(3)}
+	s.SizeBytes = r.uint(8)
+
+	return project, s
+}
+
 func appendLong(b []byte, text string) []byte { return append(appendFields(b, 3, len(text)), text...) }
 
 // decodeSpec reads it into a job; nothing if there is none.
@@ -37,9 +46,7 @@ func decodeSpec(j *pipeline.Job, packed string) error {
 	}
 
 	r := reader{raw: packed}
-	j.Project = r.text(3)
-	j.Source = pipeline.Source{ObjectKey: r.text(3), ETag: r.text(3), Filename: r.text(3), UploadID: r.text(3)}
-	j.Source.SizeBytes = r.uint(8)
+	j.Project, j.Source = readSource(&r)
 
 	for range r.int(3) {
 		if j.Labels == nil {

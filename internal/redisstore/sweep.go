@@ -9,8 +9,8 @@ import (
 
 // Sweep implements [pipeline.SweepStore].
 func (s *Store) Sweep(ctx context.Context, r pipeline.SweepRequest) (pipeline.Swept, error) {
-	args := make([]any, 0, 6+len(r.Attached))
-	args = append(args, r.Replica, millis(r.LeaderTTL), millis(r.Lease), r.Retry.MaxLosses, millis(r.Retention), r.Term)
+	args := make([]any, 0, 7+len(r.Attached))
+	args = append(args, r.Replica, millis(r.LeaderTTL), millis(r.Lease), r.Retry.MaxLosses, millis(r.Retention), r.Term, digit(r.Busy))
 
 	for _, worker := range r.Attached {
 		args = append(args, worker)
@@ -32,10 +32,9 @@ func (s *Store) Sweep(ctx context.Context, r pipeline.SweepRequest) (pipeline.Sw
 		d := pipeline.Duty{Kind: pipeline.DutyKind(asString(list[i])), ID: asString(list[i+1])}
 
 		if about := asString(list[i+2]); d.Kind == pipeline.DutyPurge {
-			var j pipeline.Job
-
-			d.Unreadable = decodeSpec(&j, about) // the others are done
-			d.Project, d.Source = j.Project, j.Source
+			r := reader{raw: about}
+			d.Project, d.Source = readSource(&r)
+			d.Unreadable = r.finish("a purge") // the others are done
 		} else {
 			d.Project = about
 		}

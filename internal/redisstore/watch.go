@@ -58,6 +58,12 @@ func (w *jobWatcher) notify(payload string) {
 	case noticeSequence:
 		w.push(pipeline.JobNotice{Sequence: asInt(rest)})
 	case noticeProgress:
+		if strings.Count(rest, " ") != 6 { // another version's
+			w.push(pipeline.JobNotice{})
+
+			return
+		}
+
 		f := fields(rest, 4)
 		p := decodeProgress(f[3])
 		p.Percent, p.Share = asFloat(f[1]), asFloat(f[2])

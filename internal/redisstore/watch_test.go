@@ -20,24 +20,26 @@ func TestMerge(t *testing.T) {
 
 	for _, c := range []struct{ old, latest, want pipeline.JobNotice }{
 		{pipeline.JobNotice{Sequence: 3}, pipeline.JobNotice{Sequence: 4}, pipeline.JobNotice{Sequence: 4}},
-		{pipeline.JobNotice{Sequence: 3}, pipeline.JobNotice{Progress: fast}, pipeline.JobNotice{Sequence: 3, Progress: fast}},
-		{pipeline.JobNotice{Progress: slow}, pipeline.JobNotice{Sequence: 3}, pipeline.JobNotice{Sequence: 3, Progress: slow}},
-		{pipeline.JobNotice{Progress: slow}, pipeline.JobNotice{Progress: fast}, pipeline.JobNotice{Progress: fast}},
-		{pipeline.JobNotice{Progress: slow}, lost, lost},
-		{lost, pipeline.JobNotice{Progress: fast}, lost},
+		{pipeline.JobNotice{Sequence: 3}, pipeline.JobNotice{Run: 1, Progress: fast}, pipeline.JobNotice{Sequence: 3, Run: 1, Progress: fast}},
+		{pipeline.JobNotice{Run: 1, Progress: slow}, pipeline.JobNotice{Sequence: 3}, pipeline.JobNotice{Sequence: 3, Run: 1, Progress: slow}},
+		{pipeline.JobNotice{Run: 1, Progress: slow}, pipeline.JobNotice{Run: 1, Progress: fast}, pipeline.JobNotice{Run: 1, Progress: fast}},
+		{pipeline.JobNotice{Run: 1, Progress: slow}, lost, lost},
+		{lost, pipeline.JobNotice{Run: 1, Progress: fast}, lost},
 		{lost, pipeline.JobNotice{Sequence: 3}, pipeline.JobNotice{Sequence: 3}},
 	} {
 		require.Equal(t, c.want, merge(c.old, c.latest))
 	}
 }
 
-// TestUnknownPayload guarantees that a notice of a newer version isn't lost.
+// TestUnknownPayload guarantees that a notice of another version isn't lost.
 func TestUnknownPayload(t *testing.T) {
 	t.Parallel()
 
 	w := &jobWatcher{out: make(chan pipeline.JobNotice, 1)}
-	w.notify("not JSON")
-	require.Equal(t, pipeline.JobNotice{}, <-w.out)
+	for _, payload := range []string{"not JSON", "p 12.5 4000 1 25 0"} {
+		w.notify(payload)
+		require.Equal(t, pipeline.JobNotice{}, <-w.out)
+	}
 }
 
 // TestLeftWhileWatched guarantees that a channel that was left for one watcher

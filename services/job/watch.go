@@ -47,6 +47,9 @@ func (s *Service) WatchJob(
 	return w.follow(ctx, notices)
 }
 
+// readEvery is the least time between two readings of a job for its progress.
+const readEvery = time.Second
+
 // watch is one client's view of a job.
 type watch struct {
 	service *Service
@@ -94,9 +97,21 @@ func (w *watch) follow(ctx context.Context, notices <-chan pipeline.JobNotice) e
 				return err
 			}
 			paused = true
-			pause.Reset(w.service.cfg.ProgressInterval)
+			pause.Reset(w.interval())
 		}
 	}
+}
+
+// interval is how long progress rests that was told. A job of many tasks is a
+// message of hundreds of kilobytes.
+func (w *watch) interval() time.Duration {
+	const many = 16
+
+	if len(w.job.Tasks) > many {
+		return max(readEvery, w.service.cfg.ProgressInterval)
+	}
+
+	return w.service.cfg.ProgressInterval
 }
 
 // hear takes a notice, and reports whether there may be events to read. An
@@ -115,8 +130,6 @@ func (w *watch) hear(n pipeline.JobNotice) bool {
 // and files comes with it once a second: it takes Redis and this replica up to
 // milliseconds to read.
 func (w *watch) progress(ctx context.Context) (bool, error) {
-	const readEvery = time.Second
-
 	if time.Since(w.readAt) >= readEvery {
 		return w.refresh(ctx)
 	}

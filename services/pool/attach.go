@@ -193,7 +193,7 @@ func (s *Service) serve(ctx context.Context, sess *session, stream *stream, cont
 	readCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	read := make(chan error, 1)
-	go func() { read <- s.read(readCtx, sess, stream, reading) }()
+	go func() { read <- pipeline.Contain(func() error { return s.read(readCtx, sess, stream, reading) }) }()
 
 	readerEnded, err := s.write(ctx, sess, stream, control, read)
 	sess.end(err)
@@ -245,7 +245,7 @@ func (s *Service) write(ctx context.Context, sess *session, stream *stream, cont
 // keeps while it waits: 8 KB more for each attached worker.
 func aside(f func() error) error {
 	done := make(chan error, 1)
-	go func() { done <- f() }()
+	go func() { done <- pipeline.Contain(f) }()
 	return <-done
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 )
 
@@ -216,33 +217,41 @@ func (s *Service) claim(ctx context.Context, sess *session, most int) claimed {
 		sess.end(errForgotten)
 		return claimed{err: err}
 	}
+	given := false
 	for _, l := range got.Leases {
-		s.assign(ctx, sess, newLease(l, s.cfg.Lease))
+		given = s.assign(ctx, sess, newLease(l, s.cfg.Lease)) || given
 	}
-	if len(got.Leases) > 0 {
+	if given {
 		s.metrics.dispatch.Observe(time.Since(started).Seconds())
 	}
-	return claimed{given: len(got.Leases) > 0, more: got.More, refused: got.Refused}
+	return claimed{given: given, more: got.More, refused: got.Refused}
 }
 
-// assign sends a task to its worker, or hands it back.
-func (s *Service) assign(ctx context.Context, sess *session, l *lease) {
+// assign sends a task to its worker, or hands it back. It reports whether it was sent.
+func (s *Service) assign(ctx context.Context, sess *session, l *lease) bool {
 	ids := slog.Group("", "job_id", l.job.ID, "task_id", l.ref.TaskID, "attempt", l.ref.Attempt)
 	if s.unable(ctx, sess, l) {
 		sess.log.WarnContext(ctx, "worker has no encoder for its task", ids)
-		return
+		return false
 	}
-	m, err := s.assignment(ctx, l)
-	if err != nil {
-		// No worker can run it; failing it, with its backoff, keeps it from
-		// going round.
+	var m *tcoderv1.AttachResponse
+	if err := pipeline.Contain(func() (err error) {
+		m, err = s.assignment(ctx, l)
+		return err
+	}); err != nil {
 		sess.log.ErrorContext(ctx, "task can't be assigned", ids, slog.Any("error", err))
 		s.settleUnsent(ctx, sess, l, func(ctx context.Context) error {
+			if transient(err) {
+				_, err := s.deps.Store.ReleaseTask(ctx, sess.worker.ID, l.ref)
+				return err
+			}
+			// No worker can run it; failing it, with its backoff, keeps it from
+			// going round.
 			_, err := s.fail(ctx, sess, l.ref, pipeline.FaultUnknown,
 				pipeline.Failure{Reason: pipeline.ReasonInternal, Message: "The task can't be assigned."})
 			return err
 		})
-		return
+		return false
 	}
 	if !sess.offer(l, m) {
 		sess.log.InfoContext(ctx, "worker left before its task came", ids)
@@ -250,10 +259,11 @@ func (s *Service) assign(ctx context.Context, sess *session, l *lease) {
 			_, err := s.deps.Store.ReleaseTask(ctx, sess.worker.ID, l.ref)
 			return err
 		})
-		return
+		return false
 	}
 	sess.log.InfoContext(ctx, "task assigned", ids, slog.String("kind", string(l.task.Kind)))
 	s.metrics.assigned(l)
+	return true
 }
 
 // settleUnsent gives back a lease whose task wasn't sent. If that fails, the

@@ -13,7 +13,9 @@ import (
 // A job whose codec no worker has fails at once and says so: trying it again
 // would end the same, and waiting for a worker that may never come would tell
 // its client nothing. A retry of the job is what it takes once there is one.
-// Where some workers have the codec, the others hand its tasks back.
+// Where some workers have the codec, the others hand its tasks back. A worker
+// that was there within the last minute has it, too: it may be on its way from
+// one replica to another.
 
 // encodes reports whether a worker can make a codec. One that tells of no
 // encoder is taken at its word once it has tried.
@@ -41,13 +43,12 @@ func encoderFor(o media.OutputPlan) media.VideoCodec {
 // missingEncoder tells that none of the workers can make a plan; nil if each
 // output has one, or nobody is there to say.
 func missingEncoder(workers []pipeline.Worker, outputs ...media.OutputPlan) *pipeline.Failure {
-	workers = present(workers)
-	if len(workers) == 0 {
+	if len(present(workers)) == 0 {
 		return nil
 	}
 	for _, o := range outputs {
 		codec := encoderFor(o)
-		if slices.ContainsFunc(workers, func(w pipeline.Worker) bool { return encodes(w, codec) }) {
+		if slices.ContainsFunc(workers, func(w pipeline.Worker) bool { return !w.Draining && encodes(w, codec) }) {
 			continue
 		}
 		return &pipeline.Failure{Reason: pipeline.ReasonEncoderMissing, Message: fmt.Sprintf(
@@ -58,7 +59,8 @@ func missingEncoder(workers []pipeline.Worker, outputs ...media.OutputPlan) *pip
 }
 
 // unable fails a task that its worker has no encoder for, and reports whether
-// it did: for good if nobody has it, and else for another worker to take.
+// it did: for good if nobody has it, and else for another worker to take, which
+// is asked first from now on.
 func (s *Service) unable(ctx context.Context, sess *session, l *lease) bool {
 	output, planned := plannedOutput(l.job, l.task)
 	if share, ok := output.Share(l.task.Part); planned && ok {
@@ -74,6 +76,7 @@ func (s *Service) unable(ctx context.Context, sess *session, l *lease) bool {
 		}
 		class, failure := pipeline.FaultInput, missingEncoder(workers, output)
 		if failure == nil {
+			sess.doubt()
 			class, failure = pipeline.FaultMachine, &pipeline.Failure{
 				Reason: pipeline.ReasonEncoderMissing, Message: "This worker has no encoder for the codec; another one has.",
 			}

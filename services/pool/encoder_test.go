@@ -36,6 +36,19 @@ func TestEncoderMissing(t *testing.T) {
 	require.Equal(t, tcoderv1.TaskKind_TASK_KIND_ENCODE, w.assignment().GetKind())
 }
 
+// TestEncoderIdle: a task comes to the idle worker that has its encoder, though
+// one that lacks it has more room.
+func TestEncoderIdle(t *testing.T) {
+	t.Parallel()
+	c := newCell(t)
+	r := c.replica(t)
+	able, _ := r.attach(t, &tcoderv1.Hello{Encoders: []tcoderv1.VideoCodec{tcoderv1.VideoCodec_VIDEO_CODEC_HEVC}})
+	lacking, _ := r.attach(t, &tcoderv1.Hello{Slots: 4, Encoders: []tcoderv1.VideoCodec{tcoderv1.VideoCodec_VIDEO_CODEC_H264}})
+	c.submitHEVC(t)
+	require.Equal(t, accepted, lacking.report(probed(lacking.assignment().GetLease())))
+	require.Equal(t, tcoderv1.TaskKind_TASK_KIND_ENCODE, able.assignment().GetKind())
+}
+
 // TestEncoderElsewhere: a task goes to the worker that has its encoder, and
 // fails the job once that one is gone.
 func TestEncoderElsewhere(t *testing.T) {
@@ -48,7 +61,8 @@ func TestEncoderElsewhere(t *testing.T) {
 	c.submitHEVC(t)
 	job := c.submitHEVC(t)
 	first := able.assignment() // it is full
-	lacking, _ := r.attach(t, &tcoderv1.Hello{Encoders: []tcoderv1.VideoCodec{tcoderv1.VideoCodec_VIDEO_CODEC_H264}})
+	hello := &tcoderv1.Hello{Encoders: []tcoderv1.VideoCodec{tcoderv1.VideoCodec_VIDEO_CODEC_H264}}
+	lacking, _ := r.attach(t, hello)
 	probe := lacking.assignment()
 	require.Equal(t, tcoderv1.TaskKind_TASK_KIND_PROBE, probe.GetKind())
 	require.Equal(t, job.ID, probe.GetJobId())
@@ -60,14 +74,26 @@ func TestEncoderElsewhere(t *testing.T) {
 	require.Equal(t, pipeline.JobRunning, c.job(t, job.ID).State, "nothing is charged")
 	quiet(lacking, (*tcoderv1.AttachResponse).GetAssignment)
 
-	// The one that has it leaves.
-	able.cut()
-	require.Error(t, able.ends())
-	require.Eventually(t, func() bool {
+	pass := func(d time.Duration) {
+		require.NoError(t, c.store.AdvanceClock(t.Context(), d))
 		_, err := c.store.Sweep(t.Context(), pipeline.SweepRequest{
 			Replica: "test", LeaderTTL: time.Minute, Lease: time.Minute, Retry: pipeline.DefaultRetryPolicy(),
+			Attached: []string{hello.GetWorkerId()},
 		})
 		require.NoError(t, err)
+	}
+
+	// The one that has it is cut off: it may come back.
+	able.cut()
+	require.Error(t, able.ends())
+	pass(30 * time.Second)
+	quiet(lacking, (*tcoderv1.AttachResponse).GetAssignment)
+	require.Equal(t, pipeline.JobRunning, c.job(t, job.ID).State)
+
+	// It doesn't.
+	pass(40 * time.Second)
+	require.Eventually(t, func() bool {
+		pass(0)
 		return c.job(t, job.ID).State == pipeline.JobFailed
 	}, patience, 50*time.Millisecond)
 	require.Equal(t, pipeline.ReasonEncoderMissing, c.job(t, job.ID).Failure.Reason)

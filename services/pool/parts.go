@@ -18,8 +18,7 @@ import (
 // asks for each step as it asks for URLs, and the control plane begins, signs,
 // completes or aborts. It remembers nothing of it: an upload's id is of use
 // with the key of the lease's own attempt alone. What is never completed nor
-// aborted, because its worker died, goes by the store's own rule for such
-// (R2: after 7 days).
+// aborted, because its worker died, the sweeper aborts once the job has ended.
 
 const (
 	// partsTimeout bounds a step: the store may join many parts for long.
@@ -42,16 +41,7 @@ func (s *Service) takeParts(ctx context.Context, sess *session, req *tcoderv1.Si
 	s.beside(ctx, sess, func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, partsTimeout)
 		defer cancel()
-		var answer *tcoderv1.SignResponse
-		var refused *pipeline.Failure
-		if err := pipeline.Contain(func() error {
-			answer, refused = s.parts(ctx, sess, req)
-			return nil
-		}); err != nil {
-			sess.log.ErrorContext(ctx, "an object can't be written in parts", "error", err)
-			refused = &pipeline.Failure{Reason: pipeline.ReasonTransferFailed, Message: "The object can't be written in parts."}
-		}
-		s.answerSign(ctx, sess, req, answer, refused)
+		s.answerSign(ctx, sess, req, s.parts)
 	})
 }
 

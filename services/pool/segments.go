@@ -13,35 +13,47 @@ import (
 
 // takeSegments commits what an attempt has uploaded while it runs, beside the
 // stream. It is answered once the store has taken it. If that can't be, the
-// worker sends it again. A worker has one report of an attempt under way.
+// worker sends it again. A worker has one report of an attempt under way, and
+// says it again meanwhile.
 func (s *Service) takeSegments(ctx context.Context, sess *session, r *tcoderv1.SegmentReport) {
-	s.beside(ctx, sess, func(ctx context.Context) {
-		log := sess.log.With("task_id", r.GetLease().GetTaskId(), "attempt", r.GetLease().GetAttempt())
-		var verdict pipeline.Verdict
-		err := persist(ctx, sess, func(ctx context.Context) error {
-			return pipeline.Contain(func() (err error) {
-				verdict, err = s.commitSegments(ctx, sess, r)
-				return err
-			})
+	l := sess.lease(mapper.LeaseRefFromProto(r.GetLease()))
+	if l != nil && !l.uploads.CompareAndSwap(false, true) {
+		return
+	}
+	taken := s.beside(ctx, sess, func(ctx context.Context) { s.answerSegments(ctx, sess, l, r) })
+	if l != nil && !taken {
+		l.uploads.Store(false)
+	}
+}
+
+func (s *Service) answerSegments(ctx context.Context, sess *session, l *lease, r *tcoderv1.SegmentReport) {
+	log := sess.log.With("task_id", r.GetLease().GetTaskId(), "attempt", r.GetLease().GetAttempt())
+	var verdict pipeline.Verdict
+	err := persist(ctx, sess, func(ctx context.Context) error {
+		return pipeline.Contain(func() (err error) {
+			verdict, err = s.commitSegments(ctx, sess, l, r)
+			return err
 		})
-		answer := &tcoderv1.SegmentAck{Lease: r.GetLease(), Sequence: r.GetSequence(), Verdict: mapper.VerdictToProto(verdict)}
-		var mismatch *mismatchError
-		switch {
-		case errors.As(err, &mismatch):
-			log.WarnContext(ctx, "segments rejected", "why", err)
-			answer.Verdict = tcoderv1.ReportVerdict_REPORT_VERDICT_REJECTED
-		case err != nil:
-			log.WarnContext(ctx, "segments aren't committed, the worker says it again", "error", err)
-			return
-		}
-		sess.send(&tcoderv1.AttachResponse{Message: &tcoderv1.AttachResponse_Segments{Segments: answer}})
 	})
+	if l != nil {
+		l.uploads.Store(false) // before the answer, which brings the next
+	}
+	answer := &tcoderv1.SegmentAck{Lease: r.GetLease(), Sequence: r.GetSequence(), Verdict: mapper.VerdictToProto(verdict)}
+	var mismatch *mismatchError
+	switch {
+	case errors.As(err, &mismatch):
+		log.WarnContext(ctx, "segments rejected", "why", err)
+		answer.Verdict = tcoderv1.ReportVerdict_REPORT_VERDICT_REJECTED
+	case err != nil:
+		log.WarnContext(ctx, "segments aren't committed, the worker says it again", "error", err)
+		return
+	}
+	sess.send(&tcoderv1.AttachResponse{Message: &tcoderv1.AttachResponse_Segments{Segments: answer}})
 }
 
 // commitSegments commits segments that are in the store and fit the plan. The
 // error is a *mismatchError if they don't.
-func (s *Service) commitSegments(ctx context.Context, sess *session, r *tcoderv1.SegmentReport) (pipeline.Verdict, error) {
-	l := sess.lease(mapper.LeaseRefFromProto(r.GetLease()))
+func (s *Service) commitSegments(ctx context.Context, sess *session, l *lease, r *tcoderv1.SegmentReport) (pipeline.Verdict, error) {
 	if l == nil {
 		return pipeline.VerdictStale, nil
 	}

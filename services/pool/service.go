@@ -247,22 +247,23 @@ func (s *Service) begin() bool {
 }
 
 // beside works on what a worker said beside its stream, and holds the stream up
-// if too much of the same worker's is worked on already.
-func (s *Service) beside(ctx context.Context, sess *session, work func(ctx context.Context)) {
+// if too much of the same worker's is worked on already. False if it can't.
+func (s *Service) beside(ctx context.Context, sess *session, work func(ctx context.Context)) bool {
 	select {
 	case sess.turns <- struct{}{}:
 	case <-ctx.Done():
-		return
+		return false
 	}
 	if !s.begin() {
 		<-sess.turns
-		return
+		return false
 	}
 	go func() {
 		defer s.work.Done()
 		defer func() { <-sess.turns }()
 		work(context.WithoutCancel(ctx))
 	}()
+	return true
 }
 
 // watch passes on the wake-ups of the store.

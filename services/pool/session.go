@@ -21,7 +21,7 @@ const (
 )
 
 // lease is what a session remembers of a lease. Guarded by session.mu but for
-// what never changes (ref, task and job) and pieces.
+// what never changes (ref, task and job), pieces and uploads.
 type lease struct {
 	ref       pipeline.LeaseRef
 	task      pipeline.Task
@@ -33,6 +33,7 @@ type lease struct {
 	signed    int64                  // bytes that were signed for writing
 	reporting bool                   // its report is worked on
 	pieces    atomic.Pointer[pieces] // of an assemble task, once they were asked for
+	uploads   atomic.Bool            // a report of its segments is worked on
 }
 
 // session is one stream of one worker, or its calls that stand for one.
@@ -218,12 +219,20 @@ func (s *session) judge(r *tcoderv1.TaskReport, verdict tcoderv1.ReportVerdict) 
 		}
 		failed = true
 	}
+	if failed {
+		s.doubt()
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.doubtUntil = time.Time{}
-	if failed {
-		s.doubtUntil = time.Now().Add(doubtFor)
-	}
+}
+
+// doubt has others asked first, for a while.
+func (s *session) doubt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.doubtUntil = time.Now().Add(doubtFor)
 }
 
 // doubted tells whether others are to be asked first.

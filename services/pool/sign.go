@@ -40,11 +40,25 @@ func (s *Service) sign(ctx context.Context, sess *session, req *tcoderv1.SignReq
 		s.takeParts(ctx, sess, req)
 		return
 	}
-	requests, refused := s.signObjects(ctx, sess, req)
-	s.answerSign(ctx, sess, req, &tcoderv1.SignResponse{Requests: requests}, refused)
+	s.answerSign(ctx, sess, req, func(ctx context.Context, sess *session, req *tcoderv1.SignRequest) (*tcoderv1.SignResponse, *pipeline.Failure) {
+		requests, refused := s.signObjects(ctx, sess, req)
+		return &tcoderv1.SignResponse{Requests: requests}, refused
+	})
 }
 
-func (s *Service) answerSign(ctx context.Context, sess *session, req *tcoderv1.SignRequest, answer *tcoderv1.SignResponse, refused *pipeline.Failure) {
+// answerSign answers a request by what sign makes of it.
+func (s *Service) answerSign(ctx context.Context, sess *session, req *tcoderv1.SignRequest,
+	sign func(context.Context, *session, *tcoderv1.SignRequest) (*tcoderv1.SignResponse, *pipeline.Failure),
+) {
+	var answer *tcoderv1.SignResponse
+	var refused *pipeline.Failure
+	if err := pipeline.Contain(func() error {
+		answer, refused = sign(ctx, sess, req)
+		return nil
+	}); err != nil {
+		sess.log.ErrorContext(ctx, "a request to write can't be answered", "task_id", req.GetLease().GetTaskId(), "error", err)
+		refused = &pipeline.Failure{Reason: pipeline.ReasonInternal, Message: "The objects can't be signed."}
+	}
 	if refused != nil {
 		sess.log.WarnContext(ctx, "worker may not write", "task_id", req.GetLease().GetTaskId(),
 			"attempt", req.GetLease().GetAttempt(), "reason", string(refused.Reason), "why", refused.Message)

@@ -126,7 +126,11 @@ func (p *Publisher) stream(ctx context.Context, jobID string) error {
 	if publication.Playable && !s.Playable {
 		p.log.InfoContext(ctx, "job is playable", "job_id", jobID, "run", v.run)
 	}
-	p.views.keep(jobID, v)
+	// A run that isn't planned yet is read from its start again: the store tells
+	// the plan of a run once.
+	if len(v.plan.Outputs) > 0 {
+		p.views.keep(jobID, v)
+	}
 	return nil
 }
 

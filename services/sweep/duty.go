@@ -14,16 +14,18 @@ import (
 
 const removalsAtOnce = 16
 
-// start begins a duty, unless it has begun already. It waits for its turn
-// where too many are at work.
+// start begins a duty, unless it has begun already: a stream's that comes again
+// while it is at work is done once more, for what it may not have seen. It waits
+// for its turn where too many are at work.
 func (s *Sweeper) start(ctx context.Context, d pipeline.Duty) {
 	key := dutyKey{d.Kind, d.ID}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.begun[key] {
+	if _, begun := s.begun[key]; begun {
+		s.begun[key] = d.Kind == pipeline.DutyStream
 		return
 	}
-	s.begun[key] = true
+	s.begun[key] = false
 	turns := s.turns
 	switch d.Kind {
 	case pipeline.DutyStream:
@@ -33,16 +35,34 @@ func (s *Sweeper) start(ctx context.Context, d pipeline.Duty) {
 	case pipeline.DutyClean, pipeline.DutyPurge:
 	}
 	s.duties.Go(func() {
-		select {
-		case turns <- struct{}{}:
-			s.do(ctx, d)
-			<-turns
-		case <-ctx.Done():
+		for more := true; more; more = s.again(key) {
+			select {
+			case turns <- struct{}{}:
+				s.atWork(key)
+				s.do(ctx, d)
+				<-turns
+			case <-ctx.Done():
+			}
 		}
-		s.mu.Lock()
-		delete(s.begun, key)
-		s.mu.Unlock()
 	})
+}
+
+// atWork forgets that a duty came again while it waited for its turn.
+func (s *Sweeper) atWork(key dutyKey) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.begun[key] = false
+}
+
+// again reports whether a duty is to be done once more; if not, it is over.
+func (s *Sweeper) again(key dutyKey) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	more := s.begun[key]
+	if !more {
+		delete(s.begun, key)
+	}
+	return more
 }
 
 // do does a duty and ends it. A failed one is left to come again.

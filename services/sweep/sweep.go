@@ -35,7 +35,7 @@ const (
 	dutiesAtOnce  = 8
 	endsAtOnce    = 8
 	streamsAtOnce = 16
-	// manyDuties that wait for their turn are a reason to take more only slowly.
+	// manyDuties that wait for their turn are a reason to put off removals.
 	manyDuties     = 1000
 	defaultLeadTTL = 18 * time.Second
 	// tellEvery is the least time between two sweeps that say which workers are
@@ -108,7 +108,7 @@ type Sweeper struct {
 	held    int64     // the term of the last sweep that was answered; Run's alone
 
 	mu    sync.Mutex
-	begun map[dutyKey]bool
+	begun map[dutyKey]bool // true: it is to be done once more
 }
 
 type dutyKey struct {
@@ -166,11 +166,7 @@ func (s *Sweeper) Run(ctx context.Context) error {
 		} else {
 			backoff = firstBackoff
 		}
-		many := s.waiting() > manyDuties
-		if many {
-			pause = max(pause, maxBackoff)
-		}
-		s.wait(ctx, due, pause, err == nil && !many)
+		s.wait(ctx, due, pause, err == nil)
 	}
 	s.lead.Store(nil)
 	s.duties.Wait()
@@ -211,7 +207,7 @@ func (s *Sweeper) sweep(ctx context.Context) (time.Duration, error) {
 	}
 	swept, err := s.deps.Store.Sweep(callCtx, pipeline.SweepRequest{
 		Replica: s.cfg.Replica, LeaderTTL: s.cfg.LeaderTTL, Lease: s.cfg.Lease, Retry: s.cfg.Retry,
-		Retention: s.cfg.Retention, Attached: attached, Term: s.held,
+		Retention: s.cfg.Retention, Attached: attached, Term: s.held, Busy: s.waiting() > manyDuties,
 	})
 	if err != nil {
 		s.lead.Store(nil) // not known; nobody may act on it

@@ -20,6 +20,7 @@ func (w *world) sweep(t *rapid.T) {
 		Replica:   rapid.SampledFrom([]string{"r1", "r2"}).Draw(t, "sweeper"),
 		LeaderTTL: leadFor, Lease: leaseFor, Retry: policy(),
 		Retention: rapid.SampledFrom([]time.Duration{0, retention}).Draw(t, "retention"),
+		Busy:      rapid.IntRange(0, 3).Draw(t, "busy") == 3,
 	}
 
 	for _, id := range workers() {

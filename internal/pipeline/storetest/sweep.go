@@ -33,6 +33,7 @@ func dutyTests() map[string]func(*env) {
 		"RetryWithdrawsTheClean":   dutyRetryWithdraws,
 		"ComesAgainUntilItIsEnded": dutyComesAgain,
 		"PublishNeedsItsJob":       dutyPublishStays,
+		"RemovalsPutOff":           dutyPutOff,
 		"NewerCleanStays":          dutyNewerCleanStays,
 		"LateWritesArePurged":      dutyPurgesLateWrites,
 	}
@@ -273,6 +274,30 @@ func dutyComesAgain(e *env) {
 	require.NoError(e, e.store.EndDuty(e.ctx(), duties[0]))
 	require.NoError(e, e.store.EndDuty(e.ctx(), duties[0]))
 	require.Empty(e, e.pass(5*time.Minute).Duties)
+}
+
+// A busy sweeper gets what jobs wait for, and what is to be removed a minute later.
+func dutyPutOff(e *env) {
+	w := e.attach("w1")
+	j := e.completed(w)
+	require.NoError(e, e.store.DeleteJob(e.ctx(), j.ID))
+
+	waits := e.planned(w, encode(1))
+	e.finish(w, e.claimOne(w).Ref)
+	e.advance(e.T, 6*time.Second)
+
+	busy := sweepBy(replica)
+	busy.Busy = true
+	swept, err := e.store.Sweep(e.ctx(), busy)
+	require.NoError(e, err)
+	require.Equal(e, []pipeline.Duty{{Kind: pipeline.DutyPublish, ID: waits.ID, Project: waits.Project}}, swept.Duties)
+	require.True(e, e.complete(waits.ID, 1))
+	require.Empty(e, e.pass(50*time.Second).Duties)
+
+	duties := e.pass(12 * time.Second).Duties
+	require.Len(e, duties, 1)
+	require.Equal(e, pipeline.DutyPurge, duties[0].Kind)
+	require.Equal(e, j.ID, duties[0].ID)
 }
 
 // A job that is done and isn't published keeps its duty, whatever whoever did it believes.

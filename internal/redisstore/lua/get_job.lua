@@ -26,7 +26,8 @@ for i, m in ipairs(members) do
   append(list, i > 1 and read(task_key(m)) or '', attempts[i] or '')
   list[#list + 1] = read(result_key(m)) or ''
   if i > job.first then
-    local state = load_task(job, i - 1, m).s
+    local t = load_task(job, i - 1, m)
+    local state = t and t.s -- one whose record is gone is left out
     if state == 'LEASED' then leased = true end
     if state == 'DELAYED' then delayed = true end
     if state == 'READY' and not ready then ready = m end

@@ -3,7 +3,7 @@
 -- once, so that an outage of the control plane costs no attempt.
 -- KEYS  common; 14 purges. Derived: the jobs, workers and uploads that are due.
 -- ARGV  prefix, replica, leader's ttl ms, lease ms, max losses, retention ms (0: for ever),
---       the replica's term or 0, id of an attached worker ...
+--       the replica's term or 0, 1 if what is to be removed is put off else 0, id of an attached worker ...
 -- Returns  {'', leader (0, 1), requeued, dead, retired, woken, ms until the next deadline, {kind, id, JSON or project, ...},
 --          the leader's term}
 -- Replay   the rest of what is due. Duties come again after a minute.
@@ -17,7 +17,7 @@ local FORGET_AFTER = 3600000
 local replica, ttl, lease_ms = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
 local seen = {}
-for i = 8, #ARGV do append(seen, STAMP, ARGV[i]) end
+for i = 9, #ARGV do append(seen, STAMP, ARGV[i]) end
 in_chunks(seen, 'ZADD', WORKERS, 'XX')
 
 local leader, until_ms, swept, term = unpack(redis.call('HMGET', SWEEP, 'leader', 'until', 'swept', 'term'))
@@ -61,7 +61,7 @@ for _, m in ipairs(overdue(LEASES, MOST)) do
   local job, index, t, broken = find_task(m)
   if broken then
     zadd(LEASES, score_text(NOW + VISIBILITY), m) -- until it is set aside
-  elseif not t or t.s ~= 'LEASED' then
+  elseif not t or t.s ~= 'LEASED' or job.finished > 0 then -- such as that of a job that was set aside
     zrem(LEASES, m) -- it would be due for ever
   else
     t.losses = t.losses + 1
@@ -111,7 +111,9 @@ end
 for _, duty in ipairs(overdue(DUTIES, MOST)) do
   redis.call('ZADD', DUTIES, hidden_until(duty), duty)
   local kind, id = string.match(duty, '^(%u+)|(.*)$')
-  hand_out(kind, id, kind == 'PURGE' and redis.call('HGET', KEYS[14], id) or (find_task(member(id, 0)) or {}).project)
+  if ARGV[8] == '0' or kind ~= 'PURGE' and kind ~= 'CLEAN' then
+    hand_out(kind, id, kind == 'PURGE' and redis.call('HGET', KEYS[14], id) or (find_task(member(id, 0)) or {}).project)
+  end
 end
 
 -- Workers that vanished without a word; whatever they held ran out long ago.

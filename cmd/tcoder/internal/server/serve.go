@@ -144,9 +144,6 @@ func (s *serve) build(ctx context.Context, parts *stack, listener net.Listener, 
 	if err := opened.await(ctx); err != nil {
 		return nil, err
 	}
-	if err := opened.redis.ClaimLayout(ctx); err != nil {
-		return nil, err
-	}
 	if prepare != nil {
 		if err := prepare(ctx, opened); err != nil {
 			return nil, err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tcoder-dev/tcoder/cmd/tcoder/internal/cli"
 	"github.com/tcoder-dev/tcoder/internal/objectstore/s3"
+	"github.com/tcoder-dev/tcoder/internal/pipeline"
 	"github.com/tcoder-dev/tcoder/internal/redisstore"
 )
 
@@ -121,11 +122,20 @@ func (s *Storage) Bucket(name string) (*s3.Store, error) {
 func (s *stores) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
 	defer cancel()
+	var layout error
 	waits := []struct {
 		what string
 		try  func(context.Context) error
 	}{
-		{"Redis", s.redis.Ping},
+		{"Redis", func(ctx context.Context) error {
+			err := s.redis.ClaimLayout(ctx)
+			if pipeline.ReasonOf(err) == pipeline.ReasonStateUnavailable {
+				return err
+			}
+			layout = err // waiting doesn't mend it
+
+			return nil
+		}},
 		{"the input bucket", s.in.EnsureBucket},
 		{"the output bucket", s.out.EnsureBucket},
 	}
@@ -135,7 +145,7 @@ func (s *stores) await(ctx context.Context) error {
 		all.Go(func() { errs[i] = until(ctx, wait.what, wait.try) })
 	}
 	all.Wait()
-	err := errors.Join(errs...)
+	err := errors.Join(errors.Join(errs...), layout)
 	if cause := context.Cause(ctx); errors.Is(cause, cli.ErrInterrupted) {
 		return cause
 	}

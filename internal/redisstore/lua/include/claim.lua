@@ -105,7 +105,9 @@ local function take(worker, lease, deadline)
       end
       if not read then found_broken(id, OWNERS[NEXT_TASK]) end
     end
-    for _, e in ipairs(TOUCHED) do e.full = false end -- it doesn't run after all
+    for _, e in ipairs(TOUCHED) do
+      if e.name == OWNERS[NEXT_TASK] then e.full = false end -- it doesn't run after all
+    end
   end
 end
 

@@ -13,6 +13,7 @@ local function set_limit(limit)
       if limit == 0 or running_of(parked[i]) < limit then
         redis.call('ZREM', PARKED, parked[i])
         redis.call('ZADD', RING, parked[i + 1], parked[i])
+        WAKES.READY = true
       end
     end
   end

@@ -566,6 +566,7 @@ local function set_limit(limit)
       if limit == 0 or running_of(parked[i]) < limit then
         redis.call('ZREM', PARKED, parked[i])
         redis.call('ZADD', RING, parked[i + 1], parked[i])
+        WAKES.READY = true
       end
     end
   end
@@ -770,7 +771,9 @@ local function take(worker, lease, deadline)
       end
       if not read then found_broken(id, OWNERS[NEXT_TASK]) end
     end
-    for _, e in ipairs(TOUCHED) do e.full = false end -- it doesn't run after all
+    for _, e in ipairs(TOUCHED) do
+      if e.name == OWNERS[NEXT_TASK] then e.full = false end -- it doesn't run after all
+    end
   end
 end
 

@@ -636,16 +636,16 @@ local TASK = HOT .. COLD
 -- has it as its source; until then the source isn't among what is purged.
 local function delete_job(job, purges)
   local id = job.id
-  local purge = redis.call('GET', spec_key(id)) or ''
-  local uploaded = job.uploaded ~= 0 and redis.call('HGET', more_key(id), 'up')
+  local purge = redis.call('GET', spec_key(id))
+  -- One that was set aside doesn't say that it has an upload. Of one that doesn't say which, the source stays.
+  local uploaded = redis.call('HGET', more_key(id), 'up')
+  local stays = not purge or job.uploaded ~= 0 and not uploaded
   if uploaded then
     local upload = upload_key(uploaded)
-    if redis.call('HINCRBY', upload, 'n', -1) > 0 then
-      purge = pack('>I3c0I3I3I3I3i8I3', #job.project, job.project, 0, 0, 0, 0, 0, 0)
-    else
-      del(upload)
-    end
+    stays = redis.call('HINCRBY', upload, 'n', -1) > 0
+    if not stays then del(upload) end
   end
+  if stays or not purge then purge = pack('>I3c0I3I3I3I3i8I3', #job.project, job.project, 0, 0, 0, 0, 0, 0) end
   redis.call('HSET', purges, id, purge)
   -- A URL to write may outlive the job: what comes late is purged when the duty to clean would have seen it.
   local clean = redis.call('ZSCORE', DUTIES, 'CLEAN|' .. id)
