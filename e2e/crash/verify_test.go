@@ -143,7 +143,7 @@ func (c *cell) verifyNothingLeft(t *testing.T) {
 	t.Helper()
 	all := c.elements(t)
 	// What may stay: jobs (with tasks, events, spec, probe, plan, results, outputs
-	// and summary), their index by state and by end, idempotency keys with their ends, the leader's notes, the
+	// and summary), their index by state and by end, idempotency keys with their ends, the leader's notes, the layout, the
 	// clock, how often workers attached, and whose turn it was last.
 	for _, field := range all["turns"] {
 		require.False(t, strings.HasPrefix(field, "r"), "leases of a project are still counted: %s", field)
@@ -152,7 +152,7 @@ func (c *cell) verifyNothingLeft(t *testing.T) {
 		prefix, _, _ := strings.Cut(key, ":")
 
 		return slices.Contains([]string{"j", "t", "e", "x", "d", "b", "g", "r", "o", "s", "k"}, prefix) ||
-			slices.Contains([]string{"i:default:COMPLETED", "ended", "sweep", "clock", "sessions", "turns", "past", "expiring"}, key)
+			slices.Contains([]string{"i:default:COMPLETED", "ended", "sweep", "layout", "clock", "sessions", "turns", "past", "expiring"}, key)
 	})
 	require.Empty(t, all)
 }
