@@ -65,6 +65,23 @@ func TestDrainWorker(t *testing.T) {
 	require.Equal(t, connect.CodeNotFound, connect.CodeOf(err))
 }
 
+// TestUnlisted: a worker that the store hasn't seen lately, as after an outage,
+// stays attached: the next sweep of its replica says that it is there.
+func TestUnlisted(t *testing.T) {
+	t.Parallel()
+	c := newCell(t)
+	r := c.replica(t)
+	unseen, _ := r.attach(t, &tcoderv1.Hello{})
+	require.NoError(t, c.store.AdvanceClock(t.Context(), 2*time.Minute))
+	seen, _ := r.attach(t, &tcoderv1.Hello{})
+	_, err := r.api().DrainWorker(t.Context(), &tcoderv1.DrainWorkerRequest{WorkerId: seen.id})
+	require.NoError(t, err)
+	expect(seen, (*tcoderv1.AttachResponse).GetDrain) // all were looked at
+	quiet(unseen, (*tcoderv1.AttachResponse).GetAssignment)
+	c.submit(t)
+	require.Equal(t, tcoderv1.TaskKind_TASK_KIND_PROBE, unseen.assignment().GetKind())
+}
+
 // TestLeave: an idle worker may leave and gets nothing from then on; one that
 // holds a task may not.
 func TestLeave(t *testing.T) {

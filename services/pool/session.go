@@ -60,6 +60,7 @@ type session struct {
 	watched     bool          // somebody watches one of its jobs
 	idleAfter   time.Duration // the threshold that it was told
 	doubtUntil  time.Time
+	missingFrom time.Time // when it was first missing in the store; zero: it isn't
 }
 
 func newSession(w pipeline.Worker, number int64, log *slog.Logger) *session {
@@ -233,6 +234,21 @@ func (s *session) doubt() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.doubtUntil = time.Now().Add(doubtFor)
+}
+
+// missing notes whether the worker is missing in the store, and returns for how
+// long it has been.
+func (s *session) missing(is bool, now time.Time) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case !is:
+		s.missingFrom = time.Time{}
+		return 0
+	case s.missingFrom.IsZero():
+		s.missingFrom = now
+	}
+	return now.Sub(s.missingFrom)
 }
 
 // doubted tells whether others are to be asked first.

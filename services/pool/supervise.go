@@ -15,6 +15,10 @@ import (
 const (
 	checkPause = 50 * time.Millisecond
 	checkShare = 10
+	// unlistedFor is how long a worker may be missing in the store before its
+	// session is over. After an outage none was seen lately, until the sweepers
+	// of their replicas say again that they are there.
+	unlistedFor = 30 * time.Second
 )
 
 // supervise compares the sessions with the store whenever something was done
@@ -62,8 +66,13 @@ func (s *Service) check(ctx context.Context) {
 	}
 	for i, sess := range sessions {
 		w, known := byID[sess.worker.ID]
-		if !known || w.Session != sess.number {
+		missing := sess.missing(!known, time.Now())
+		switch {
+		case known && w.Session != sess.number, missing >= unlistedFor:
 			sess.end(errForgotten)
+			continue
+		case !known:
+			time.AfterFunc(unlistedFor-missing, func() { signal(s.checks) })
 			continue
 		}
 		if w.Draining {
