@@ -193,7 +193,7 @@ func (s *Service) serve(ctx context.Context, sess *session, stream *stream, cont
 	readCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	read := make(chan error, 1)
-	go func() { read <- pipeline.Contain(func() error { return s.read(readCtx, sess, stream, reading) }) }()
+	go func() { read <- s.read(readCtx, sess, stream, reading) }()
 
 	readerEnded, err := s.write(ctx, sess, stream, control, read)
 	sess.end(err)
@@ -262,7 +262,8 @@ func (s *Service) read(ctx context.Context, sess *session, stream *stream, readi
 			}
 			return unread(err)
 		}
-		if err := s.handle(ctx, sess, m); err != nil {
+		// Not around the loop: what waits keeps its stack small.
+		if err := pipeline.Contain(func() error { return s.handle(ctx, sess, m) }); err != nil {
 			return err
 		}
 	}
