@@ -240,11 +240,11 @@ func (s *Service) assign(ctx context.Context, sess *session, l *lease) bool {
 		return err
 	}); err != nil {
 		sess.log.ErrorContext(ctx, "task can't be assigned", ids, slog.Any("error", err))
+		if transient(err) {
+			s.handBack(ctx, sess, l)
+			return false
+		}
 		s.settleUnsent(ctx, sess, l, func(ctx context.Context) error {
-			if transient(err) {
-				_, err := s.deps.Store.ReleaseTask(ctx, sess.worker.ID, l.ref)
-				return err
-			}
 			// No worker can run it; failing it, with its backoff, keeps it from
 			// going round.
 			_, err := s.fail(ctx, sess, l.ref, pipeline.FaultUnknown,
@@ -255,15 +255,20 @@ func (s *Service) assign(ctx context.Context, sess *session, l *lease) bool {
 	}
 	if !sess.offer(l, m) {
 		sess.log.InfoContext(ctx, "worker left before its task came", ids)
-		s.settleUnsent(ctx, sess, l, func(ctx context.Context) error {
-			_, err := s.deps.Store.ReleaseTask(ctx, sess.worker.ID, l.ref)
-			return err
-		})
+		s.handBack(ctx, sess, l)
 		return false
 	}
 	sess.log.InfoContext(ctx, "task assigned", ids, slog.String("kind", string(l.task.Kind)))
 	s.metrics.assigned(l)
 	return true
+}
+
+// handBack gives back a lease whose task wasn't sent, for any worker to take.
+func (s *Service) handBack(ctx context.Context, sess *session, l *lease) {
+	s.settleUnsent(ctx, sess, l, func(ctx context.Context) error {
+		_, err := s.deps.Store.ReleaseTask(ctx, sess.worker.ID, l.ref)
+		return err
+	})
 }
 
 // settleUnsent gives back a lease whose task wasn't sent. If that fails, the

@@ -31,31 +31,19 @@ type settled struct {
 // too many come. It is answered once the store has taken it. If that can't be,
 // the worker sends it again.
 func (s *Service) takeReport(ctx context.Context, sess *session, r *tcoderv1.TaskReport) {
-	select {
-	case sess.turns <- struct{}{}:
-	case <-ctx.Done():
-		return
-	}
 	ref := mapper.LeaseRefFromProto(r.GetLease())
 	l, ok := sess.startReport(ref)
 	if !ok { // it is worked on already
-		<-sess.turns
 		return
 	}
-	if !s.begin() {
-		sess.endReport(ref, false)
-		<-sess.turns
-		return
-	}
-	ctx = context.WithoutCancel(ctx)
-	go func() {
-		defer s.work.Done()
-		result := s.report(ctx, sess, l, ref, r)
-		<-sess.turns // publishing may take long, and must not hold up the stream
-		if result.toPublish {
-			s.publish(ctx, sess, result.jobID)
+	if !s.beside(ctx, sess, func(ctx context.Context) {
+		if result := s.report(ctx, sess, l, ref, r); result.toPublish {
+			// It may take long, and must not hold up the stream.
+			s.work.Go(func() { s.publish(ctx, sess, result.jobID) })
 		}
-	}()
+	}) {
+		sess.endReport(ref, false)
+	}
 }
 
 // report ends an attempt in the store and answers the worker. Its result is

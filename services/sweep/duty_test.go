@@ -1,36 +1,57 @@
-package sweep
+package sweep_test
 
 import (
 	"context"
-	"log/slog"
+	"sync/atomic"
 	"testing"
-	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/tcoder-dev/tcoder/internal/pipeline"
+	"github.com/tcoder-dev/tcoder/services/sweep"
 )
 
-// TestStreamAgain: a stream's duty that comes again while it is at work is done
-// once more, at once: what it is for may have been committed since it looked.
-func TestStreamAgain(t *testing.T) {
+// stuckOutputs is a bucket whose removals hang.
+type stuckOutputs struct {
+	sweep.Outputs
+
+	stuck *atomic.Int32
+}
+
+func (o stuckOutputs) DeletePrefix(ctx context.Context, _ string) error {
+	o.stuck.Add(1)
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// TestEndsDontWait: what a job waits for to end is done though as much as may be
+// is being removed.
+func TestEndsDontWait(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		calls, done := make(chan string), make(chan struct{})
-		s := New(Config{}, Deps{Log: slog.New(slog.DiscardHandler), Stream: func(_ context.Context, id string) error {
-			calls <- id
-			<-done
+	b := setup(t)
+	b.upload(t, time.Hour)
+	const turns = 8
+	for range turns + 1 {
+		job := b.submit(t)
+		_, err := b.store.CancelJob(t.Context(), job.ID)
+		require.NoError(t, err)
+		require.NoError(t, b.store.DeleteJob(t.Context(), job.ID))
+	}
+	var stuck, expired atomic.Int32
+	b.sweeper(t, "a", func(d *sweep.Deps) {
+		d.Out = stuckOutputs{d.Out, &stuck}
+		d.ExpireUpload = func(context.Context, string) error {
+			expired.Add(1)
 			return nil
-		}})
-		duty := pipeline.Duty{Kind: pipeline.DutyStream, ID: "j"}
-		s.start(t.Context(), duty)
-		require.Equal(t, "j", <-calls)
-		s.start(t.Context(), duty)
-		s.start(t.Context(), duty)
-		done <- struct{}{}
-		require.Equal(t, "j", <-calls)
-		done <- struct{}{}
-		s.duties.Wait()
-		require.Zero(t, s.waiting())
+		}
 	})
+	advance := func(d time.Duration) {
+		require.NoError(t, b.store.AdvanceClock(t.Context(), d))
+		b.submit(t) // something happens, as it does
+	}
+	advance(10 * time.Minute)
+	require.Eventually(t, func() bool { return stuck.Load() == turns }, patience, time.Millisecond)
+	advance(time.Hour)
+	require.Eventually(t, func() bool { return expired.Load() > 0 }, patience, time.Millisecond)
+	require.EqualValues(t, turns, stuck.Load())
 }
