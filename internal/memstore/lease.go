@@ -11,7 +11,8 @@ import (
 
 const (
 	keptAnswers    = 2               // to claims of a worker
-	storeEvery     = 2 * time.Second // how often progress is stored while nobody watches
+	renewedWithin  = time.Second     // a lease that was renewed so lately stays as it is while nobody watches
+	freshPart      = 16              // or within this part of its length, if that is less
 	unpublished    = 99.9            // the most percent of a job that isn't published
 	publishGrace   = 5 * time.Second // for the replica that was told of the last task
 	sweepsPerLease = 3               // the sweeper comes this often in a lease
@@ -116,11 +117,9 @@ func (s *Store) RenewLeases(
 ) (pipeline.Renewed, error) {
 	defer s.begin()()
 
-	if w := s.workers[workerID]; w != nil {
-		w.rec.LastSeen = s.now
-	}
-
 	var renewed pipeline.Renewed
+
+	seen := len(rs) == 0
 
 	for _, r := range rs {
 		t := s.task(r.Ref.TaskID)
@@ -130,16 +129,31 @@ func (s *Store) RenewLeases(
 			continue
 		}
 
-		t.deadline = s.now.Add(lease)
 		watched := len(s.jobWatchers[t.job.rec.ID]) > 0
 		renewed.Watched = renewed.Watched || watched
 
-		if t.rec.Weight > 0 && (watched || s.passed(t.kept.Add(storeEvery))) {
+		if !watched && s.fresh(t, lease) {
+			continue
+		}
+
+		t.deadline, seen = s.now.Add(lease), true
+		if t.rec.Weight > 0 {
 			s.tell(t, r)
 		}
 	}
 
+	if w := s.workers[workerID]; w != nil && seen {
+		w.rec.LastSeen = s.now
+	}
+
 	return renewed, nil
+}
+
+// fresh reports whether a renewal would add so little to a lease that it isn't worth a write.
+func (s *Store) fresh(t *task, lease time.Duration) bool {
+	adds := s.now.Add(lease).Sub(t.deadline)
+
+	return adds >= 0 && adds < min(renewedWithin, lease/freshPart)
 }
 
 // tell takes in how far a task is. An attempt that says less than before was

@@ -25,7 +25,7 @@
 //	d:<job>        packed  what never changes: spec, source, labels; see spec.go
 //	b:, g:<job>    JSON  probe and plan
 //	r:<job>-<i>    JSON  the result of a task
-//	o:, s:<job>    JSON  outputs, and these without their objects
+//	o:, s:<job>    JSON  outputs, and these without their objects if they are many
 //	c:<job>        hash  what is committed of a stream; see lua/include/stream.lua
 //	u:<upload>     hash  an upload; n is how many jobs have it as their source
 //	i:<project>:<state>  zset of job ids, all scores 0: pages by ULID, and counts what waits

@@ -185,7 +185,40 @@ func (s *Store) readJobs(ctx context.Context, ids []any) ([]pipeline.Job, error)
 		jobs = append(jobs, j.Job)
 	}
 
-	return jobs, nil
+	return jobs, s.readOutputs(ctx, jobs)
+}
+
+// readOutputs adds to jobs the outputs that have so few objects that they aren't apart without these.
+func (s *Store) readOutputs(ctx context.Context, jobs []pipeline.Job) error {
+	var (
+		missing []*pipeline.Job
+		keys    []string
+	)
+
+	for i := range jobs {
+		if j := &jobs[i]; j.State == pipeline.JobCompleted && len(j.Outputs) == 0 {
+			missing, keys = append(missing, j), append(keys, s.keys.outputs(j.ID))
+		}
+	}
+
+	if len(missing) == 0 {
+		return nil
+	}
+
+	texts, err := s.client.MGet(ctx, keys...).Result()
+	if err != nil {
+		return failed("read outputs", err)
+	}
+
+	for i, j := range missing {
+		if err := decodeResults(j, "", "", asString(texts[i])); err != nil {
+			return err
+		}
+
+		withoutObjects(j.Outputs)
+	}
+
+	return nil
 }
 
 // JobEvents implements [pipeline.JobStore].
@@ -272,19 +305,31 @@ func (s *Store) CompleteJob(ctx context.Context, id string, run int, outputs []m
 	return asInt(reply[0]) == 1, nil
 }
 
-// encodeOutputs renders the outputs of a job, and the same without their objects, for lists.
+// fewObjects is how many objects a list reads along, to leave them out.
+const fewObjects = 8
+
+// encodeOutputs renders the outputs of a job, and for lists, if they have more
+// than few objects, the same without these.
 func encodeOutputs(outputs []media.Output) (full, summary string, err error) {
+	objects := 0
+	for _, o := range outputs {
+		objects += len(o.Objects)
+	}
+
 	full, err = encode(outputs)
-	if err != nil || !slices.ContainsFunc(outputs, func(o media.Output) bool { return len(o.Objects) > 0 }) {
-		return full, full, err
+	if err != nil || objects <= fewObjects {
+		return full, "", err
 	}
 
-	short := slices.Clone(outputs)
-	for i := range short {
-		short[i].Objects = nil
-	}
-
-	summary, err = encode(short)
+	summary, err = encode(withoutObjects(slices.Clone(outputs)))
 
 	return full, summary, err
+}
+
+func withoutObjects(outputs []media.Output) []media.Output {
+	for i := range outputs {
+		outputs[i].Objects = nil
+	}
+
+	return outputs
 }

@@ -10,7 +10,7 @@ import (
 
 // layout is the version of what this package writes. It is raised when a
 // version can't read what the one before wrote.
-const layout = "1"
+const layout = "2"
 
 // ClaimLayout notes which layout the deployment's records have, if none did
 // before. It returns an error if theirs is another than this version's: its

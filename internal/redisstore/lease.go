@@ -95,11 +95,9 @@ func decodeLease(row []any) (pipeline.Lease, error) {
 func (s *Store) RenewLeases(
 	ctx context.Context, workerID string, lease time.Duration, rs []pipeline.Renewal,
 ) (pipeline.Renewed, error) {
-	leases := make([]any, 0, 6*len(rs))
-
+	leases := make([]any, 0, 3*len(rs))
 	for _, r := range rs {
-		job, index, _ := splitTaskID(r.Ref.TaskID)
-		leases = append(leases, job, index, memberOf(r.Ref), r.Ref.Attempt, clamp(r.Fraction), encodeProgress(finite(r.Progress)))
+		leases = append(leases, leaseName(workerID, r.Ref), clamp(r.Fraction), encodeProgress(finite(r.Progress)))
 	}
 
 	reply, err := s.callRows(ctx, 1, "renew_leases", nil, workerID, millis(lease), leases)

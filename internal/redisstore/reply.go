@@ -142,3 +142,8 @@ func memberOf(ref pipeline.LeaseRef) string {
 
 	return member(job, index)
 }
+
+// leaseName is a lease's name in the queues; see lua/include/held.lua.
+func leaseName(workerID string, ref pipeline.LeaseRef) string {
+	return workerID + " " + memberOf(ref) + " " + strconv.Itoa(ref.Attempt)
+}

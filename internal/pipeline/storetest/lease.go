@@ -16,6 +16,8 @@ func leaseTests() map[string]func(*env) {
 		"ClaimIsRefused":           leaseClaimIsRefused,
 		"ClaimTakesAtMostMax":      leaseClaimTakesAtMostMax,
 		"RenewKeepsThem":           leaseRenewKeepsThem,
+		"RenewLeavesFreshOnes":     leaseRenewLeavesFreshOnes,
+		"RenewIsOfOneAttempt":      leaseRenewIsOfOneAttempt,
 		"FinishUnblocks":           leaseFinishUnblocks,
 		"FinishIsIdempotent":       leaseFinishIsIdempotent,
 		"FailIsIdempotent":         leaseFailIsIdempotent,
@@ -154,6 +156,42 @@ func leaseRenewKeepsThem(e *env) {
 		pipeline.Renewal{Ref: leases[0].Ref}, pipeline.Renewal{Ref: leases[1].Ref},
 		pipeline.Renewal{Ref: pipeline.LeaseRef{TaskID: "nonsense", Attempt: 1}}))
 	require.Equal(e, []pipeline.LeaseRef{leases[0].Ref}, e.renew(worker{"nobody", 1}, pipeline.Renewal{Ref: leases[0].Ref}))
+}
+
+// A renewal that adds next to nothing isn't written.
+func leaseRenewLeavesFreshOnes(e *env) {
+	w := e.attach("w1")
+	e.job()
+	e.sweep()
+
+	l := e.claimOne(w)
+
+	e.advance(e.T, 900*time.Millisecond)
+	require.Empty(e, e.renew(w, pipeline.Renewal{Ref: l.Ref}))
+
+	for range 3 {
+		require.Zero(e, e.pass(leaseFor/4).Requeued)
+	}
+
+	require.Equal(e, 1, e.pass(leaseFor/4-800*time.Millisecond).Requeued, "the lease is as it was claimed")
+}
+
+// That a worker holds a task doesn't help an attempt that it has lost before.
+func leaseRenewIsOfOneAttempt(e *env) {
+	w := e.attach("w1")
+	e.job()
+
+	first := e.claimOne(w)
+	require.Equal(e, pipeline.VerdictAccepted, e.release(w, first.Ref))
+
+	second := e.claimOne(w)
+	require.Equal(e, first.Ref.TaskID, second.Ref.TaskID)
+
+	for range 2 { // fresh, and then one that is written
+		require.Equal(e, []pipeline.LeaseRef{first.Ref},
+			e.renew(w, pipeline.Renewal{Ref: first.Ref}, pipeline.Renewal{Ref: second.Ref}))
+		e.advance(e.T, 3*time.Second)
+	}
 }
 
 // A task starts when all that it waits for are done, and the run ends with the last.

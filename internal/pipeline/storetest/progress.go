@@ -68,7 +68,7 @@ func progressNeverFalls(e *env) {
 	require.InDelta(e, 50, e.percent(j.ID), 0.01, "0.1 and 0.9 of two")
 }
 
-// With nobody watching, at most one write in two seconds.
+// With nobody watching, at most one write in a second.
 func progressIsStoredSeldom(e *env) {
 	w := e.attach("w1")
 	j := e.planned(w, encode(1))
@@ -132,6 +132,7 @@ func progressKeepsTheLatest(e *env) {
 	w := e.attach("w1")
 	j := e.planned(w, encode(1))
 	l := e.claimOne(w)
+	e.advance(e.T, 3*time.Second)
 	e.renew(w, pipeline.Renewal{
 		Ref: l.Ref, Fraction: 0.5,
 		Progress: pipeline.Progress{Percent: 3, MediaTime: 30 * time.Second, Speed: 2.5, FPS: 75, ETA: 12 * time.Second},

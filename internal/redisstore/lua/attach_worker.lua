@@ -33,15 +33,15 @@ local holds = {}
 for i = 12, #ARGV, 2 do holds[ARGV[i]] = tonumber(ARGV[i + 1]) end
 local deadline = score_text(NOW + tonumber(ARGV[9]))
 local kept = {}
-for _, m in ipairs(held_by(worker)) do
-  local job, index, t, broken = leased_task(m)
+for _, name in ipairs(held_by(worker)) do
+  local job, index, t, broken = leased_task(name)
   if broken then
-    holds[m] = nil -- the sweeper ends it
+    -- The sweeper ends it.
   elseif not job then
-    zrem(HELD, worker .. ' ' .. m)
-  elseif holds[m] == t.n then
-    zadd(LEASES, deadline, m)
-    append(kept, m, deadline)
+    zrem(HELD, name)
+  elseif holds[t.m] == t.n then
+    zadd(LEASES, deadline, name)
+    append(kept, name, deadline)
   else
     return_task(job, index, t, 'release', 'RELEASED', ARGV[10], ARGV[11])
   end

@@ -38,7 +38,7 @@ local function finish(r, key)
   if s ~= LEASED then return STALE end
   if follow == 1 or r[7] ~= '' or r[8] ~= '' or #r[9] > 0 or sequence - base >= EVENTS_BEHIND then return nil end
 
-  drop_lease(project, m, worker)
+  drop_lease(project, m, worker, n)
   local events = task_event('TASK_DONE', index, n)
   open, sequence = open - 1, sequence + 1
   if open > 0 then
@@ -86,7 +86,7 @@ local function finish_any(r)
   local to = next_state('task', t.s, 'finish')
   if not to then return STALE end
 
-  drop_lease(job.project, m, worker)
+  drop_lease(job.project, m, worker, n)
   job.open = job.open - 1
   if t.weight > 0 and job.open > 0 then
     local done = job.done + t.weight * (1 - t.told)
@@ -122,7 +122,7 @@ local function finish_any(r)
     make_playable(job)
     end_job(job, 'COMPLETED')
     set(outputs_key(id), r[11])
-    set(summary_key(id), r[12])
+    if r[12] ~= '' then set(summary_key(id), r[12]) end
     if job.left ~= 0 then clean_later(id, job.lease_ms) end
   end
   t.s, t.last, t.told, t.kept = to, last, 0, NOW

@@ -11,8 +11,8 @@ if not may_act(ARGV[5]) then return { 'LEASE_LOST' } end
 local workers = redis.call('SMEMBERS', KEYS[14])
 table.sort(workers)
 for _, worker in ipairs(workers) do
-  for _, m in ipairs(held_by(worker)) do
-    local job, index, t = leased_task(m)
+  for _, name in ipairs(held_by(worker)) do
+    local job, index, t = leased_task(name)
     if job then blame_machine(job, index, t, 'RELEASED', ARGV[3], ARGV[4]) end
     WAKES.WORKER = true
   end

@@ -48,8 +48,8 @@ for i, name in ipairs(projects) do
 end
 
 local running, done, took = no_work(), 0, 0
-for _, m in ipairs(redis.call('ZRANGE', LEASES, 0, SAMPLE - 1)) do
-  local job, _, t = find_task(m)
+for _, name in ipairs(redis.call('ZRANGE', LEASES, 0, SAMPLE - 1)) do
+  local job, _, t = find_task((parse_lease(name)))
   if t then
     note(running, job.id, kind_of(t.definition), t.weight, 1 - t.told)
     if t.told > 0 and t.weight > 0 and t.kept > t.at then

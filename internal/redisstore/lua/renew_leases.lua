@@ -1,21 +1,31 @@
 -- Renews the leases of workers, marks them as seen and takes their progress.
--- A task's fraction is stored at most every 2 s unless somebody watches its
--- job, and told to watchers at each call.
+-- A lease that was renewed within a second, of a job that nobody watches, stays as it is, and the worker's word of it is not
+-- stored. Watchers are told at each call.
 -- KEYS  common. Derived: the jobs of the leases.
--- ARGV  prefix; requests (see request.lua) of: worker id, lease ms, and a list with for each lease: job id, index, member,
---       attempt, fraction, progress
+-- ARGV  prefix; requests (see request.lua) of: worker id, lease ms, and a list with for each lease: its name (see held.lua),
+--       fraction, progress
 -- Returns  {answer, ...}: 1 if somebody watches one of the jobs else 0, position of a lost lease (from 0), ...
 -- Replay   the same; renewed again.
 -- $include(attempt.lua)
 -- $include(request.lua)
-local STORE_EVERY = 2000
+local RENEWED_WITHIN = 1000
 local requests = read_requests()
-local keys, jobs = {}, {}
+local names = {}
 for _, r in ipairs(requests) do
-  local leases = r[3]
-  for i = 1, #leases, 6 do jobs[#jobs + 1] = attempt_keys(keys, leases[i], leases[i + 1], leases[i + 2]) end
+  for i = 1, #r[3], 3 do names[#names + 1] = r[3][i] end
 end
-read_all(keys)
+
+-- deadlines_of returns the deadlines of leases, false for one that is lost.
+local function deadlines_of(list)
+  local deadlines = {}
+  for from = 1, #list, 2000 do
+    local to = math.min(from + 1999, #list)
+    local scores = redis.call('ZMSCORE', LEASES, unpack(list, from, to))
+    for i = from, to do deadlines[i] = scores[i - from + 1] end
+  end
+  return deadlines
+end
+local deadlines = deadlines_of(names)
 
 -- watched_jobs reports of each channel how many listen, as far as this server
 -- knows; nothing where it doesn't tell. Most often nobody listens to anything.
@@ -24,8 +34,8 @@ local function watched_jobs()
   local all = redis.pcall('PUBSUB', 'NUMSUB', NOTICE_CHANNEL)
   if not all[2] or all[2] == 0 or all[2] == '0' then return watched end
   local list = {}
-  for _, r in ipairs(requests) do
-    for i = 1, #r[3], 6 do list[#list + 1] = job_channel(r[3][i]) end
+  for i, name in ipairs(names) do
+    if deadlines[i] then list[#list + 1] = job_channel((parse_member((parse_lease(name))))) end
   end
   for from = 1, #list, 2000 do
     local counts = redis.pcall('PUBSUB', 'NUMSUB', unpack(list, from, math.min(from + 1999, #list)))
@@ -39,47 +49,71 @@ local watched = watched_jobs()
 local anybody = next(watched) ~= nil
 local told = {}
 
--- renew renews a lease; nil if it is lost. True if somebody watches its job.
+-- renew renews a lease and takes in what is said of it; false if it is lost.
 -- An attempt that says less than before was wrong before: its word counts, the
 -- job's percent doesn't fall.
-local function renew(key, worker, deadline, id, index, m, attempt, fraction, saying)
-  local raw = READ[key]
-  if not raw then return nil end
+local function renew(l, worker, fraction, saying)
+  local raw, id, index, m = READ[l.key], l.id, l.index, l.m
+  if not raw then return false end
   local project, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable, finished, weight, done,
     percent, behind = unpack_struct(HEAD, raw)
   local task, at = task_in(raw, behind, index, m)
-  if not task then return nil end
+  if not task then return false end
   local s, last, n, began, share, fraction_told, kept, follow, by, task_behind = unpack_struct(HOT, task, at)
-  if s ~= LEASED or n ~= attempt or by ~= worker then return nil end
-  zadd(LEASES, deadline, m)
-  local is_watched = anybody and watched[job_channel(id)] or false
-  -- Where nobody seems to listen somebody may, by another server: it is told as often as it is stored.
-  if share > 0 and (is_watched or NOW - kept >= STORE_EVERY) then
+  if s ~= LEASED or n ~= l.n or by ~= worker then return false end
+  zadd(LEASES, l.deadline, l.name)
+  if share > 0 then
     done = done + share * (fraction - fraction_told)
     percent = risen(percent, done, weight)
-    keep_attempt(key, raw, behind, index, m, task, task_behind, '', project, saying, state, run, sequence, base, open, lease_ms, left,
+    keep_attempt(l.key, raw, behind, index, m, task, task_behind, '', project, saying, state, run, sequence, base, open, lease_ms, left,
       stream, uploaded, started, playable, finished, weight, done, percent, s, last, n, began, share, fraction, NOW, follow, by)
     told[#told + 1] = id .. ' ' .. run .. ' ' .. percent .. ' ' .. share_of(done, weight) .. ' ' .. saying
+  end
+  return true
+end
+
+-- Which leases are to be renewed, by position, and what that needs.
+local renewed, keys = {}, {}
+local function look(at, lease_ms)
+  local was, name = tonumber(deadlines[at]), names[at]
+  local left = NOW + lease_ms - was -- that is what a renewal would add
+  local is_fresh = left >= 0 and left < math.min(RENEWED_WITHIN, lease_ms / 16)
+  if is_fresh and not anybody then return false end
+  local m, n = parse_lease(name)
+  local id, index = parse_member(m)
+  local is_watched = watched[job_channel(id)] or false
+  if not is_fresh or is_watched then
+    renewed[at] = { name = name, m = m, n = n, id = id, index = index, key = attempt_keys(keys, id, index, m),
+      deadline = deadline_text(lease_ms) }
   end
   return is_watched
 end
 
-local seen, answers, at = {}, {}, 0
+local answers, at = {}, 0
 for position, r in ipairs(requests) do
-  local is_any_watched, lost = ' 0', ''
-  local worker, deadline, leases = r[1], deadline_text(r[2]), r[3]
-  append(seen, STAMP, worker)
-  for i = 1, #leases, 6 do
+  local is_any_watched = ' 0'
+  for _ = 1, #r[3], 3 do
     at = at + 1
-    local is_watched = renew(jobs[at], worker, deadline, leases[i], leases[i + 1], leases[i + 2], leases[i + 3], leases[i + 4],
-      leases[i + 5])
-    if is_watched then
-      is_any_watched = ' 1'
-    elseif is_watched == nil then
-      lost = lost .. ' ' .. (i - 1) / 6
+    if deadlines[at] and look(at, r[2]) then is_any_watched = ' 1' end
+  end
+  answers[position] = is_any_watched
+end
+read_all(keys)
+
+local seen = {}
+at = 0
+for position, r in ipairs(requests) do
+  local worker, leases = r[1], r[3]
+  local is_seen = #leases == 0
+  for i = 1, #leases, 3 do
+    at = at + 1
+    local l = renewed[at]
+    is_seen = is_seen or l ~= nil
+    if not deadlines[at] or l and not renew(l, worker, leases[i + 1], leases[i + 2]) then
+      answers[position] = answers[position] .. ' ' .. (i - 1) / 3
     end
   end
-  answers[position] = is_any_watched .. lost
+  if is_seen then append(seen, STAMP, worker) end
 end
 in_chunks(seen, 'ZADD', WORKERS, 'XX')
 write_out()

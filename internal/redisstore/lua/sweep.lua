@@ -30,8 +30,8 @@ if leader ~= replica or term ~= ARGV[7] then term = (tonumber(term) or 0) + 1 en
 
 if not swept or NOW - tonumber(swept) > lease_ms / 2 then
   local renewed = {}
-  for _, m in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
-    append(renewed, NOW + lease_ms, m)
+  for _, name in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
+    append(renewed, NOW + lease_ms, name)
   end
   in_chunks(renewed, 'ZADD', LEASES)
 end
@@ -57,12 +57,12 @@ for _, broken in ipairs(redis.call('ZRANGE', BROKEN, 0, MOST - 1)) do
   zrem(BROKEN, broken)
 end
 
-for _, m in ipairs(overdue(LEASES, MOST)) do
-  local job, index, t, broken = find_task(m)
+for _, name in ipairs(overdue(LEASES, MOST)) do
+  local job, index, t, broken = leased_task(name)
   if broken then
-    zadd(LEASES, score_text(NOW + VISIBILITY), m) -- until it is set aside
-  elseif not t or t.s ~= 'LEASED' or job.finished > 0 then -- such as that of a job that was set aside
-    zrem(LEASES, m) -- it would be due for ever
+    zadd(LEASES, score_text(NOW + VISIBILITY), name) -- until it is set aside
+  elseif not t or job.finished > 0 then -- such as that of a job that was set aside
+    zrem(LEASES, name) -- it would be due for ever
   else
     t.losses = t.losses + 1
     if t.losses >= tonumber(ARGV[5]) then

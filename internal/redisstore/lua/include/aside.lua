@@ -26,10 +26,9 @@ local function set_aside(id, project, certain)
     if state ~= 'FAILED' then zrem(index_of(project, state), id) end
   end
   for _, held in ipairs(redis.call('ZRANGE', HELD, 0, -1)) do
-    local m = string.match(held, '%S+$')
-    if parse_member(m) == id then
+    if parse_member((parse_lease(held))) == id then
       zrem(HELD, held)
-      zrem(LEASES, m)
+      zrem(LEASES, held)
       count_leases(project, -1)
       WAKES.WORKER = true
     end

@@ -94,8 +94,9 @@ local function take(worker, lease, deadline)
             math.max(lease_ms, lease), left, stream, uploaded, started, playable, finished, weight, done, percent,
             LEASED, last, n, NOW, share, told, kept, follow, worker)
           note(id, sequence)
-          zadd(LEASES, deadline, m)
-          zadd(HELD, '0', worker .. ' ' .. m)
+          local name = lease_name(worker, m, n)
+          zadd(LEASES, deadline, name)
+          zadd(HELD, '0', name)
           count_leases(project, 1)
           local row = starts(uploaded, index, n) and { m, deadline, raw, READ[SPECS[NEXT_TASK]] }
             or lease_row(m, deadline, id, index, false)
@@ -123,7 +124,7 @@ local function still_held(r, answer)
     if task then
       local read_, s, _, n, _, _, _, _, _, by = pcall(unpack_struct, HOT, task, at)
       if read_ and s == LEASED and by == r[1] and n == attempt + 0 then
-        answer[#answer + 1] = lease_row(m, redis.call('ZSCORE', LEASES, m), id, index, false)
+        answer[#answer + 1] = lease_row(m, redis.call('ZSCORE', LEASES, lease_name(by, m, n)), id, index, false)
       end
     end
   end
@@ -146,7 +147,7 @@ local function claim(r)
   for _ = 1, r.max do
     local m, n, row = take(r[1], lease_ms, deadline)
     if not m then break end
-    given = (given or r[5]) .. ' ' .. m .. ' ' .. n
+    given = (given or r[5]) .. ' ' .. m .. ' ' .. digits(n)
     answer[#answer + 1] = row
   end
   if given then

@@ -10,10 +10,10 @@ local function completion(playable, sequence)
   return NOW, sequence + 2, PLAYS .. ENDS
 end
 
--- complete notes what else becomes of a job that is COMPLETED, with its outputs and these without objects.
+-- complete notes what else becomes of a job that is COMPLETED, with its outputs, and these without objects where they are many.
 local function complete(id, project, stream, left, lease_ms, outputs, summary)
   set(outputs_key(id), outputs)
-  set(summary_key(id), summary)
+  if summary ~= '' then set(summary_key(id), summary) end
   zrem(index_of(project, 'RUNNING'), id)
   zadd(index_of(project, 'COMPLETED'), '0', id)
   zadd(ENDED, STAMP, id)

@@ -2,12 +2,14 @@
 -- one that doesn't start its job, or whose source was uploaded, its task if it isn't the
 -- first, attempts JSON, sr, probe JSON, plan JSON. Jobs and tasks are as they are stored.
 -- $include(member.lua)
+-- $include(held.lua)
 -- $include(record.lua)
 
 -- drop_lease takes a lease off all lists.
-local function drop_lease(project, m, worker)
-  zrem(LEASES, m)
-  zrem(HELD, worker .. ' ' .. m)
+local function drop_lease(project, m, worker, n)
+  local name = lease_name(worker, m, n)
+  zrem(LEASES, name)
+  zrem(HELD, name)
   count_leases(project, -1)
 end
 

@@ -16,7 +16,7 @@ local function index_of(project, state)
   return key
 end
 
-local function note(id, sequence) append(CHANGED, id, sequence) end
+local function note(id, sequence) append(CHANGED, id, digits(sequence)) end
 
 local function write_out()
   settle_projects()

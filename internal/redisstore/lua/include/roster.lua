@@ -9,9 +9,9 @@ local function roster_row(id, last_seen)
   local record = redis.call('HMGET', worker_key(id), 'mid', 'ver', 'sl', 'cpu', 'enc', 'fs')
   record[7] = session .. ' ' .. draining .. ' ' .. attached
   local held = {}
-  for _, m in ipairs(held_by(id)) do
-    local job, _, t = leased_task(m)
-    if job then append(held, m, t.n) end
+  for _, name in ipairs(held_by(id)) do
+    local job, _, t = leased_task(name)
+    if job then append(held, t.m, t.n) end
   end
   return { id, last_seen, record, held }
 end

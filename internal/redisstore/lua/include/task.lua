@@ -92,7 +92,7 @@ local function end_attempt(job, index, t, outcome, reason, message, charged)
   }
   while #list > MAX_ATTEMPTS_KEPT do table.remove(list, 1) end
   put(job, 'a' .. index, cjson.encode(list))
-  drop_lease(job.project, t.m, t.by)
+  drop_lease(job.project, t.m, t.by, t.n)
   if t.told ~= 0 then set_gauge(job, job.weight, job.done - t.weight * t.told, job.percent) end
   t.by, t.told, t.kept = '', 0, 0
   job.left, job.changed = 1, true
@@ -182,15 +182,16 @@ local function find_task(m)
   return nil, nil, nil, true
 end
 
--- leased_task returns what a worker holds, by the member it is held as; nil if
--- the script ended that lease, or it can't be read.
-local function leased_task(m)
+-- leased_task returns what a lease is of, by its name; nil if the script ended
+-- it, or it can't be read.
+local function leased_task(name)
+  local m, n = parse_lease(name)
   local job, index, t, broken = find_task(m)
-  if t and t.s == 'LEASED' then return job, index, t end
+  if t and t.s == 'LEASED' and t.n == n then return job, index, t end
   return nil, nil, nil, broken
 end
 
--- lease_rows returns the rows of leases, of a list of member and deadline. Call it after flush.
+-- lease_rows returns the rows of leases, of a list of name and deadline. Call it after flush.
 local function lease_rows(list)
   local keys = {}
   for i = 1, #list, 2 do
@@ -202,7 +203,7 @@ local function lease_rows(list)
   local rows = {}
   for i = 1, #list, 2 do
     local job, index, t = leased_task(list[i])
-    rows[#rows + 1] = lease_row(list[i], list[i + 1], job.id, index, starts(job.uploaded, index, t.n))
+    rows[#rows + 1] = lease_row(t.m, list[i + 1], job.id, index, starts(job.uploaded, index, t.n))
   end
   return rows
 end

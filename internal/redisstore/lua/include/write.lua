@@ -9,6 +9,17 @@ local function append(list, a, b)
   list[n + 1], list[n + 2] = a, b
 end
 
+local DIGITS = {} -- small numbers as text: most of a call are the same
+
+local function digits(n)
+  local text = DIGITS[n]
+  if not text then
+    text = string.format('%.0f', n)
+    DIGITS[n] = text
+  end
+  return text
+end
+
 local function list_of(lists, key)
   local list = lists[key]
   if not list then

@@ -223,6 +223,17 @@ local function append(list, a, b)
   list[n + 1], list[n + 2] = a, b
 end
 
+local DIGITS = {} -- small numbers as text: most of a call are the same
+
+local function digits(n)
+  local text = DIGITS[n]
+  if not text then
+    text = string.format('%.0f', n)
+    DIGITS[n] = text
+  end
+  return text
+end
+
 local function list_of(lists, key)
   local list = lists[key]
   if not list then
@@ -435,7 +446,7 @@ local function index_of(project, state)
   return key
 end
 
-local function note(id, sequence) append(CHANGED, id, sequence) end
+local function note(id, sequence) append(CHANGED, id, digits(sequence)) end
 
 local function write_out()
   settle_projects()
@@ -642,16 +653,24 @@ end
 
 
 
--- HELD: what each worker holds, as "<worker> <member>", in the order of these.
+-- Leases are in LEASES by their deadlines, and in HELD, all scores 0, by the
+-- workers that hold them: each as "<worker> <member> <attempt>", which names no other lease ever.
 
--- held_by lists what a worker holds.
+local function lease_name(worker, m, n) return worker .. ' ' .. m .. ' ' .. digits(n) end
+
+-- parse_lease returns the member and the attempt that a lease is of.
+local function parse_lease(name)
+  local m, n = string.match(name, '(%S+) (%d+)$')
+  return m, tonumber(n)
+end
+
+-- held_by lists the leases that a worker holds.
 local function held_by(worker)
   local list = {}
   local from = worker .. ' '
-  for _, held in ipairs(redis.call('ZRANGEBYLEX', HELD, '[' .. from, '(' .. from .. '\255')) do
-    local m = string.sub(held, #from + 1)
+  for _, name in ipairs(redis.call('ZRANGEBYLEX', HELD, '[' .. from, '(' .. from .. '\255')) do
     -- Another worker's id may begin like this one's.
-    if not string.find(m, ' ', 1, true) then list[#list + 1] = m end
+    if string.find(name, '^%S+ %d+$', #from + 1) then list[#list + 1] = name end
   end
   return list
 end
@@ -669,9 +688,10 @@ local function parse_member(m)
 end
 
 -- drop_lease takes a lease off all lists.
-local function drop_lease(project, m, worker)
-  zrem(LEASES, m)
-  zrem(HELD, worker .. ' ' .. m)
+local function drop_lease(project, m, worker, n)
+  local name = lease_name(worker, m, n)
+  zrem(LEASES, name)
+  zrem(HELD, name)
   count_leases(project, -1)
 end
 
@@ -746,7 +766,7 @@ local function end_attempt(job, index, t, outcome, reason, message, charged)
   }
   while #list > MAX_ATTEMPTS_KEPT do table.remove(list, 1) end
   put(job, 'a' .. index, cjson.encode(list))
-  drop_lease(job.project, t.m, t.by)
+  drop_lease(job.project, t.m, t.by, t.n)
   if t.told ~= 0 then set_gauge(job, job.weight, job.done - t.weight * t.told, job.percent) end
   t.by, t.told, t.kept = '', 0, 0
   job.left, job.changed = 1, true
@@ -779,15 +799,16 @@ local function find_task(m)
   return nil, nil, nil, true
 end
 
--- leased_task returns what a worker holds, by the member it is held as; nil if
--- the script ended that lease, or it can't be read.
-local function leased_task(m)
+-- leased_task returns what a lease is of, by its name; nil if the script ended
+-- it, or it can't be read.
+local function leased_task(name)
+  local m, n = parse_lease(name)
   local job, index, t, broken = find_task(m)
-  if t and t.s == 'LEASED' then return job, index, t end
+  if t and t.s == 'LEASED' and t.n == n then return job, index, t end
   return nil, nil, nil, broken
 end
 
--- lease_rows returns the rows of leases, of a list of member and deadline. Call it after flush.
+-- lease_rows returns the rows of leases, of a list of name and deadline. Call it after flush.
 local function lease_rows(list)
   local keys = {}
   for i = 1, #list, 2 do
@@ -799,7 +820,7 @@ local function lease_rows(list)
   local rows = {}
   for i = 1, #list, 2 do
     local job, index, t = leased_task(list[i])
-    rows[#rows + 1] = lease_row(list[i], list[i + 1], job.id, index, starts(job.uploaded, index, t.n))
+    rows[#rows + 1] = lease_row(t.m, list[i + 1], job.id, index, starts(job.uploaded, index, t.n))
   end
   return rows
 end
@@ -859,15 +880,15 @@ local holds = {}
 for i = 12, #ARGV, 2 do holds[ARGV[i]] = tonumber(ARGV[i + 1]) end
 local deadline = score_text(NOW + tonumber(ARGV[9]))
 local kept = {}
-for _, m in ipairs(held_by(worker)) do
-  local job, index, t, broken = leased_task(m)
+for _, name in ipairs(held_by(worker)) do
+  local job, index, t, broken = leased_task(name)
   if broken then
-    holds[m] = nil -- the sweeper ends it
+    -- The sweeper ends it.
   elseif not job then
-    zrem(HELD, worker .. ' ' .. m)
-  elseif holds[m] == t.n then
-    zadd(LEASES, deadline, m)
-    append(kept, m, deadline)
+    zrem(HELD, name)
+  elseif holds[t.m] == t.n then
+    zadd(LEASES, deadline, name)
+    append(kept, name, deadline)
   else
     return_task(job, index, t, 'release', 'RELEASED', ARGV[10], ARGV[11])
   end

@@ -23,6 +23,124 @@ local function parse_member(m)
   local id, index = string.match(m, '^(.*)%-(%d+)$') -- 100,000 or more
   return id, tonumber(index)
 end
+-- Leases are in LEASES by their deadlines, and in HELD, all scores 0, by the
+-- workers that hold them: each as "<worker> <member> <attempt>", which names no other lease ever.
+-- A script reads and decides first and writes last, each sorted set in one
+-- command, however many requests the call has; and a script that fails in
+-- between changed nothing.
+-- NOW is the time of this script in milliseconds: Redis's clock. Tests move it
+-- (CLOCK is by how many ms) or stop it (CLOCK is = and a moment). STAMP is NOW as text.
+-- Every script gets these keys first, and the deployment's prefix (its hash
+-- tag and a colon) as ARGV[1]. The keys of jobs, workers and indexes that are
+-- only known once a queue was read are derived from the prefix, below the
+-- same hash tag.
+local CLOCK, SWEEP, LEASES, DELAYED, DUTIES, UPLOADS, WORKERS = unpack(KEYS, 1, 7)
+local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
+local PREFIX = ARGV[1]
+
+local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a job, packed: see job.lua
+local function task_key(m) return PREFIX .. 't:' .. m end -- a task but the first, packed: see task.lua
+local function more_key(id) return PREFIX .. 'x:' .. id end -- hash: what few jobs have and few scripts need
+local function events_key(id) return PREFIX .. 'e:' .. id end -- list: older events, packed
+local function spec_key(id) return PREFIX .. 'd:' .. id end -- what never changes, packed by spec.go
+local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
+local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
+local function standing_key(id) return PREFIX .. 'v:' .. id end -- see worker.lua
+local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
+local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
+local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
+local BROKEN = PREFIX .. 'broken' -- see aside.lua
+local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
+local function read_clock()
+  local test = redis.call('GET', CLOCK)
+  local stopped = test and string.match(test, '^=(%d+)$')
+  if stopped then return tonumber(stopped) end
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000) + (tonumber(test) or 0)
+end
+local NOW = read_clock()
+local STAMP = string.format('%.0f', NOW)
+local DEADLINES = {} -- by ms from now
+
+-- deadline_text is a time from now as a score.
+local function deadline_text(ms)
+  local text = DEADLINES[ms]
+  if not text then
+    text = string.format('%.0f', NOW + ms)
+    DEADLINES[ms] = text
+  end
+  return text
+end
+local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
+
+local function append(list, a, b)
+  local n = #list
+  list[n + 1], list[n + 2] = a, b
+end
+
+local DIGITS = {} -- small numbers as text: most of a call are the same
+
+local function digits(n)
+  local text = DIGITS[n]
+  if not text then
+    text = string.format('%.0f', n)
+    DIGITS[n] = text
+  end
+  return text
+end
+
+local function list_of(lists, key)
+  local list = lists[key]
+  if not list then
+    list = {}
+    lists[key] = list
+  end
+  return list
+end
+
+local function set(key, value)
+  local n = #SETS
+  SETS[n + 1] = key
+  SETS[n + 2] = value
+end
+local function zadd(key, score, member)
+  local list = ZADDS[key] or list_of(ZADDS, key)
+  local n = #list
+  list[n + 1] = score
+  list[n + 2] = member
+end
+local function zrem(key, member)
+  local list = ZREMS[key] or list_of(ZREMS, key)
+  list[#list + 1] = member
+end
+
+-- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
+local function in_chunks(list, ...)
+  local a, b, c = ...
+  for from = 1, #list, 2000 do
+    local to = math.min(from + 1999, #list)
+    if c then
+      redis.call(a, b, c, unpack(list, from, to))
+    elseif b then
+      redis.call(a, b, unpack(list, from, to))
+    else
+      redis.call(a, unpack(list, from, to))
+    end
+  end
+end
+
+-- write_all writes what was noted. What is removed from a sorted set and added to it stays.
+local function write_all()
+  in_chunks(DELS, 'DEL')
+  in_chunks(SETS, 'MSET')
+  for key, list in pairs(ZREMS) do in_chunks(list, 'ZREM', key) end
+  for key, list in pairs(ZADDS) do in_chunks(list, 'ZADD', key) end
+  SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
+end
+
+local function lease_name(worker, m, n) return worker .. ' ' .. m .. ' ' .. digits(n) end
+
+
 -- How jobs and tasks are packed: j:<job> is HEAD, the job's first task (HOT
 -- and COLD), REST, and the newest events of the job, those after base; t:<job>-<i>
 -- is every other task. What most calls change is in front: they take that apart,
@@ -163,27 +281,6 @@ end
 local struct, cmsgpack = rawget(_G, 'struct'), rawget(_G, 'cmsgpack')
 if not struct or not cmsgpack then struct, cmsgpack = make_libraries() end
 -- Strings are read together where a script knows beforehand which it needs.
--- Every script gets these keys first, and the deployment's prefix (its hash
--- tag and a colon) as ARGV[1]. The keys of jobs, workers and indexes that are
--- only known once a queue was read are derived from the prefix, below the
--- same hash tag.
-local CLOCK, SWEEP, LEASES, DELAYED, DUTIES, UPLOADS, WORKERS = unpack(KEYS, 1, 7)
-local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
-local PREFIX = ARGV[1]
-
-local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a job, packed: see job.lua
-local function task_key(m) return PREFIX .. 't:' .. m end -- a task but the first, packed: see task.lua
-local function more_key(id) return PREFIX .. 'x:' .. id end -- hash: what few jobs have and few scripts need
-local function events_key(id) return PREFIX .. 'e:' .. id end -- list: older events, packed
-local function spec_key(id) return PREFIX .. 'd:' .. id end -- what never changes, packed by spec.go
-local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
-local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
-local function standing_key(id) return PREFIX .. 'v:' .. id end -- see worker.lua
-local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
-local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
-local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
-local BROKEN = PREFIX .. 'broken' -- see aside.lua
-local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
 local READ = {} -- by key: its value, false if there is none
 
 -- read_all reads the strings of keys by one command, however many there are.
@@ -206,86 +303,6 @@ local function read(key)
 end
 -- What a script leaves to do at its end: strings and sorted sets, whose turn
 -- it is, wake-ups, and one notice of all jobs that changed.
--- A script reads and decides first and writes last, each sorted set in one
--- command, however many requests the call has; and a script that fails in
--- between changed nothing.
--- NOW is the time of this script in milliseconds: Redis's clock. Tests move it
--- (CLOCK is by how many ms) or stop it (CLOCK is = and a moment). STAMP is NOW as text.
-local function read_clock()
-  local test = redis.call('GET', CLOCK)
-  local stopped = test and string.match(test, '^=(%d+)$')
-  if stopped then return tonumber(stopped) end
-  local t = redis.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000) + (tonumber(test) or 0)
-end
-local NOW = read_clock()
-local STAMP = string.format('%.0f', NOW)
-local DEADLINES = {} -- by ms from now
-
--- deadline_text is a time from now as a score.
-local function deadline_text(ms)
-  local text = DEADLINES[ms]
-  if not text then
-    text = string.format('%.0f', NOW + ms)
-    DEADLINES[ms] = text
-  end
-  return text
-end
-local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
-
-local function append(list, a, b)
-  local n = #list
-  list[n + 1], list[n + 2] = a, b
-end
-
-local function list_of(lists, key)
-  local list = lists[key]
-  if not list then
-    list = {}
-    lists[key] = list
-  end
-  return list
-end
-
-local function set(key, value)
-  local n = #SETS
-  SETS[n + 1] = key
-  SETS[n + 2] = value
-end
-local function zadd(key, score, member)
-  local list = ZADDS[key] or list_of(ZADDS, key)
-  local n = #list
-  list[n + 1] = score
-  list[n + 2] = member
-end
-local function zrem(key, member)
-  local list = ZREMS[key] or list_of(ZREMS, key)
-  list[#list + 1] = member
-end
-
--- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
-local function in_chunks(list, ...)
-  local a, b, c = ...
-  for from = 1, #list, 2000 do
-    local to = math.min(from + 1999, #list)
-    if c then
-      redis.call(a, b, c, unpack(list, from, to))
-    elseif b then
-      redis.call(a, b, unpack(list, from, to))
-    else
-      redis.call(a, unpack(list, from, to))
-    end
-  end
-end
-
--- write_all writes what was noted. What is removed from a sorted set and added to it stays.
-local function write_all()
-  in_chunks(DELS, 'DEL')
-  in_chunks(SETS, 'MSET')
-  for key, list in pairs(ZREMS) do in_chunks(list, 'ZREM', key) end
-  for key, list in pairs(ZADDS) do in_chunks(list, 'ZADD', key) end
-  SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
-end
 -- Wake-ups are collected and published once, at the end of a script.
 local WAKES = {}
 local EARLIEST -- the earliest deadline that this script set
@@ -443,7 +460,7 @@ local function index_of(project, state)
   return key
 end
 
-local function note(id, sequence) append(CHANGED, id, sequence) end
+local function note(id, sequence) append(CHANGED, id, digits(sequence)) end
 
 local function write_out()
   settle_projects()
@@ -760,8 +777,9 @@ local function take(worker, lease, deadline)
             math.max(lease_ms, lease), left, stream, uploaded, started, playable, finished, weight, done, percent,
             LEASED, last, n, NOW, share, told, kept, follow, worker)
           note(id, sequence)
-          zadd(LEASES, deadline, m)
-          zadd(HELD, '0', worker .. ' ' .. m)
+          local name = lease_name(worker, m, n)
+          zadd(LEASES, deadline, name)
+          zadd(HELD, '0', name)
           count_leases(project, 1)
           local row = starts(uploaded, index, n) and { m, deadline, raw, READ[SPECS[NEXT_TASK]] }
             or lease_row(m, deadline, id, index, false)
@@ -789,7 +807,7 @@ local function still_held(r, answer)
     if task then
       local read_, s, _, n, _, _, _, _, _, by = pcall(unpack_struct, HOT, task, at)
       if read_ and s == LEASED and by == r[1] and n == attempt + 0 then
-        answer[#answer + 1] = lease_row(m, redis.call('ZSCORE', LEASES, m), id, index, false)
+        answer[#answer + 1] = lease_row(m, redis.call('ZSCORE', LEASES, lease_name(by, m, n)), id, index, false)
       end
     end
   end
@@ -812,7 +830,7 @@ local function claim(r)
   for _ = 1, r.max do
     local m, n, row = take(r[1], lease_ms, deadline)
     if not m then break end
-    given = (given or r[5]) .. ' ' .. m .. ' ' .. n
+    given = (given or r[5]) .. ' ' .. m .. ' ' .. digits(n)
     answer[#answer + 1] = row
   end
   if given then

@@ -218,6 +218,9 @@ local function append(list, a, b)
   list[n + 1], list[n + 2] = a, b
 end
 
+local DIGITS = {} -- small numbers as text: most of a call are the same
+
+
 local function list_of(lists, key)
   local list = lists[key]
   if not list then

@@ -3,7 +3,13 @@
 -- ARGV  prefix, worker id, session, gone (0, 1)
 -- Returns  {''}; another session than the worker's changes nothing
 -- Replay   the same.
--- HELD: what each worker holds, as "<worker> <member>", in the order of these.
+-- Leases are in LEASES by their deadlines, and in HELD, all scores 0, by the
+-- workers that hold them: each as "<worker> <member> <attempt>", which names no other lease ever.
+-- A script reads and decides first and writes last, each sorted set in one
+-- command, however many requests the call has; and a script that fails in
+-- between changed nothing.
+-- NOW is the time of this script in milliseconds: Redis's clock. Tests move it
+-- (CLOCK is by how many ms) or stop it (CLOCK is = and a moment). STAMP is NOW as text.
 -- Every script gets these keys first, and the deployment's prefix (its hash
 -- tag and a colon) as ARGV[1]. The keys of jobs, workers and indexes that are
 -- only known once a queue was read are derived from the prefix, below the
@@ -18,26 +24,6 @@ local function machine_workers_key(id) return PREFIX .. 'mw:' .. id end
 local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
 local BROKEN = PREFIX .. 'broken' -- see aside.lua
 local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
-
--- held_by lists what a worker holds.
-local function held_by(worker)
-  local list = {}
-  local from = worker .. ' '
-  for _, held in ipairs(redis.call('ZRANGEBYLEX', HELD, '[' .. from, '(' .. from .. '\255')) do
-    local m = string.sub(held, #from + 1)
-    -- Another worker's id may begin like this one's.
-    if not string.find(m, ' ', 1, true) then list[#list + 1] = m end
-  end
-  return list
-end
--- Workers: one hash each, and their place in WORKERS by when they were last
--- seen. v:<worker> is what claims ask for: a line of session, draining and attached,
--- and the answers to the two newest claims that gave it tasks, a line each.
--- A script reads and decides first and writes last, each sorted set in one
--- command, however many requests the call has; and a script that fails in
--- between changed nothing.
--- NOW is the time of this script in milliseconds: Redis's clock. Tests move it
--- (CLOCK is by how many ms) or stop it (CLOCK is = and a moment). STAMP is NOW as text.
 local function read_clock()
   local test = redis.call('GET', CLOCK)
   local stopped = test and string.match(test, '^=(%d+)$')
@@ -50,6 +36,9 @@ local STAMP = string.format('%.0f', NOW)
 local DEADLINES = {} -- by ms from now
 
 local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
+
+
+local DIGITS = {} -- small numbers as text: most of a call are the same
 
 
 local function list_of(lists, key)
@@ -90,6 +79,22 @@ local function write_all()
   for key, list in pairs(ZADDS) do in_chunks(list, 'ZADD', key) end
   SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
 end
+
+
+
+-- held_by lists the leases that a worker holds.
+local function held_by(worker)
+  local list = {}
+  local from = worker .. ' '
+  for _, name in ipairs(redis.call('ZRANGEBYLEX', HELD, '[' .. from, '(' .. from .. '\255')) do
+    -- Another worker's id may begin like this one's.
+    if string.find(name, '^%S+ %d+$', #from + 1) then list[#list + 1] = name end
+  end
+  return list
+end
+-- Workers: one hash each, and their place in WORKERS by when they were last
+-- seen. v:<worker> is what claims ask for: a line of session, draining and attached,
+-- and the answers to the two newest claims that gave it tasks, a line each.
 local SEEN_WITHIN = 60000 -- a worker that is silent for longer isn't listed
 
 -- standing_of returns session, draining, attached and the answers; nothing of a worker that nobody knows.

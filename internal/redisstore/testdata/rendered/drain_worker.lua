@@ -53,6 +53,9 @@ end
 local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
 
 
+local DIGITS = {} -- small numbers as text: most of a call are the same
+
+
 
 
 

@@ -198,6 +198,9 @@ local DEADLINES = {} -- by ms from now
 local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
 
 
+local DIGITS = {} -- small numbers as text: most of a call are the same
+
+
 
 
 

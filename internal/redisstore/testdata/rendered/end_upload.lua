@@ -207,6 +207,17 @@ local function append(list, a, b)
   list[n + 1], list[n + 2] = a, b
 end
 
+local DIGITS = {} -- small numbers as text: most of a call are the same
+
+local function digits(n)
+  local text = DIGITS[n]
+  if not text then
+    text = string.format('%.0f', n)
+    DIGITS[n] = text
+  end
+  return text
+end
+
 local function list_of(lists, key)
   local list = lists[key]
   if not list then
@@ -399,7 +410,7 @@ local function index_of(project, state)
   return key
 end
 
-local function note(id, sequence) append(CHANGED, id, sequence) end
+local function note(id, sequence) append(CHANGED, id, digits(sequence)) end
 
 local function write_out()
   settle_projects()

@@ -217,6 +217,17 @@ local function append(list, a, b)
   list[n + 1], list[n + 2] = a, b
 end
 
+local DIGITS = {} -- small numbers as text: most of a call are the same
+
+local function digits(n)
+  local text = DIGITS[n]
+  if not text then
+    text = string.format('%.0f', n)
+    DIGITS[n] = text
+  end
+  return text
+end
+
 local function list_of(lists, key)
   local list = lists[key]
   if not list then
@@ -431,7 +442,7 @@ local function index_of(project, state)
   return key
 end
 
-local function note(id, sequence) append(CHANGED, id, sequence) end
+local function note(id, sequence) append(CHANGED, id, digits(sequence)) end
 
 local function write_out()
   settle_projects()
@@ -665,7 +676,11 @@ local function end_job(job, event, reason, message)
     due(NOW)
   end
 end
--- HELD: what each worker holds, as "<worker> <member>", in the order of these.
+-- Leases are in LEASES by their deadlines, and in HELD, all scores 0, by the
+-- workers that hold them: each as "<worker> <member> <attempt>", which names no other lease ever.
+
+local function lease_name(worker, m, n) return worker .. ' ' .. m .. ' ' .. digits(n) end
+
 
 -- Leases as a reader needs them: {member, deadline, job, spec}, and of
 -- one that doesn't start its job, or whose source was uploaded, its task if it isn't the
@@ -675,9 +690,10 @@ local function member(id, index) return string.format('%s-%05d', id, index) end
 
 
 -- drop_lease takes a lease off all lists.
-local function drop_lease(project, m, worker)
-  zrem(LEASES, m)
-  zrem(HELD, worker .. ' ' .. m)
+local function drop_lease(project, m, worker, n)
+  local name = lease_name(worker, m, n)
+  zrem(LEASES, name)
+  zrem(HELD, name)
   count_leases(project, -1)
 end
 
@@ -740,7 +756,7 @@ local function end_attempt(job, index, t, outcome, reason, message, charged)
   }
   while #list > MAX_ATTEMPTS_KEPT do table.remove(list, 1) end
   put(job, 'a' .. index, cjson.encode(list))
-  drop_lease(job.project, t.m, t.by)
+  drop_lease(job.project, t.m, t.by, t.n)
   if t.told ~= 0 then set_gauge(job, job.weight, job.done - t.weight * t.told, job.percent) end
   t.by, t.told, t.kept = '', 0, 0
   job.left, job.changed = 1, true

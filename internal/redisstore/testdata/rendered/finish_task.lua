@@ -16,6 +16,127 @@
 -- In queues and keys a task is named by its job's id and its index, padded, so that equal scores sort by it.
 local function member(id, index) return string.format('%s-%05d', id, index) end
 
+-- Leases are in LEASES by their deadlines, and in HELD, all scores 0, by the
+-- workers that hold them: each as "<worker> <member> <attempt>", which names no other lease ever.
+-- A script reads and decides first and writes last, each sorted set in one
+-- command, however many requests the call has; and a script that fails in
+-- between changed nothing.
+-- NOW is the time of this script in milliseconds: Redis's clock. Tests move it
+-- (CLOCK is by how many ms) or stop it (CLOCK is = and a moment). STAMP is NOW as text.
+-- Every script gets these keys first, and the deployment's prefix (its hash
+-- tag and a colon) as ARGV[1]. The keys of jobs, workers and indexes that are
+-- only known once a queue was read are derived from the prefix, below the
+-- same hash tag.
+local CLOCK, SWEEP, LEASES, DELAYED, DUTIES, UPLOADS, WORKERS = unpack(KEYS, 1, 7)
+local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
+local PREFIX = ARGV[1]
+
+local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a job, packed: see job.lua
+local function task_key(m) return PREFIX .. 't:' .. m end -- a task but the first, packed: see task.lua
+local function more_key(id) return PREFIX .. 'x:' .. id end -- hash: what few jobs have and few scripts need
+local function events_key(id) return PREFIX .. 'e:' .. id end -- list: older events, packed
+local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
+local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
+local function result_key(m) return PREFIX .. 'r:' .. m end -- JSON, of a task
+local function outputs_key(id) return PREFIX .. 'o:' .. id end -- JSON
+local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects
+local function stream_key(id) return PREFIX .. 'c:' .. id end -- hash: see stream.lua
+local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
+local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
+local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
+local BROKEN = PREFIX .. 'broken' -- see aside.lua
+local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
+local function read_clock()
+  local test = redis.call('GET', CLOCK)
+  local stopped = test and string.match(test, '^=(%d+)$')
+  if stopped then return tonumber(stopped) end
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000) + (tonumber(test) or 0)
+end
+local NOW = read_clock()
+local STAMP = string.format('%.0f', NOW)
+local DEADLINES = {} -- by ms from now
+
+-- deadline_text is a time from now as a score.
+local function deadline_text(ms)
+  local text = DEADLINES[ms]
+  if not text then
+    text = string.format('%.0f', NOW + ms)
+    DEADLINES[ms] = text
+  end
+  return text
+end
+local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
+
+local function append(list, a, b)
+  local n = #list
+  list[n + 1], list[n + 2] = a, b
+end
+
+local DIGITS = {} -- small numbers as text: most of a call are the same
+
+local function digits(n)
+  local text = DIGITS[n]
+  if not text then
+    text = string.format('%.0f', n)
+    DIGITS[n] = text
+  end
+  return text
+end
+
+local function list_of(lists, key)
+  local list = lists[key]
+  if not list then
+    list = {}
+    lists[key] = list
+  end
+  return list
+end
+
+local function set(key, value)
+  local n = #SETS
+  SETS[n + 1] = key
+  SETS[n + 2] = value
+end
+local function del(key) DELS[#DELS + 1] = key end
+local function zadd(key, score, member)
+  local list = ZADDS[key] or list_of(ZADDS, key)
+  local n = #list
+  list[n + 1] = score
+  list[n + 2] = member
+end
+local function zrem(key, member)
+  local list = ZREMS[key] or list_of(ZREMS, key)
+  list[#list + 1] = member
+end
+
+-- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
+local function in_chunks(list, ...)
+  local a, b, c = ...
+  for from = 1, #list, 2000 do
+    local to = math.min(from + 1999, #list)
+    if c then
+      redis.call(a, b, c, unpack(list, from, to))
+    elseif b then
+      redis.call(a, b, unpack(list, from, to))
+    else
+      redis.call(a, unpack(list, from, to))
+    end
+  end
+end
+
+-- write_all writes what was noted. What is removed from a sorted set and added to it stays.
+local function write_all()
+  in_chunks(DELS, 'DEL')
+  in_chunks(SETS, 'MSET')
+  for key, list in pairs(ZREMS) do in_chunks(list, 'ZREM', key) end
+  for key, list in pairs(ZADDS) do in_chunks(list, 'ZADD', key) end
+  SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
+end
+
+local function lease_name(worker, m, n) return worker .. ' ' .. m .. ' ' .. digits(n) end
+
+
 -- How jobs and tasks are packed: j:<job> is HEAD, the job's first task (HOT
 -- and COLD), REST, and the newest events of the job, those after base; t:<job>-<i>
 -- is every other task. What most calls change is in front: they take that apart,
@@ -156,29 +277,6 @@ end
 local struct, cmsgpack = rawget(_G, 'struct'), rawget(_G, 'cmsgpack')
 if not struct or not cmsgpack then struct, cmsgpack = make_libraries() end
 -- Strings are read together where a script knows beforehand which it needs.
--- Every script gets these keys first, and the deployment's prefix (its hash
--- tag and a colon) as ARGV[1]. The keys of jobs, workers and indexes that are
--- only known once a queue was read are derived from the prefix, below the
--- same hash tag.
-local CLOCK, SWEEP, LEASES, DELAYED, DUTIES, UPLOADS, WORKERS = unpack(KEYS, 1, 7)
-local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
-local PREFIX = ARGV[1]
-
-local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a job, packed: see job.lua
-local function task_key(m) return PREFIX .. 't:' .. m end -- a task but the first, packed: see task.lua
-local function more_key(id) return PREFIX .. 'x:' .. id end -- hash: what few jobs have and few scripts need
-local function events_key(id) return PREFIX .. 'e:' .. id end -- list: older events, packed
-local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
-local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
-local function result_key(m) return PREFIX .. 'r:' .. m end -- JSON, of a task
-local function outputs_key(id) return PREFIX .. 'o:' .. id end -- JSON
-local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects
-local function stream_key(id) return PREFIX .. 'c:' .. id end -- hash: see stream.lua
-local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
-local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
-local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
-local BROKEN = PREFIX .. 'broken' -- see aside.lua
-local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
 local READ = {} -- by key: its value, false if there is none
 
 -- read_all reads the strings of keys by one command, however many there are.
@@ -201,87 +299,6 @@ local function read(key)
 end
 -- What a script leaves to do at its end: strings and sorted sets, whose turn
 -- it is, wake-ups, and one notice of all jobs that changed.
--- A script reads and decides first and writes last, each sorted set in one
--- command, however many requests the call has; and a script that fails in
--- between changed nothing.
--- NOW is the time of this script in milliseconds: Redis's clock. Tests move it
--- (CLOCK is by how many ms) or stop it (CLOCK is = and a moment). STAMP is NOW as text.
-local function read_clock()
-  local test = redis.call('GET', CLOCK)
-  local stopped = test and string.match(test, '^=(%d+)$')
-  if stopped then return tonumber(stopped) end
-  local t = redis.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000) + (tonumber(test) or 0)
-end
-local NOW = read_clock()
-local STAMP = string.format('%.0f', NOW)
-local DEADLINES = {} -- by ms from now
-
--- deadline_text is a time from now as a score.
-local function deadline_text(ms)
-  local text = DEADLINES[ms]
-  if not text then
-    text = string.format('%.0f', NOW + ms)
-    DEADLINES[ms] = text
-  end
-  return text
-end
-local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
-
-local function append(list, a, b)
-  local n = #list
-  list[n + 1], list[n + 2] = a, b
-end
-
-local function list_of(lists, key)
-  local list = lists[key]
-  if not list then
-    list = {}
-    lists[key] = list
-  end
-  return list
-end
-
-local function set(key, value)
-  local n = #SETS
-  SETS[n + 1] = key
-  SETS[n + 2] = value
-end
-local function del(key) DELS[#DELS + 1] = key end
-local function zadd(key, score, member)
-  local list = ZADDS[key] or list_of(ZADDS, key)
-  local n = #list
-  list[n + 1] = score
-  list[n + 2] = member
-end
-local function zrem(key, member)
-  local list = ZREMS[key] or list_of(ZREMS, key)
-  list[#list + 1] = member
-end
-
--- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
-local function in_chunks(list, ...)
-  local a, b, c = ...
-  for from = 1, #list, 2000 do
-    local to = math.min(from + 1999, #list)
-    if c then
-      redis.call(a, b, c, unpack(list, from, to))
-    elseif b then
-      redis.call(a, b, unpack(list, from, to))
-    else
-      redis.call(a, unpack(list, from, to))
-    end
-  end
-end
-
--- write_all writes what was noted. What is removed from a sorted set and added to it stays.
-local function write_all()
-  in_chunks(DELS, 'DEL')
-  in_chunks(SETS, 'MSET')
-  for key, list in pairs(ZREMS) do in_chunks(list, 'ZREM', key) end
-  for key, list in pairs(ZADDS) do in_chunks(list, 'ZADD', key) end
-  SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
-end
 -- Wake-ups are collected and published once, at the end of a script.
 local WAKES = {}
 local EARLIEST -- the earliest deadline that this script set
@@ -446,7 +463,7 @@ local function index_of(project, state)
   return key
 end
 
-local function note(id, sequence) append(CHANGED, id, sequence) end
+local function note(id, sequence) append(CHANGED, id, digits(sequence)) end
 
 local function write_out()
   settle_projects()
@@ -488,9 +505,10 @@ local pack, unpack_struct, sub = struct.pack, struct.unpack, string.sub
 
 
 -- drop_lease takes a lease off all lists.
-local function drop_lease(project, m, worker)
-  zrem(LEASES, m)
-  zrem(HELD, worker .. ' ' .. m)
+local function drop_lease(project, m, worker, n)
+  local name = lease_name(worker, m, n)
+  zrem(LEASES, name)
+  zrem(HELD, name)
   count_leases(project, -1)
 end
 
@@ -564,10 +582,10 @@ local function completion(playable, sequence)
   return NOW, sequence + 2, PLAYS .. ENDS
 end
 
--- complete notes what else becomes of a job that is COMPLETED, with its outputs and these without objects.
+-- complete notes what else becomes of a job that is COMPLETED, with its outputs, and these without objects where they are many.
 local function complete(id, project, stream, left, lease_ms, outputs, summary)
   set(outputs_key(id), outputs)
-  set(summary_key(id), summary)
+  if summary ~= '' then set(summary_key(id), summary) end
   zrem(index_of(project, 'RUNNING'), id)
   zadd(index_of(project, 'COMPLETED'), '0', id)
   zadd(ENDED, STAMP, id)
@@ -620,7 +638,7 @@ local function finish(r, key)
   if s ~= LEASED then return STALE end
   if follow == 1 or r[7] ~= '' or r[8] ~= '' or #r[9] > 0 or sequence - base >= EVENTS_BEHIND then return nil end
 
-  drop_lease(project, m, worker)
+  drop_lease(project, m, worker, n)
   local events = task_event('TASK_DONE', index, n)
   open, sequence = open - 1, sequence + 1
   if open > 0 then
@@ -855,8 +873,6 @@ local function end_job(job, event, reason, message)
     due(NOW)
   end
 end
--- HELD: what each worker holds, as "<worker> <member>", in the order of these.
-
 local MAX_ATTEMPTS_KEPT = 16
 -- A task that spoils every machine, or finds none that works, would go round for ever.
 local MAX_MACHINE_FAULTS = 10
@@ -946,7 +962,7 @@ local function finish_any(r)
   local to = next_state('task', t.s, 'finish')
   if not to then return STALE end
 
-  drop_lease(job.project, m, worker)
+  drop_lease(job.project, m, worker, n)
   job.open = job.open - 1
   if t.weight > 0 and job.open > 0 then
     local done = job.done + t.weight * (1 - t.told)
@@ -982,7 +998,7 @@ local function finish_any(r)
     make_playable(job)
     end_job(job, 'COMPLETED')
     set(outputs_key(id), r[11])
-    set(summary_key(id), r[12])
+    if r[12] ~= '' then set(summary_key(id), r[12]) end
     if job.left ~= 0 then clean_later(id, job.lease_ms) end
   end
   t.s, t.last, t.told, t.kept = to, last, 0, NOW

@@ -214,6 +214,9 @@ local function append(list, a, b)
   list[n + 1], list[n + 2] = a, b
 end
 
+local DIGITS = {} -- small numbers as text: most of a call are the same
+
+
 
 
 
@@ -406,7 +409,10 @@ end
 
 
 
--- HELD: what each worker holds, as "<worker> <member>", in the order of these.
+-- Leases are in LEASES by their deadlines, and in HELD, all scores 0, by the
+-- workers that hold them: each as "<worker> <member> <attempt>", which names no other lease ever.
+
+
 
 -- Leases as a reader needs them: {member, deadline, job, spec}, and of
 -- one that doesn't start its job, or whose source was uploaded, its task if it isn't the

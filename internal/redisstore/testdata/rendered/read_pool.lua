@@ -210,6 +210,17 @@ local function append(list, a, b)
   list[n + 1], list[n + 2] = a, b
 end
 
+local DIGITS = {} -- small numbers as text: most of a call are the same
+
+local function digits(n)
+  local text = DIGITS[n]
+  if not text then
+    text = string.format('%.0f', n)
+    DIGITS[n] = text
+  end
+  return text
+end
+
 local function list_of(lists, key)
   local list = lists[key]
   if not list then
@@ -283,7 +294,7 @@ local APART = {} -- keys of lists, and chunks of older events for them
 local INDEXES = {} -- keys by state, by project
 
 
-local function note(id, sequence) append(CHANGED, id, sequence) end
+local function note(id, sequence) append(CHANGED, id, digits(sequence)) end
 
 -- Of a job: project, progress (media time, speed, fps, time left), state, run, sequence, base, open (tasks of the run that
 -- aren't done), longest lease that was given, left (1: there may be objects that no output names), stream (1:
@@ -414,16 +425,23 @@ end
 
 
 
--- HELD: what each worker holds, as "<worker> <member>", in the order of these.
+-- Leases are in LEASES by their deadlines, and in HELD, all scores 0, by the
+-- workers that hold them: each as "<worker> <member> <attempt>", which names no other lease ever.
 
--- held_by lists what a worker holds.
+
+-- parse_lease returns the member and the attempt that a lease is of.
+local function parse_lease(name)
+  local m, n = string.match(name, '(%S+) (%d+)$')
+  return m, tonumber(n)
+end
+
+-- held_by lists the leases that a worker holds.
 local function held_by(worker)
   local list = {}
   local from = worker .. ' '
-  for _, held in ipairs(redis.call('ZRANGEBYLEX', HELD, '[' .. from, '(' .. from .. '\255')) do
-    local m = string.sub(held, #from + 1)
+  for _, name in ipairs(redis.call('ZRANGEBYLEX', HELD, '[' .. from, '(' .. from .. '\255')) do
     -- Another worker's id may begin like this one's.
-    if not string.find(m, ' ', 1, true) then list[#list + 1] = m end
+    if string.find(name, '^%S+ %d+$', #from + 1) then list[#list + 1] = name end
   end
   return list
 end
@@ -489,11 +507,12 @@ local function find_task(m)
   return nil, nil, nil, true
 end
 
--- leased_task returns what a worker holds, by the member it is held as; nil if
--- the script ended that lease, or it can't be read.
-local function leased_task(m)
+-- leased_task returns what a lease is of, by its name; nil if the script ended
+-- it, or it can't be read.
+local function leased_task(name)
+  local m, n = parse_lease(name)
   local job, index, t, broken = find_task(m)
-  if t and t.s == 'LEASED' then return job, index, t end
+  if t and t.s == 'LEASED' and t.n == n then return job, index, t end
   return nil, nil, nil, broken
 end
 
@@ -516,9 +535,9 @@ local function roster_row(id, last_seen)
   local record = redis.call('HMGET', worker_key(id), 'mid', 'ver', 'sl', 'cpu', 'enc', 'fs')
   record[7] = session .. ' ' .. draining .. ' ' .. attached
   local held = {}
-  for _, m in ipairs(held_by(id)) do
-    local job, _, t = leased_task(m)
-    if job then append(held, m, t.n) end
+  for _, name in ipairs(held_by(id)) do
+    local job, _, t = leased_task(name)
+    if job then append(held, t.m, t.n) end
   end
   return { id, last_seen, record, held }
 end
@@ -599,8 +618,8 @@ for i, name in ipairs(projects) do
 end
 
 local running, done, took = no_work(), 0, 0
-for _, m in ipairs(redis.call('ZRANGE', LEASES, 0, SAMPLE - 1)) do
-  local job, _, t = find_task(m)
+for _, name in ipairs(redis.call('ZRANGE', LEASES, 0, SAMPLE - 1)) do
+  local job, _, t = find_task((parse_lease(name)))
   if t then
     note(running, job.id, kind_of(t.definition), t.weight, 1 - t.told)
     if t.told > 0 and t.weight > 0 and t.kept > t.at then

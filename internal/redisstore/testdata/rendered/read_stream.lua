@@ -201,6 +201,9 @@ local DEADLINES = {} -- by ms from now
 local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
 
 
+local DIGITS = {} -- small numbers as text: most of a call are the same
+
+
 
 
 
@@ -374,7 +377,10 @@ end
 
 
 
--- HELD: what each worker holds, as "<worker> <member>", in the order of these.
+-- Leases are in LEASES by their deadlines, and in HELD, all scores 0, by the
+-- workers that hold them: each as "<worker> <member> <attempt>", which names no other lease ever.
+
+
 
 
 

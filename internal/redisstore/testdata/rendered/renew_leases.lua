@@ -1,9 +1,9 @@
 -- Renews the leases of workers, marks them as seen and takes their progress.
--- A task's fraction is stored at most every 2 s unless somebody watches its
--- job, and told to watchers at each call.
+-- A lease that was renewed within a second, of a job that nobody watches, stays as it is, and the worker's word of it is not
+-- stored. Watchers are told at each call.
 -- KEYS  common. Derived: the jobs of the leases.
--- ARGV  prefix; requests (see request.lua) of: worker id, lease ms, and a list with for each lease: job id, index, member,
---       attempt, fraction, progress
+-- ARGV  prefix; requests (see request.lua) of: worker id, lease ms, and a list with for each lease: its name (see held.lua),
+--       fraction, progress
 -- Returns  {answer, ...}: 1 if somebody watches one of the jobs else 0, position of a lost lease (from 0), ...
 -- Replay   the same; renewed again.
 -- Attempts, as most calls change them: the front of the job and of the task,
@@ -14,6 +14,116 @@
 -- first, attempts JSON, sr, probe JSON, plan JSON. Jobs and tasks are as they are stored.
 -- In queues and keys a task is named by its job's id and its index, padded, so that equal scores sort by it.
 local function member(id, index) return string.format('%s-%05d', id, index) end
+
+local function parse_member(m)
+  local n = #m
+  if string.byte(m, n - 5) == 45 then return string.sub(m, 1, n - 6), string.sub(m, n - 4) + 0 end
+  local id, index = string.match(m, '^(.*)%-(%d+)$') -- 100,000 or more
+  return id, tonumber(index)
+end
+-- Leases are in LEASES by their deadlines, and in HELD, all scores 0, by the
+-- workers that hold them: each as "<worker> <member> <attempt>", which names no other lease ever.
+-- A script reads and decides first and writes last, each sorted set in one
+-- command, however many requests the call has; and a script that fails in
+-- between changed nothing.
+-- NOW is the time of this script in milliseconds: Redis's clock. Tests move it
+-- (CLOCK is by how many ms) or stop it (CLOCK is = and a moment). STAMP is NOW as text.
+-- Every script gets these keys first, and the deployment's prefix (its hash
+-- tag and a colon) as ARGV[1]. The keys of jobs, workers and indexes that are
+-- only known once a queue was read are derived from the prefix, below the
+-- same hash tag.
+local CLOCK, SWEEP, LEASES, DELAYED, DUTIES, UPLOADS, WORKERS = unpack(KEYS, 1, 7)
+local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
+local PREFIX = ARGV[1]
+
+local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a job, packed: see job.lua
+local function task_key(m) return PREFIX .. 't:' .. m end -- a task but the first, packed: see task.lua
+local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
+local function job_channel(id) return PREFIX .. 'n:' .. id end -- nothing is published there: who subscribes is counted
+local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
+local BROKEN = PREFIX .. 'broken' -- see aside.lua
+local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
+local function read_clock()
+  local test = redis.call('GET', CLOCK)
+  local stopped = test and string.match(test, '^=(%d+)$')
+  if stopped then return tonumber(stopped) end
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000) + (tonumber(test) or 0)
+end
+local NOW = read_clock()
+local STAMP = string.format('%.0f', NOW)
+local DEADLINES = {} -- by ms from now
+
+-- deadline_text is a time from now as a score.
+local function deadline_text(ms)
+  local text = DEADLINES[ms]
+  if not text then
+    text = string.format('%.0f', NOW + ms)
+    DEADLINES[ms] = text
+  end
+  return text
+end
+local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
+
+local function append(list, a, b)
+  local n = #list
+  list[n + 1], list[n + 2] = a, b
+end
+
+local DIGITS = {} -- small numbers as text: most of a call are the same
+
+
+local function list_of(lists, key)
+  local list = lists[key]
+  if not list then
+    list = {}
+    lists[key] = list
+  end
+  return list
+end
+
+local function set(key, value)
+  local n = #SETS
+  SETS[n + 1] = key
+  SETS[n + 2] = value
+end
+local function zadd(key, score, member)
+  local list = ZADDS[key] or list_of(ZADDS, key)
+  local n = #list
+  list[n + 1] = score
+  list[n + 2] = member
+end
+
+-- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
+local function in_chunks(list, ...)
+  local a, b, c = ...
+  for from = 1, #list, 2000 do
+    local to = math.min(from + 1999, #list)
+    if c then
+      redis.call(a, b, c, unpack(list, from, to))
+    elseif b then
+      redis.call(a, b, unpack(list, from, to))
+    else
+      redis.call(a, unpack(list, from, to))
+    end
+  end
+end
+
+-- write_all writes what was noted. What is removed from a sorted set and added to it stays.
+local function write_all()
+  in_chunks(DELS, 'DEL')
+  in_chunks(SETS, 'MSET')
+  for key, list in pairs(ZREMS) do in_chunks(list, 'ZREM', key) end
+  for key, list in pairs(ZADDS) do in_chunks(list, 'ZADD', key) end
+  SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
+end
+
+
+-- parse_lease returns the member and the attempt that a lease is of.
+local function parse_lease(name)
+  local m, n = string.match(name, '(%S+) (%d+)$')
+  return m, tonumber(n)
+end
 
 -- How jobs and tasks are packed: j:<job> is HEAD, the job's first task (HOT
 -- and COLD), REST, and the newest events of the job, those after base; t:<job>-<i>
@@ -155,21 +265,6 @@ end
 local struct, cmsgpack = rawget(_G, 'struct'), rawget(_G, 'cmsgpack')
 if not struct or not cmsgpack then struct, cmsgpack = make_libraries() end
 -- Strings are read together where a script knows beforehand which it needs.
--- Every script gets these keys first, and the deployment's prefix (its hash
--- tag and a colon) as ARGV[1]. The keys of jobs, workers and indexes that are
--- only known once a queue was read are derived from the prefix, below the
--- same hash tag.
-local CLOCK, SWEEP, LEASES, DELAYED, DUTIES, UPLOADS, WORKERS = unpack(KEYS, 1, 7)
-local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
-local PREFIX = ARGV[1]
-
-local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a job, packed: see job.lua
-local function task_key(m) return PREFIX .. 't:' .. m end -- a task but the first, packed: see task.lua
-local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
-local function job_channel(id) return PREFIX .. 'n:' .. id end -- nothing is published there: who subscribes is counted
-local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
-local BROKEN = PREFIX .. 'broken' -- see aside.lua
-local WAKE_CHANNEL, NOTICE_CHANNEL = PREFIX .. 'wake', PREFIX .. 'notices'
 local READ = {} -- by key: its value, false if there is none
 
 -- read_all reads the strings of keys by one command, however many there are.
@@ -183,82 +278,6 @@ end
 
 -- What a script leaves to do at its end: strings and sorted sets, whose turn
 -- it is, wake-ups, and one notice of all jobs that changed.
--- A script reads and decides first and writes last, each sorted set in one
--- command, however many requests the call has; and a script that fails in
--- between changed nothing.
--- NOW is the time of this script in milliseconds: Redis's clock. Tests move it
--- (CLOCK is by how many ms) or stop it (CLOCK is = and a moment). STAMP is NOW as text.
-local function read_clock()
-  local test = redis.call('GET', CLOCK)
-  local stopped = test and string.match(test, '^=(%d+)$')
-  if stopped then return tonumber(stopped) end
-  local t = redis.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000) + (tonumber(test) or 0)
-end
-local NOW = read_clock()
-local STAMP = string.format('%.0f', NOW)
-local DEADLINES = {} -- by ms from now
-
--- deadline_text is a time from now as a score.
-local function deadline_text(ms)
-  local text = DEADLINES[ms]
-  if not text then
-    text = string.format('%.0f', NOW + ms)
-    DEADLINES[ms] = text
-  end
-  return text
-end
-local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
-
-local function append(list, a, b)
-  local n = #list
-  list[n + 1], list[n + 2] = a, b
-end
-
-local function list_of(lists, key)
-  local list = lists[key]
-  if not list then
-    list = {}
-    lists[key] = list
-  end
-  return list
-end
-
-local function set(key, value)
-  local n = #SETS
-  SETS[n + 1] = key
-  SETS[n + 2] = value
-end
-local function zadd(key, score, member)
-  local list = ZADDS[key] or list_of(ZADDS, key)
-  local n = #list
-  list[n + 1] = score
-  list[n + 2] = member
-end
-
--- in_chunks calls a command with a long list of arguments, few enough at a time for unpack.
-local function in_chunks(list, ...)
-  local a, b, c = ...
-  for from = 1, #list, 2000 do
-    local to = math.min(from + 1999, #list)
-    if c then
-      redis.call(a, b, c, unpack(list, from, to))
-    elseif b then
-      redis.call(a, b, unpack(list, from, to))
-    else
-      redis.call(a, unpack(list, from, to))
-    end
-  end
-end
-
--- write_all writes what was noted. What is removed from a sorted set and added to it stays.
-local function write_all()
-  in_chunks(DELS, 'DEL')
-  in_chunks(SETS, 'MSET')
-  for key, list in pairs(ZREMS) do in_chunks(list, 'ZREM', key) end
-  for key, list in pairs(ZADDS) do in_chunks(list, 'ZADD', key) end
-  SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
-end
 -- Wake-ups are collected and published once, at the end of a script.
 local WAKES = {}
 local EARLIEST -- the earliest deadline that this script set
@@ -494,14 +513,24 @@ local function read_requests()
   for i = 2, #ARGV do requests[i - 1] = { cmsgpack.unpack(ARGV[i]) } end
   return requests
 end
-local STORE_EVERY = 2000
+local RENEWED_WITHIN = 1000
 local requests = read_requests()
-local keys, jobs = {}, {}
+local names = {}
 for _, r in ipairs(requests) do
-  local leases = r[3]
-  for i = 1, #leases, 6 do jobs[#jobs + 1] = attempt_keys(keys, leases[i], leases[i + 1], leases[i + 2]) end
+  for i = 1, #r[3], 3 do names[#names + 1] = r[3][i] end
 end
-read_all(keys)
+
+-- deadlines_of returns the deadlines of leases, false for one that is lost.
+local function deadlines_of(list)
+  local deadlines = {}
+  for from = 1, #list, 2000 do
+    local to = math.min(from + 1999, #list)
+    local scores = redis.call('ZMSCORE', LEASES, unpack(list, from, to))
+    for i = from, to do deadlines[i] = scores[i - from + 1] end
+  end
+  return deadlines
+end
+local deadlines = deadlines_of(names)
 
 -- watched_jobs reports of each channel how many listen, as far as this server
 -- knows; nothing where it doesn't tell. Most often nobody listens to anything.
@@ -510,8 +539,8 @@ local function watched_jobs()
   local all = redis.pcall('PUBSUB', 'NUMSUB', NOTICE_CHANNEL)
   if not all[2] or all[2] == 0 or all[2] == '0' then return watched end
   local list = {}
-  for _, r in ipairs(requests) do
-    for i = 1, #r[3], 6 do list[#list + 1] = job_channel(r[3][i]) end
+  for i, name in ipairs(names) do
+    if deadlines[i] then list[#list + 1] = job_channel((parse_member((parse_lease(name))))) end
   end
   for from = 1, #list, 2000 do
     local counts = redis.pcall('PUBSUB', 'NUMSUB', unpack(list, from, math.min(from + 1999, #list)))
@@ -525,47 +554,71 @@ local watched = watched_jobs()
 local anybody = next(watched) ~= nil
 local told = {}
 
--- renew renews a lease; nil if it is lost. True if somebody watches its job.
+-- renew renews a lease and takes in what is said of it; false if it is lost.
 -- An attempt that says less than before was wrong before: its word counts, the
 -- job's percent doesn't fall.
-local function renew(key, worker, deadline, id, index, m, attempt, fraction, saying)
-  local raw = READ[key]
-  if not raw then return nil end
+local function renew(l, worker, fraction, saying)
+  local raw, id, index, m = READ[l.key], l.id, l.index, l.m
+  if not raw then return false end
   local project, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable, finished, weight, done,
     percent, behind = unpack_struct(HEAD, raw)
   local task, at = task_in(raw, behind, index, m)
-  if not task then return nil end
+  if not task then return false end
   local s, last, n, began, share, fraction_told, kept, follow, by, task_behind = unpack_struct(HOT, task, at)
-  if s ~= LEASED or n ~= attempt or by ~= worker then return nil end
-  zadd(LEASES, deadline, m)
-  local is_watched = anybody and watched[job_channel(id)] or false
-  -- Where nobody seems to listen somebody may, by another server: it is told as often as it is stored.
-  if share > 0 and (is_watched or NOW - kept >= STORE_EVERY) then
+  if s ~= LEASED or n ~= l.n or by ~= worker then return false end
+  zadd(LEASES, l.deadline, l.name)
+  if share > 0 then
     done = done + share * (fraction - fraction_told)
     percent = risen(percent, done, weight)
-    keep_attempt(key, raw, behind, index, m, task, task_behind, '', project, saying, state, run, sequence, base, open, lease_ms, left,
+    keep_attempt(l.key, raw, behind, index, m, task, task_behind, '', project, saying, state, run, sequence, base, open, lease_ms, left,
       stream, uploaded, started, playable, finished, weight, done, percent, s, last, n, began, share, fraction, NOW, follow, by)
     told[#told + 1] = id .. ' ' .. run .. ' ' .. percent .. ' ' .. share_of(done, weight) .. ' ' .. saying
+  end
+  return true
+end
+
+-- Which leases are to be renewed, by position, and what that needs.
+local renewed, keys = {}, {}
+local function look(at, lease_ms)
+  local was, name = tonumber(deadlines[at]), names[at]
+  local left = NOW + lease_ms - was -- that is what a renewal would add
+  local is_fresh = left >= 0 and left < math.min(RENEWED_WITHIN, lease_ms / 16)
+  if is_fresh and not anybody then return false end
+  local m, n = parse_lease(name)
+  local id, index = parse_member(m)
+  local is_watched = watched[job_channel(id)] or false
+  if not is_fresh or is_watched then
+    renewed[at] = { name = name, m = m, n = n, id = id, index = index, key = attempt_keys(keys, id, index, m),
+      deadline = deadline_text(lease_ms) }
   end
   return is_watched
 end
 
-local seen, answers, at = {}, {}, 0
+local answers, at = {}, 0
 for position, r in ipairs(requests) do
-  local is_any_watched, lost = ' 0', ''
-  local worker, deadline, leases = r[1], deadline_text(r[2]), r[3]
-  append(seen, STAMP, worker)
-  for i = 1, #leases, 6 do
+  local is_any_watched = ' 0'
+  for _ = 1, #r[3], 3 do
     at = at + 1
-    local is_watched = renew(jobs[at], worker, deadline, leases[i], leases[i + 1], leases[i + 2], leases[i + 3], leases[i + 4],
-      leases[i + 5])
-    if is_watched then
-      is_any_watched = ' 1'
-    elseif is_watched == nil then
-      lost = lost .. ' ' .. (i - 1) / 6
+    if deadlines[at] and look(at, r[2]) then is_any_watched = ' 1' end
+  end
+  answers[position] = is_any_watched
+end
+read_all(keys)
+
+local seen = {}
+at = 0
+for position, r in ipairs(requests) do
+  local worker, leases = r[1], r[3]
+  local is_seen = #leases == 0
+  for i = 1, #leases, 3 do
+    at = at + 1
+    local l = renewed[at]
+    is_seen = is_seen or l ~= nil
+    if not deadlines[at] or l and not renew(l, worker, leases[i + 1], leases[i + 2]) then
+      answers[position] = answers[position] .. ' ' .. (i - 1) / 3
     end
   end
-  answers[position] = is_any_watched .. lost
+  if is_seen then append(seen, STAMP, worker) end
 end
 in_chunks(seen, 'ZADD', WORKERS, 'XX')
 write_out()

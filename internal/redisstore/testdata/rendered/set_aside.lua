@@ -211,6 +211,17 @@ local function append(list, a, b)
   list[n + 1], list[n + 2] = a, b
 end
 
+local DIGITS = {} -- small numbers as text: most of a call are the same
+
+local function digits(n)
+  local text = DIGITS[n]
+  if not text then
+    text = string.format('%.0f', n)
+    DIGITS[n] = text
+  end
+  return text
+end
+
 local function list_of(lists, key)
   local list = lists[key]
   if not list then
@@ -417,7 +428,7 @@ local function index_of(project, state)
   return key
 end
 
-local function note(id, sequence) append(CHANGED, id, sequence) end
+local function note(id, sequence) append(CHANGED, id, digits(sequence)) end
 
 local function write_out()
   settle_projects()
@@ -642,7 +653,15 @@ local function end_job(job, event, reason, message)
     due(NOW)
   end
 end
--- HELD: what each worker holds, as "<worker> <member>", in the order of these.
+-- Leases are in LEASES by their deadlines, and in HELD, all scores 0, by the
+-- workers that hold them: each as "<worker> <member> <attempt>", which names no other lease ever.
+
+
+-- parse_lease returns the member and the attempt that a lease is of.
+local function parse_lease(name)
+  local m, n = string.match(name, '(%S+) (%d+)$')
+  return m, tonumber(n)
+end
 
 -- Leases as a reader needs them: {member, deadline, job, spec}, and of
 -- one that doesn't start its job, or whose source was uploaded, its task if it isn't the
@@ -719,10 +738,9 @@ local function set_aside(id, project, certain)
     if state ~= 'FAILED' then zrem(index_of(project, state), id) end
   end
   for _, held in ipairs(redis.call('ZRANGE', HELD, 0, -1)) do
-    local m = string.match(held, '%S+$')
-    if parse_member(m) == id then
+    if parse_member((parse_lease(held))) == id then
       zrem(HELD, held)
-      zrem(LEASES, m)
+      zrem(LEASES, held)
       count_leases(project, -1)
       WAKES.WORKER = true
     end

@@ -230,6 +230,17 @@ local function append(list, a, b)
   list[n + 1], list[n + 2] = a, b
 end
 
+local DIGITS = {} -- small numbers as text: most of a call are the same
+
+local function digits(n)
+  local text = DIGITS[n]
+  if not text then
+    text = string.format('%.0f', n)
+    DIGITS[n] = text
+  end
+  return text
+end
+
 local function list_of(lists, key)
   local list = lists[key]
   if not list then
@@ -444,7 +455,7 @@ local function index_of(project, state)
   return key
 end
 
-local function note(id, sequence) append(CHANGED, id, sequence) end
+local function note(id, sequence) append(CHANGED, id, digits(sequence)) end
 
 local function write_out()
   settle_projects()
@@ -700,16 +711,24 @@ local function end_job(job, event, reason, message)
     due(NOW)
   end
 end
--- HELD: what each worker holds, as "<worker> <member>", in the order of these.
+-- Leases are in LEASES by their deadlines, and in HELD, all scores 0, by the
+-- workers that hold them: each as "<worker> <member> <attempt>", which names no other lease ever.
 
--- held_by lists what a worker holds.
+local function lease_name(worker, m, n) return worker .. ' ' .. m .. ' ' .. digits(n) end
+
+-- parse_lease returns the member and the attempt that a lease is of.
+local function parse_lease(name)
+  local m, n = string.match(name, '(%S+) (%d+)$')
+  return m, tonumber(n)
+end
+
+-- held_by lists the leases that a worker holds.
 local function held_by(worker)
   local list = {}
   local from = worker .. ' '
-  for _, held in ipairs(redis.call('ZRANGEBYLEX', HELD, '[' .. from, '(' .. from .. '\255')) do
-    local m = string.sub(held, #from + 1)
+  for _, name in ipairs(redis.call('ZRANGEBYLEX', HELD, '[' .. from, '(' .. from .. '\255')) do
     -- Another worker's id may begin like this one's.
-    if not string.find(m, ' ', 1, true) then list[#list + 1] = m end
+    if string.find(name, '^%S+ %d+$', #from + 1) then list[#list + 1] = name end
   end
   return list
 end
@@ -727,9 +746,10 @@ local function parse_member(m)
 end
 
 -- drop_lease takes a lease off all lists.
-local function drop_lease(project, m, worker)
-  zrem(LEASES, m)
-  zrem(HELD, worker .. ' ' .. m)
+local function drop_lease(project, m, worker, n)
+  local name = lease_name(worker, m, n)
+  zrem(LEASES, name)
+  zrem(HELD, name)
   count_leases(project, -1)
 end
 
@@ -792,7 +812,7 @@ local function end_attempt(job, index, t, outcome, reason, message, charged)
   }
   while #list > MAX_ATTEMPTS_KEPT do table.remove(list, 1) end
   put(job, 'a' .. index, cjson.encode(list))
-  drop_lease(job.project, t.m, t.by)
+  drop_lease(job.project, t.m, t.by, t.n)
   if t.told ~= 0 then set_gauge(job, job.weight, job.done - t.weight * t.told, job.percent) end
   t.by, t.told, t.kept = '', 0, 0
   job.left, job.changed = 1, true
@@ -865,6 +885,14 @@ local function find_task(m)
   return nil, nil, nil, true
 end
 
+-- leased_task returns what a lease is of, by its name; nil if the script ended
+-- it, or it can't be read.
+local function leased_task(name)
+  local m, n = parse_lease(name)
+  local job, index, t, broken = find_task(m)
+  if t and t.s == 'LEASED' and t.n == n then return job, index, t end
+  return nil, nil, nil, broken
+end
 
 -- Jobs with a record that can't be read. Whoever finds one notes it in BROKEN, as "<job> <project>" (the project if known),
 -- and goes on as if it weren't there; the sweeper sets it aside.
@@ -893,10 +921,9 @@ local function set_aside(id, project, certain)
     if state ~= 'FAILED' then zrem(index_of(project, state), id) end
   end
   for _, held in ipairs(redis.call('ZRANGE', HELD, 0, -1)) do
-    local m = string.match(held, '%S+$')
-    if parse_member(m) == id then
+    if parse_member((parse_lease(held))) == id then
       zrem(HELD, held)
-      zrem(LEASES, m)
+      zrem(LEASES, held)
       count_leases(project, -1)
       WAKES.WORKER = true
     end
@@ -999,8 +1026,8 @@ if leader ~= replica or term ~= ARGV[7] then term = (tonumber(term) or 0) + 1 en
 
 if not swept or NOW - tonumber(swept) > lease_ms / 2 then
   local renewed = {}
-  for _, m in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
-    append(renewed, NOW + lease_ms, m)
+  for _, name in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
+    append(renewed, NOW + lease_ms, name)
   end
   in_chunks(renewed, 'ZADD', LEASES)
 end
@@ -1026,12 +1053,12 @@ for _, broken in ipairs(redis.call('ZRANGE', BROKEN, 0, MOST - 1)) do
   zrem(BROKEN, broken)
 end
 
-for _, m in ipairs(overdue(LEASES, MOST)) do
-  local job, index, t, broken = find_task(m)
+for _, name in ipairs(overdue(LEASES, MOST)) do
+  local job, index, t, broken = leased_task(name)
   if broken then
-    zadd(LEASES, score_text(NOW + VISIBILITY), m) -- until it is set aside
-  elseif not t or t.s ~= 'LEASED' or job.finished > 0 then -- such as that of a job that was set aside
-    zrem(LEASES, m) -- it would be due for ever
+    zadd(LEASES, score_text(NOW + VISIBILITY), name) -- until it is set aside
+  elseif not t or job.finished > 0 then -- such as that of a job that was set aside
+    zrem(LEASES, name) -- it would be due for ever
   else
     t.losses = t.losses + 1
     if t.losses >= tonumber(ARGV[5]) then
