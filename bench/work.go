@@ -46,7 +46,7 @@ var noteBytes = sync.OnceValue(func() int { //nolint:gochecknoglobals // a numbe
 	return max(0, specBytes-len(raw))
 })
 
-func benchSpec() media.Spec { return media.Spec{Preset: "hls-adaptive"} }
+func benchSpec() media.Spec { return media.Spec{Preset: media.DefaultPreset} }
 
 func benchSource(id, project string) pipeline.Source {
 	return pipeline.Source{ObjectKey: "in/" + project + "/" + id + "/source", SizeBytes: 1 << 30, ETag: id, Filename: "clip.mp4"}
@@ -61,7 +61,7 @@ func benchJob(id, project string) (pipeline.Job, pipeline.NewTask) {
 	// Unlike one letter repeated, these don't shrink when Redis rewrites its file.
 	j.Labels["note"] = strings.Repeat(id, 1+specBytes/len(id))[:noteBytes()]
 
-	return j, pipeline.NewTask{Kind: pipeline.KindEncode, Output: "hls", Weight: 1}
+	return j, pipeline.NewTask{Kind: pipeline.KindEncode, Output: "mp4", Weight: 1}
 }
 
 func projectName(n int) string { return "project-" + strconv.Itoa(n%projects) }
@@ -72,6 +72,9 @@ type caller struct {
 	worker  string
 	session int64
 	project string
+	// separate says that its jobs are completed by a call of their own, as those are whose
+	// outputs somebody has to put together: a stream's playlists. A file is all in its task's result.
+	separate bool
 }
 
 // attachCallers makes callers and attaches the worker of each.
@@ -142,6 +145,18 @@ func (c caller) claim(ctx context.Context, store pipeline.Store) (pipeline.Lease
 	return pipeline.Lease{}, context.Cause(ctx)
 }
 
+// benchOutputs is the file that a job makes.
+func benchOutputs(job pipeline.Job) []media.Output {
+	const size = 1 << 26
+	key := media.OutputPrefix(job.Project, job.ID, "mp4") + media.AttemptDir(0, 1) + "video.mp4"
+
+	return []media.Output{{
+		Name: "mp4", Kind: media.KindMP4, Entry: "video.mp4", Duration: time.Minute, SizeBytes: size,
+		Objects:    []media.OutputObject{{Name: "video.mp4", Key: key, SizeBytes: size, ContentType: "video/mp4"}},
+		Renditions: []media.RenditionResult{{Name: "720p", Width: 1280, Height: 720}},
+	}}
+}
+
 // work takes a leased task, the only one of its job, to the job's end.
 func (c caller) work(ctx context.Context, store pipeline.Store, l pipeline.Lease) error {
 	for _, fraction := range []float64{0.3, 0.6} {
@@ -155,14 +170,21 @@ func (c caller) work(ctx context.Context, store pipeline.Store, l pipeline.Lease
 			return errors.New("renew: the lease is lost")
 		}
 	}
-	v, last, err := store.FinishTask(ctx, pipeline.TaskResult{Ref: l.Ref, WorkerID: c.worker, Result: &media.EncodeResult{}})
+	result := pipeline.TaskResult{Ref: l.Ref, WorkerID: c.worker, Result: &media.EncodeResult{}}
+	if !c.separate {
+		result.Outputs = benchOutputs(l.Job)
+	}
+	v, last, err := store.FinishTask(ctx, result)
 	if err != nil {
 		return fmt.Errorf("finish: %w", err)
 	}
 	if v != pipeline.VerdictAccepted || !last {
 		return fmt.Errorf("finish: %s, last %t", v, last)
 	}
-	done, err := store.CompleteJob(ctx, l.Job.ID, 1, []media.Output{{Name: "hls", Kind: media.KindHLS, Entry: "master.m3u8"}})
+	if !c.separate {
+		return nil
+	}
+	done, err := store.CompleteJob(ctx, l.Job.ID, 1, benchOutputs(l.Job))
 	if err != nil {
 		return fmt.Errorf("complete: %w", err)
 	}
