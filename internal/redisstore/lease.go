@@ -13,7 +13,7 @@ import (
 // ClaimTasks implements [pipeline.LeaseStore].
 func (s *Store) ClaimTasks(ctx context.Context, c pipeline.Claim) (pipeline.Claimed, error) {
 	rows, err := s.callRows(ctx, 2, "claim_tasks", nil,
-		c.WorkerID, c.Session, c.Max, millis(c.Lease), c.RequestID, c.RunningLimit)
+		c.WorkerID, strconv.FormatInt(c.Session, 10), c.Max, millis(c.Lease), c.RequestID, c.RunningLimit)
 	if err != nil {
 		return pipeline.Claimed{}, err
 	}

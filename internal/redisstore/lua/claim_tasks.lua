@@ -9,13 +9,9 @@
 -- $include(claim.lua)
 -- $include(request.lua)
 local requests = read_requests()
-claim_all(requests)
+local answers = claim_all(requests)
 write_out()
 finish_rows()
 local more = redis.call('EXISTS', RING)
-local answers = {}
-for i, r in ipairs(requests) do
-  r.answer[2] = more
-  answers[i] = r.answer
-end
+for _, answer in ipairs(answers) do answer[2] = more end
 return answers

@@ -685,48 +685,44 @@ local function settle_served(touched)
     redis.call('ZREMRANGEBYSCORE', PAST, score_text(band * TAG), score_text(band * TAG + served))
   end
 end
+local find = string.find
 local STARTS = pack(EVENT, EVENT_TYPES.STARTED, NOW)
 local CHOSEN, TOUCHED, OWNERS, NEXT_TASK -- what claims are given of
 local IDS, INDEXES, JOB_KEYS, SPECS = {}, {}, {}, {} -- of what was chosen
 local ROWS = {} -- and the keys of the jobs in them
+local STANDINGS, WANTS, REPLAYS, FIRSTS = {}, {}, {}, {} -- of requests: key, how many it may have, answer that comes again, same request before
 
--- worker_of returns a worker's state, and its answers to the newest two claims that gave it tasks.
-local function worker_of(key)
-  local raw = READ[key]
-  if not raw then return { key = key, newest = '', older = '' } end
-  local first = string.find(raw, '\n', 1, true)
-  local second = string.find(raw, '\n', first + 1, true)
-  return { key = key, state = sub(raw, 1, first - 1), newest = sub(raw, first + 1, second - 1), older = sub(raw, second + 1) }
-end
+-- standing_text is how the standing begins of a worker that may have tasks: attached in a session, and not draining.
+local function standing_text(session) return session .. ' 0 1\n' end
 
--- judge_claims finds out who may have tasks, and whose answer comes again. It returns the workers, and how many tasks are wanted.
+-- judge_claims finds out who may have tasks, and whose answer comes again. It returns how many tasks are wanted.
 local function judge_claims(requests)
-  local standings, workers, first = {}, {}, {}
-  for i, r in ipairs(requests) do
-    r.key = standing_key(r[1])
-    standings[i] = r.key
-  end
-  read_all(standings)
+  for i, r in ipairs(requests) do STANDINGS[i] = standing_key(r[1]) end
+  read_all(STANDINGS)
 
-  local wanted, limit = 0
-  for _, r in ipairs(requests) do
-    local id = r[1]
-    local w = workers[id] or worker_of(r.key)
-    workers[id] = w
-    r.worker = w
-    local start = r[5] .. ' '
-    if string.find(w.newest, start, 1, true) == 1 then r.replay = w.newest end
-    if string.find(w.older, start, 1, true) == 1 then r.replay = w.older end
-    local of_worker = list_of(first, id)
-    r.first = of_worker[start]
-    of_worker[start] = r.first or r
-    if not r.first and not r.replay and w.state == r[2] .. ' 0 1' then
-      r.max, limit = r[3], r[6]
-      wanted = wanted + r.max
+  local wanted, limit, seen = 0, nil, {}
+  for i, r in ipairs(requests) do
+    local standing, start = READ[STANDINGS[i]], '\n' .. r[5] .. ' '
+    local before = seen[start]
+    if before and requests[before][1] ~= r[1] then -- another worker's
+      start = r[1] .. start
+      before = seen[start]
+    end
+    seen[start] = before or i
+    if before then
+      FIRSTS[i] = before
+    elseif standing then
+      local _, at = find(standing, '\n' .. r[5] .. ' ', 1, true)
+      if at then
+        REPLAYS[i] = sub(standing, at, (find(standing, '\n', at, true) or 0) - 1)
+      elseif find(standing, standing_text(r[2]), 1, true) == 1 then
+        wanted, limit = wanted + r[3], r[6]
+        WANTS[i] = r[3]
+      end
     end
   end
   if limit then set_limit(limit) end
-  return workers, wanted
+  return wanted
 end
 
 -- choose chooses up to most tasks, and reads what a lease needs of them and wasn't read.
@@ -795,9 +791,9 @@ local function take(worker, lease, deadline)
   end
 end
 
--- still_held returns the rows of a request that comes again: of the leases of its first answer that are still held.
-local function still_held(r, answer)
-  for m, attempt in string.gmatch(string.sub(r.replay, #r[5] + 1), '(%S+) (%d+)') do
+-- still_held adds the rows of a request that comes again: of the leases of its first answer that are still held.
+local function still_held(worker, leases, answer)
+  for m, attempt in string.gmatch(leases, '(%S+) (%d+)') do
     local id, index = parse_member(m)
     local raw = read(job_key(id))
     local whole, behind = pcall(function() return raw and select(18, unpack_struct(HEAD, raw)) end)
@@ -806,54 +802,50 @@ local function still_held(r, answer)
     if whole and raw then task, at = task_in(raw, behind, index, m) end
     if task then
       local read_, s, _, n, _, _, _, _, _, by = pcall(unpack_struct, HOT, task, at)
-      if read_ and s == LEASED and by == r[1] and n == attempt + 0 then
+      if read_ and s == LEASED and by == worker and n == attempt + 0 then
         answer[#answer + 1] = lease_row(m, redis.call('ZSCORE', LEASES, lease_name(by, m, n)), id, index, false)
       end
     end
   end
 end
 
-local function claim(r)
-  local answer = { '', 0, 0 }
-  if r.replay then
-    still_held(r, answer)
-    return answer
-  end
-  if not r.max then -- it wasn't trusted above
-    answer[3] = 1
-    return answer
-  end
-
-  local lease_ms = r[4]
+-- claim gives a worker up to most tasks, and keeps which in its standing, in place of the older of two answers.
+local function claim(r, most, standing, answer)
+  local worker, lease_ms = r[1], r[4]
   local deadline = deadline_text(lease_ms)
-  local given
-  for _ = 1, r.max do
-    local m, n, row = take(r[1], lease_ms, deadline)
+  local given = r[5]
+  for _ = 1, most do
+    local m, n, row = take(worker, lease_ms, deadline)
     if not m then break end
-    given = (given or r[5]) .. ' ' .. m .. ' ' .. digits(n)
+    given = given .. ' ' .. m .. ' ' .. digits(n)
     answer[#answer + 1] = row
   end
-  if given then
-    local w = r.worker
-    w.newest, w.older, w.changed = given, w.newest, true
-    -- While there are leases, the sweeper comes at least that often.
-    due(NOW + math.floor(lease_ms / 3))
-  end
-  return answer
+  if not answer[4] then return end
+  local raw, state = READ[standing], standing_text(r[2])
+  local newest = sub(raw, #state + 1, find(raw, '\n', #state + 1, true) - 1)
+  keep(standing, state .. given .. '\n' .. newest)
+  -- While there are leases, the sweeper comes at least that often.
+  due(NOW + math.floor(lease_ms / 3))
 end
 
--- claim_all answers claims. Nothing is written yet but whose turn is next: write_out does that.
+-- claim_all returns answers to claims. Nothing is written yet but whose turn is next: write_out does that.
 local function claim_all(requests)
-  local workers, wanted = judge_claims(requests)
-  choose(wanted)
-  for _, r in ipairs(requests) do
+  choose(judge_claims(requests))
+  local answers = {}
+  for i, r in ipairs(requests) do
     -- A request that comes twice in one call has one answer.
-    r.answer = r.first and r.first.answer or claim(r)
-  end
-  for _, w in pairs(workers) do
-    if w.changed then set(w.key, w.state .. '\n' .. w.newest .. '\n' .. w.older) end
+    local answer = FIRSTS[i] and answers[FIRSTS[i]] or { '', 0, 0 }
+    answers[i] = answer
+    if REPLAYS[i] then
+      still_held(r[1], REPLAYS[i], answer)
+    elseif WANTS[i] then
+      claim(r, WANTS[i], STANDINGS[i], answer)
+    elseif not FIRSTS[i] then
+      answer[3] = 1
+    end
   end
   settle_served(TOUCHED)
+  return answers
 end
 
 -- finish_rows gives the rows of leases their jobs as they are in the end: a job may have given more than one.
@@ -874,13 +866,9 @@ local function read_requests()
   return requests
 end
 local requests = read_requests()
-claim_all(requests)
+local answers = claim_all(requests)
 write_out()
 finish_rows()
 local more = redis.call('EXISTS', RING)
-local answers = {}
-for i, r in ipairs(requests) do
-  r.answer[2] = more
-  answers[i] = r.answer
-end
+for _, answer in ipairs(answers) do answer[2] = more end
 return answers
