@@ -3,6 +3,7 @@ package pool
 import (
 	"context"
 	"log/slog"
+	"runtime"
 	"sync"
 	"time"
 
@@ -258,6 +259,7 @@ func (s *Service) assign(ctx context.Context, sess *session, l *lease) bool {
 		s.handBack(ctx, sess, l)
 		return false
 	}
+	runtime.Gosched() // to who sends it: the worker needn't wait for what is written about it
 	sess.log.InfoContext(ctx, "task assigned", ids, slog.String("kind", string(l.task.Kind)))
 	s.metrics.assigned(l)
 	return true
