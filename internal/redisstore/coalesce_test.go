@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -27,7 +28,7 @@ func openStore(t *testing.T, url, tag string) *Store {
 
 // hold makes a verb's requests wait as if a call were in flight, and returns
 // how many do and what lets them go, together.
-func hold(t *testing.T, s *Store, verb string) (waiting func(n int), release func()) {
+func hold(t tester, s *Store, verb string) (waiting func(n int), release func()) {
 	t.Helper()
 
 	c := s.batches[verb]
@@ -36,17 +37,29 @@ func hold(t *testing.T, s *Store, verb string) (waiting func(n int), release fun
 	c.flights = 1
 	c.mu.Unlock()
 
+	count := func() int {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+
+		return len(c.waiting)
+	}
+
 	waiting = func(n int) {
 		t.Helper()
-		require.Eventually(t, func() bool {
-			c.mu.Lock()
-			defer c.mu.Unlock()
 
-			return len(c.waiting) == n
-		}, patience, time.Millisecond)
+		for deadline := time.Now().Add(patience); count() != n; runtime.Gosched() {
+			require.True(t, time.Now().Before(deadline), "%d of %d wait", count(), n)
+		}
 	}
 
 	return waiting, func() { c.pass(t.Context()) }
+}
+
+// tester is a test, or a case of one.
+type tester interface {
+	require.TestingT
+	Helper()
+	Context() context.Context
 }
 
 func projectJob(project, id string) pipeline.Job {

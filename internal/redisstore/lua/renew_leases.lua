@@ -72,10 +72,13 @@ local function renew(l, worker, fraction, saying)
   return true
 end
 
--- Which leases are to be renewed, by position, and what that needs.
-local renewed, keys = {}, {}
+local renewed, keys = {}, {} -- the leases that are to be renewed, by position, and their records
+local ends = {} -- their deadlines then, by name
+
+-- look finds out whether a lease is to be renewed, and returns whether somebody watches its job.
 local function look(at, lease_ms)
-  local was, name = tonumber(deadlines[at]), names[at]
+  local name = names[at]
+  local was = ends[name] or tonumber(deadlines[at])
   local left = NOW + lease_ms - was -- that is what a renewal would add
   local is_fresh = left >= 0 and left < math.min(RENEWED_WITHIN, lease_ms / 16)
   if is_fresh and not anybody then return false end
@@ -85,6 +88,7 @@ local function look(at, lease_ms)
   if not is_fresh or is_watched then
     renewed[at] = { name = name, m = m, n = n, id = id, index = index, key = attempt_keys(keys, id, index, m),
       deadline = deadline_text(lease_ms) }
+    ends[name] = NOW + lease_ms
   end
   return is_watched
 end

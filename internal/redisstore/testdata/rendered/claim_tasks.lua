@@ -622,7 +622,7 @@ local function serve(most)
   local limit = running_limit()
   for i = 1, #ring, 2 do
     local score = tonumber(ring[i + 1])
-    entries[#entries + 1] = { name = ring[i], score = score, was = score, taken = 0, window = {}, next = 1, running = 0 }
+    entries[#entries + 1] = { name = ring[i], score = score, was = score, taken = 0, window = {}, next = 1, running = 0, bands = {} }
     if limit > 0 then entries[#entries].running = running_of(ring[i]) end
   end
 
@@ -637,6 +637,7 @@ local function serve(most)
       e.taken, e.next, e.running = e.taken + 1, e.next + 2, e.running + 1
       local tag = e.score - band * TAG
       SERVED[band] = math.max(served_at(band), tag)
+      e.bands[band] = true
       e.score = e.score + 1
       local _, next_band = head_of(e, chunk)
       if next_band and next_band ~= band then
@@ -664,6 +665,7 @@ local function settle_served(touched)
     if e.taken > 0 then redis.call('ZREMRANGEBYRANK', queue_key(e.name), 0, e.taken - 1) end
     local band = math.floor(e.score / TAG)
     bands[band], bands[math.floor(e.was / TAG)] = true, true
+    for passed in pairs(e.bands) do bands[passed] = true end
     if e.ended or e.full then
       gone[#gone + 1] = e.name
       if e.ended then

@@ -666,12 +666,12 @@ local function finish(r, key)
   return last == 1 and LAST or ACCEPTED
 end
 
-local answers, others = {}, false
+local answers, others = {}, {} -- jobs of which a request goes the general way: those after it do, too
 for i, r in ipairs(requests) do
-  answers[i] = finish(r, jobs[i])
-  others = others or not answers[i]
+  answers[i] = not others[jobs[i]] and finish(r, jobs[i])
+  if not answers[i] then others[jobs[i]] = true end
 end
-if not others then
+if not next(others) then
   write_out()
   return answers
 end
