@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -27,6 +28,30 @@ const (
 // by one: the same answers, and the same bytes in Redis.
 func TestBatches(t *testing.T) {
 	t.Parallel()
+	checkPairs(t, func(*Store) {})
+}
+
+// TestGeneralWay guarantees that a result that leads to nothing more does the
+// same by the way of those that do.
+func TestGeneralWay(t *testing.T) {
+	t.Parallel()
+
+	rendered, err := renderScripts(luaFiles)
+	require.NoError(t, err)
+
+	const frequent = "answers[i] = not others[jobs[i]] and finish(r, jobs[i])"
+
+	source := strings.Replace(rendered["finish_task"], frequent, "answers[i] = false", 1)
+	require.NotEqual(t, rendered["finish_task"], source)
+	checkPairs(t, func(s *Store) {
+		s.scripts = maps.Clone(s.scripts)
+		s.scripts["finish_task"] = redis.NewScript(source)
+	})
+}
+
+// checkPairs compares what is asked one by one, of a store that is changed, with what is asked together.
+func checkPairs(t *testing.T, change func(apart *Store)) {
+	t.Helper()
 
 	url, tag := redistest.New(t)
 	cases := 0
@@ -36,6 +61,7 @@ func TestBatches(t *testing.T) {
 		p := newPair(t, url, fmt.Sprintf("%s-%d", strings.Trim(tag, "{}"), cases))
 		defer p.close(t)
 
+		change(p.apart)
 		r.Repeat(map[string]func(*rapid.T){
 			"create":   p.batchOf("create_job", p.create),
 			"claim":    p.batchOf("claim_tasks", p.claim),
