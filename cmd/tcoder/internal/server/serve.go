@@ -30,6 +30,7 @@ type serve struct {
 	control controlSettings
 	pool    poolSettings
 	logs    logSettings
+	ballast []byte // see ballastBytes
 }
 
 func newServeCommand(program *cli.Program, version string) *cobra.Command {
@@ -101,10 +102,14 @@ func (s *serve) run(ctx context.Context) error {
 	return s.end(hard, err, parts, control.kill)
 }
 
-// garbagePercent of the live heap may be garbage. Most of what lives in a large
-// control plane is the connections of workers, which stay: collecting it twice
-// as often as Go does costs hardly any processor time, and saves memory.
-const garbagePercent = 50
+// Most of what lives in a large control plane is the connections of workers,
+// which stay. So much of the heap may be garbage: less than Go lets be, and that
+// saves memory. A small heap would be collected all the time: it counts as
+// ballastBytes more than it is, of which no page is ever touched.
+const (
+	garbagePercent = 25
+	ballastBytes   = 32 << 20
+)
 
 // assemble opens the stores, waits until they serve, and starts the control
 // plane on a listener that it owns from then on. prepare may be nil.
@@ -113,6 +118,8 @@ func (s *serve) assemble(ctx context.Context, parts *stack, listener net.Listene
 ) (*control, error) {
 	if s.Env("GOGC") == "" {
 		debug.SetGCPercent(garbagePercent)
+
+		s.ballast = make([]byte, ballastBytes)
 	}
 
 	control, err := s.build(ctx, parts, listener, log, prepare)
