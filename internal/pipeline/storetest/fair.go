@@ -22,6 +22,7 @@ func fairTests() map[string]func(*env) {
 		"LimitCanChange":              fairLimitChanges,
 		"EveryEndOfALeaseIsCounted":   fairEveryEnd,
 		"EndOfALeaseWakesItsProject":  fairWakes,
+		"RaisedLimitWakes":            fairRaisedLimitWakes,
 		"PositionCountsTheOthers":     fairPosition,
 		"ReadyLeavesOutTheLimited":    fairStats,
 		"EachProjectIsServedInTheEnd": fairEverybody,
@@ -311,6 +312,22 @@ func fairEveryEnd(e *env) {
 
 	e.queued("a", 8, 0)
 	require.Len(e, e.claimed(e.attach("w2"), 10, limit).Leases, limit)
+}
+
+// Whoever has free slots looks again when more may run: it may be another replica that was told the limit.
+func fairRaisedLimitWakes(e *env) {
+	for _, raised := range []int{2, 0} { // 0: any number
+		w := e.attach(fmt.Sprintf("w%d", raised))
+		e.queued(fmt.Sprintf("p%d", raised), 2, 0)
+		require.Len(e, e.claimed(w, 1, 1).Leases, 1)
+		require.False(e, e.claimed(w, 1, 1).More)
+
+		woken := e.wakes()
+
+		require.True(e, e.claimed(w, 0, raised).More)
+		woken(pipeline.WakeReady)
+		require.Len(e, e.claimed(w, 1, raised).Leases, 1)
+	}
 }
 
 // Who waits for a task is told when a project comes back from its limit.
