@@ -72,9 +72,9 @@ type caller struct {
 	worker  string
 	session int64
 	project string
-	// separate says that its jobs are completed by a call of their own, as those are whose
+	// apart says that its jobs are completed by a call of their own, as those are whose
 	// outputs somebody has to put together: a stream's playlists. A file is all in its task's result.
-	separate bool
+	apart bool
 }
 
 // attachCallers makes callers and attaches the worker of each.
@@ -171,7 +171,7 @@ func (c caller) work(ctx context.Context, store pipeline.Store, l pipeline.Lease
 		}
 	}
 	result := pipeline.TaskResult{Ref: l.Ref, WorkerID: c.worker, Result: &media.EncodeResult{}}
-	if !c.separate {
+	if !c.apart {
 		result.Outputs = benchOutputs(l.Job)
 	}
 	v, last, err := store.FinishTask(ctx, result)
@@ -181,7 +181,7 @@ func (c caller) work(ctx context.Context, store pipeline.Store, l pipeline.Lease
 	if v != pipeline.VerdictAccepted || !last {
 		return fmt.Errorf("finish: %s, last %t", v, last)
 	}
-	if !c.separate {
+	if !c.apart {
 		return nil
 	}
 	done, err := store.CompleteJob(ctx, l.Job.ID, 1, benchOutputs(l.Job))

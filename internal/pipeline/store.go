@@ -189,8 +189,9 @@ type LeaseStore interface {
 	ClaimTasks(ctx context.Context, c Claim) (Claimed, error)
 	// RenewLeases renews leases of a worker for another period, marks it as
 	// seen and takes their progress in. A lease that would gain less than a
-	// second, or a sixteenth of its length, stays as it is, unless somebody
-	// watches its job.
+	// second, or a sixteenth of its length if that is less, stays as it is,
+	// unless somebody watches its job; so does a worker all of whose leases do.
+	// One that would end sooner is written.
 	RenewLeases(ctx context.Context, workerID string, lease time.Duration, rs []Renewal) (Renewed, error)
 	// FinishTask ends an attempt with its result. When the last task of the
 	// run is done, lastOfRun is true and the job has a DutyPublish; or, if the

@@ -186,6 +186,51 @@ func TestMissingTask(t *testing.T) {
 	require.Len(t, j.Tasks, 3, "the probe and two encodes")
 }
 
+// TestMissingLeasedTask guarantees that a lease whose task has no record any
+// more doesn't stay with its worker, nor counts.
+func TestMissingLeasedTask(t *testing.T) {
+	t.Parallel()
+
+	url, tag := redistest.New(t)
+	store := openStore(t, url, tag)
+	ctx := t.Context()
+
+	_, err := store.CreateJob(ctx, projectJob("p", "j"), pipeline.NewTask{Kind: pipeline.KindProbe}, pipeline.Admission{})
+	require.NoError(t, err)
+	session, _, err := store.AttachWorker(ctx, pipeline.Worker{ID: "w", Slots: 9}, time.Minute)
+	require.NoError(t, err)
+
+	claim := func(request string) pipeline.Lease {
+		got, err := store.ClaimTasks(ctx, pipeline.Claim{RequestID: request, WorkerID: "w", Session: session, Max: 1, Lease: time.Minute})
+		require.NoError(t, err)
+		require.Len(t, got.Leases, 1)
+
+		return got.Leases[0]
+	}
+	sweep := func() {
+		_, err := store.Sweep(ctx, pipeline.SweepRequest{
+			Replica: "r", LeaderTTL: time.Hour, Lease: time.Hour, Retry: pipeline.DefaultRetryPolicy(),
+		})
+		require.NoError(t, err)
+	}
+
+	sweep()
+
+	_, _, err = store.FinishTask(ctx, pipeline.TaskResult{
+		Ref: claim("first").Ref, WorkerID: "w", Tasks: []pipeline.NewTask{{Kind: pipeline.KindEncode, Output: "hls", Weight: 1}},
+	})
+	require.NoError(t, err)
+	claim("second")
+	require.NoError(t, store.client.Del(ctx, store.keys.prefix+"t:j-00001").Err())
+	require.NoError(t, store.AdvanceClock(ctx, 2*time.Minute))
+	sweep()
+
+	left := redistest.Elements(t, url, tag)
+	require.NotContains(t, left, tag+":leases")
+	require.NotContains(t, left, tag+":held")
+	require.NotContains(t, left[tag+":turns"], "rp")
+}
+
 // TestClockSetBack guarantees that a leader whose term ends later than any can,
 // because the clock of Redis was set back since, is followed by the next.
 func TestClockSetBack(t *testing.T) {

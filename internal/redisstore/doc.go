@@ -33,8 +33,8 @@
 //	q:<project>    zset  ready tasks by priority, time of the job, index
 //	ring, parked   zset  projects with ready tasks, whose turn is next; those at their limit
 //	past, turns    zset, hash  what else turns need; see lua/include/turn.lua
-//	leases         zset  leased tasks by deadline
-//	held           zset  "<worker> <task>", all scores 0: what a worker holds
+//	leases         zset  leases, "<worker> <task> <attempt>", by deadline
+//	held           zset  the same, all scores 0: what a worker holds
 //	delayed        zset  tasks by the end of their backoff
 //	uploads        zset  open uploads by deadline
 //	duties, purges zset, hash  work outside the store, and what deleted jobs were
@@ -49,8 +49,8 @@
 //	clock          what tests moved the clock by, or stopped it at
 //
 // A task is named "<job>-<index>" with its index padded to five digits in all
-// zsets, so that equal scores sort by index. Ids of jobs, tasks and claims
-// have no spaces. Channels: notices tells of events and progress of all jobs,
+// zsets, so that equal scores sort by index. Ids of jobs, tasks, claims and
+// workers have no spaces. Channels: notices tells of events and progress of all jobs,
 // once per call of a script, wake of work for the control plane; on n:<job>
 // nothing is told, but who subscribes is counted.
 //

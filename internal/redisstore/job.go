@@ -185,40 +185,53 @@ func (s *Store) readJobs(ctx context.Context, ids []any) ([]pipeline.Job, error)
 		jobs = append(jobs, j.Job)
 	}
 
-	return jobs, s.readOutputs(ctx, jobs)
+	return s.readOutputs(ctx, jobs)
 }
 
-// readOutputs adds to jobs the outputs that have so few objects that they aren't apart without these.
-func (s *Store) readOutputs(ctx context.Context, jobs []pipeline.Job) error {
-	var (
-		missing []*pipeline.Job
-		keys    []string
-	)
+// readOutputs adds to jobs the outputs that have so few objects that they aren't apart without these, and leaves out jobs
+// that have gone meanwhile. One whose outputs can't be read is listed without them; who gets it is told.
+func (s *Store) readOutputs(ctx context.Context, jobs []pipeline.Job) ([]pipeline.Job, error) {
+	var keys []string
 
-	for i := range jobs {
-		if j := &jobs[i]; j.State == pipeline.JobCompleted && len(j.Outputs) == 0 {
-			missing, keys = append(missing, j), append(keys, s.keys.outputs(j.ID))
+	missing := func(j pipeline.Job) bool { return j.State == pipeline.JobCompleted && len(j.Outputs) == 0 }
+
+	for _, j := range jobs {
+		if missing(j) {
+			keys = append(keys, s.keys.job(j.ID), s.keys.outputs(j.ID))
 		}
 	}
 
-	if len(missing) == 0 {
-		return nil
+	if len(keys) == 0 {
+		return jobs, nil
 	}
 
 	texts, err := s.client.MGet(ctx, keys...).Result()
 	if err != nil {
-		return failed("read outputs", err)
+		return nil, failed("read outputs", err)
 	}
 
-	for i, j := range missing {
-		if err := decodeResults(j, "", "", asString(texts[i])); err != nil {
-			return err
+	there := jobs[:0]
+
+	for _, j := range jobs {
+		if missing(j) {
+			record, outputs := texts[0], texts[1]
+			texts = texts[2:]
+
+			if record == nil {
+				continue
+			}
+
+			if decode(asString(outputs), &j.Outputs) != nil {
+				j.Outputs = nil
+			}
+
+			withoutObjects(j.Outputs)
 		}
 
-		withoutObjects(j.Outputs)
+		there = append(there, j)
 	}
 
-	return nil
+	return there, nil
 }
 
 // JobEvents implements [pipeline.JobStore].

@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/tcoder-dev/tcoder/internal/media"
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 )
 
@@ -113,18 +114,41 @@ func listFiltersByProject(e *env) {
 	require.Empty(e, e.list(pipeline.JobFilter{Project: "none", Limit: 10}))
 }
 
-// A list has everything of a job but its tasks and the objects of its outputs.
+// A list has everything of a job but its tasks and the objects of its
+// outputs, few or many, however it was completed.
 func listLeavesOutTheHeavy(e *env) {
 	w := e.attach("w1")
-	full := e.completed(w)
 
-	jobs, err := e.store.ListJobs(e.ctx(), pipeline.JobFilter{Project: pipeline.DefaultProject, Limit: 10})
-	require.NoError(e, err)
-	require.Len(e, jobs, 1)
+	for _, objects := range []int{0, 1, 8, 9} {
+		for _, atOnce := range []bool{false, true} {
+			outputs := published()
+			outputs[0].Objects = make([]media.OutputObject, objects)
 
-	want := full
-	want.Tasks = nil
-	want.Outputs = published()
-	want.Outputs[0].Objects = nil
-	require.Equal(e, want, jobs[0])
+			j := e.planned(w, encode(1))
+			r := pipeline.TaskResult{Ref: e.claimOne(w).Ref, WorkerID: w.id, Result: encoded()}
+
+			if atOnce {
+				r.Outputs = outputs
+			}
+
+			_, last, err := e.store.FinishTask(e.ctx(), r)
+			require.NoError(e, err)
+			require.True(e, last)
+
+			done, err := e.store.CompleteJob(e.ctx(), j.ID, 1, outputs)
+			require.NoError(e, err)
+			require.True(e, done)
+
+			want := e.get(j.ID)
+			require.Equal(e, outputs, want.Outputs)
+
+			jobs, err := e.store.ListJobs(e.ctx(), pipeline.JobFilter{Project: pipeline.DefaultProject, Limit: 10})
+			require.NoError(e, err)
+
+			want.Tasks = nil
+			want.Outputs = published()
+			want.Outputs[0].Objects = nil
+			require.Equal(e, want, jobs[0])
+		}
+	}
 }

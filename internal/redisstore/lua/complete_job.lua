@@ -1,6 +1,6 @@
 -- Moves jobs whose tasks of the run are all done to COMPLETED with their outputs.
 -- KEYS  common. Derived: the jobs, their outputs and their indexes.
--- ARGV  prefix; requests (see request.lua) of: job id, run, outputs JSON, outputs JSON without objects
+-- ARGV  prefix; requests (see request.lua) of: job id, run, outputs JSON, and the same without objects (nothing if these are few)
 -- Returns  {answer, ...}: 1 if it is COMPLETED in that run, else 0
 -- Replay   1
 -- $include(complete.lua)

@@ -3,7 +3,7 @@
 -- KEYS  common. Derived: the jobs and their results.
 -- ARGV  prefix; requests (see request.lua) of: job id, index, member, attempt, worker id, result JSON, probe JSON, plan
 --       JSON (each may be empty), a list of new tasks (see add_tasks), 1 if the plan makes what no output
---       names in the end else 0, outputs JSON and these without objects (nothing, nothing: somebody is to publish)
+--       names in the end else 0, outputs JSON (nothing: somebody is to publish), and the same without objects (nothing if these are few)
 -- Returns  {answer, ...}: 'ACCEPTED' | 'STALE', 1 if it was the last of the run else 0
 -- Replay   the first answer. A lease that ran out but wasn't taken back is still good.
 -- $include(complete.lua)

@@ -1,11 +1,11 @@
 -- Renews the leases of workers, marks them as seen and takes their progress.
--- A lease that was renewed within a second, of a job that nobody watches, stays as it is, and the worker's word of it is not
--- stored. Watchers are told at each call.
+-- A lease that would gain less than a second, or a sixteenth of its length if that is less, stays as it is unless somebody
+-- watches its job, and what the worker says of it isn't stored. Watchers are told at each call.
 -- KEYS  common. Derived: the jobs of the leases.
 -- ARGV  prefix; requests (see request.lua) of: worker id, lease ms, and a list with for each lease: its name (see held.lua),
 --       fraction, progress
 -- Returns  {answer, ...}: 1 if somebody watches one of the jobs else 0, position of a lost lease (from 0), ...
--- Replay   the same; renewed again.
+-- Replay   the same; renewed again once that adds enough.
 -- $include(attempt.lua)
 -- $include(request.lua)
 local RENEWED_WITHIN = 1000
@@ -79,8 +79,8 @@ local ends = {} -- their deadlines then, by name
 local function look(at, lease_ms)
   local name = names[at]
   local was = ends[name] or tonumber(deadlines[at])
-  local left = NOW + lease_ms - was -- that is what a renewal would add
-  local is_fresh = left >= 0 and left < math.min(RENEWED_WITHIN, lease_ms / 16)
+  local adds = NOW + lease_ms - was
+  local is_fresh = adds >= 0 and adds < math.min(RENEWED_WITHIN, lease_ms / 16)
   if is_fresh and not anybody then return false end
   local m, n = parse_lease(name)
   local id, index = parse_member(m)

@@ -63,6 +63,9 @@ for _, name in ipairs(overdue(LEASES, MOST)) do
     zadd(LEASES, score_text(NOW + VISIBILITY), name) -- until it is set aside
   elseif not t or job.finished > 0 then -- such as that of a job that was set aside
     zrem(LEASES, name) -- it would be due for ever
+    zrem(HELD, name)
+    job = find_task((parse_lease(name)))
+    if job and job.finished == 0 then count_leases(job.project, -1) end
   else
     t.losses = t.losses + 1
     if t.losses >= tonumber(ARGV[5]) then

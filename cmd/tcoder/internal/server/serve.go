@@ -116,7 +116,7 @@ const (
 func (s *serve) assemble(ctx context.Context, parts *stack, listener net.Listener, log *slog.Logger,
 	prepare func(context.Context, *stores) error,
 ) (*control, error) {
-	if s.Env("GOGC") == "" {
+	if s.Env("GOGC") == "" && s.Env("GOMEMLIMIT") == "" { // the ballast would count
 		debug.SetGCPercent(garbagePercent)
 
 		s.ballast = make([]byte, ballastBytes)

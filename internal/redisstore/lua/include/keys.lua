@@ -15,7 +15,7 @@ local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
 local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
 local function result_key(m) return PREFIX .. 'r:' .. m end -- JSON, of a task
 local function outputs_key(id) return PREFIX .. 'o:' .. id end -- JSON
-local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects
+local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects, if they are many
 local function stream_key(id) return PREFIX .. 'c:' .. id end -- hash: see stream.lua
 local function upload_key(id) return PREFIX .. 'u:' .. id end
 local function worker_key(id) return PREFIX .. 'w:' .. id end -- hash: what it said of itself

@@ -1,6 +1,6 @@
 -- Moves jobs whose tasks of the run are all done to COMPLETED with their outputs.
 -- KEYS  common. Derived: the jobs, their outputs and their indexes.
--- ARGV  prefix; requests (see request.lua) of: job id, run, outputs JSON, outputs JSON without objects
+-- ARGV  prefix; requests (see request.lua) of: job id, run, outputs JSON, and the same without objects (nothing if these are few)
 -- Returns  {answer, ...}: 1 if it is COMPLETED in that run, else 0
 -- Replay   1
 -- The end of jobs whose tasks are all done.
@@ -30,7 +30,7 @@ local PREFIX = ARGV[1]
 
 local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a job, packed: see job.lua
 local function outputs_key(id) return PREFIX .. 'o:' .. id end -- JSON
-local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects
+local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects, if they are many
 local function stream_key(id) return PREFIX .. 'c:' .. id end -- hash: see stream.lua
 local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end

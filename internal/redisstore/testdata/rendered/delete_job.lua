@@ -172,7 +172,7 @@ local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
 local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
 local function result_key(m) return PREFIX .. 'r:' .. m end -- JSON, of a task
 local function outputs_key(id) return PREFIX .. 'o:' .. id end -- JSON
-local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects
+local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects, if they are many
 local function upload_key(id) return PREFIX .. 'u:' .. id end
 local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end

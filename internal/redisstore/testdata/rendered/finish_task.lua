@@ -3,7 +3,7 @@
 -- KEYS  common. Derived: the jobs and their results.
 -- ARGV  prefix; requests (see request.lua) of: job id, index, member, attempt, worker id, result JSON, probe JSON, plan
 --       JSON (each may be empty), a list of new tasks (see add_tasks), 1 if the plan makes what no output
---       names in the end else 0, outputs JSON and these without objects (nothing, nothing: somebody is to publish)
+--       names in the end else 0, outputs JSON (nothing: somebody is to publish), and the same without objects (nothing if these are few)
 -- Returns  {answer, ...}: 'ACCEPTED' | 'STALE', 1 if it was the last of the run else 0
 -- Replay   the first answer. A lease that ran out but wasn't taken back is still good.
 -- The end of jobs whose tasks are all done.
@@ -39,7 +39,7 @@ local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
 local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
 local function result_key(m) return PREFIX .. 'r:' .. m end -- JSON, of a task
 local function outputs_key(id) return PREFIX .. 'o:' .. id end -- JSON
-local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects
+local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects, if they are many
 local function stream_key(id) return PREFIX .. 'c:' .. id end -- hash: see stream.lua
 local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end

@@ -174,7 +174,7 @@ local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
 local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
 local function result_key(m) return PREFIX .. 'r:' .. m end -- JSON, of a task
 local function outputs_key(id) return PREFIX .. 'o:' .. id end -- JSON
-local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects
+local function summary_key(id) return PREFIX .. 's:' .. id end -- JSON: outputs without their objects, if they are many
 local function stream_key(id) return PREFIX .. 'c:' .. id end -- hash: see stream.lua
 local function upload_key(id) return PREFIX .. 'u:' .. id end
 local function worker_key(id) return PREFIX .. 'w:' .. id end -- hash: what it said of itself
@@ -1059,6 +1059,9 @@ for _, name in ipairs(overdue(LEASES, MOST)) do
     zadd(LEASES, score_text(NOW + VISIBILITY), name) -- until it is set aside
   elseif not t or job.finished > 0 then -- such as that of a job that was set aside
     zrem(LEASES, name) -- it would be due for ever
+    zrem(HELD, name)
+    job = find_task((parse_lease(name)))
+    if job and job.finished == 0 then count_leases(job.project, -1) end
   else
     t.losses = t.losses + 1
     if t.losses >= tonumber(ARGV[5]) then
