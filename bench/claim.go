@@ -17,7 +17,7 @@ const (
 	claimFew     = 1_000
 	claimMany    = 1_000_000
 	claimsAtOnce = 200 // in a round; then as many tasks wait again
-	claimRounds  = 9
+	claimRounds  = 40
 	fillers      = 256
 )
 

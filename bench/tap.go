@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 // tap stands between clients and a Redis, and sees every command on the wire.
@@ -60,13 +61,18 @@ func (t *tap) accept() {
 		}
 		t.clients.Go(func() {
 			defer t.release(client)
-			if err := t.serve(client); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+			if err := t.serve(client); err != nil && !gone(err) {
 				t.mu.Lock()
 				t.failure = errors.Join(t.failure, err)
 				t.mu.Unlock()
 			}
 		})
 	}
+}
+
+// gone says that a connection was closed, by whomever: a process that ends resets those that it hasn't read.
+func gone(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET)
 }
 
 // hold notes a connection, to be closed at the end.
