@@ -153,8 +153,11 @@ func (s *Store) RenewLeases(
 func (s *Store) fresh(t *task, lease time.Duration) bool {
 	adds := s.now.Add(lease).Sub(t.deadline)
 
-	return adds >= 0 && adds < min(renewedWithin, lease/freshPart)
+	return adds >= 0 && adds < freshWithin(lease)
 }
+
+// freshWithin is what a renewal has to add to be worth a write.
+func freshWithin(lease time.Duration) time.Duration { return min(renewedWithin, lease/freshPart) }
 
 // tell takes in how far a task is. An attempt that says less than before was
 // wrong before: its word counts, the job's percent doesn't fall.

@@ -40,7 +40,8 @@ func (s *Store) AttachWorker(
 
 	for _, t := range s.held(w.ID) {
 		if slices.Contains(held, t.ref()) {
-			t.deadline = s.now.Add(lease)
+			// What the worker says next of it is to be taken in, though it attaches for every word.
+			t.deadline = s.now.Add(lease - (freshWithin(lease) + time.Millisecond - 1).Truncate(time.Millisecond))
 			kept = append(kept, t)
 		} else {
 			s.giveBack(t, pipeline.TaskRelease, pipeline.OutcomeReleased, &pipeline.Failure{

@@ -211,8 +211,9 @@ type LeaseStore interface {
 type PoolStore interface {
 	// AttachWorker records a worker's new stream and returns its session.
 	// Of the leases that it holds, those that are its own are renewed and
-	// returned; leases of it that it doesn't hold are released: their
-	// assignment was lost on the way. Its machine moves to RUNNING.
+	// returned, for so much less that their next renewal is written; leases of
+	// it that it doesn't hold are released: their assignment was lost on the
+	// way. Its machine moves to RUNNING.
 	AttachWorker(ctx context.Context, w Worker, lease time.Duration) (session int64, kept []Lease, err error)
 	// DetachWorker says that a worker's stream of this session is cut. gone
 	// says that it exits and holds nothing: it is forgotten.

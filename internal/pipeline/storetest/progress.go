@@ -11,15 +11,16 @@ import (
 
 func progressTests() map[string]func(*env) {
 	return map[string]func(*env){
-		"IsWeighted":           progressIsWeighted,
-		"NeverFallsWithinARun": progressNeverFalls,
-		"IsStoredSeldom":       progressIsStoredSeldom,
-		"IsStoredForWatchers":  progressIsStoredForWatchers,
-		"EndsAtHundred":        progressEndsAtHundred,
-		"IgnoresNonsense":      progressIgnoresNonsense,
-		"KeepsTheLatest":       progressKeepsTheLatest,
-		"RisesWithoutAWord":    progressRisesWithoutAWord,
-		"TellsWhatIsDoneNow":   progressTellsWhatIsDone,
+		"IsWeighted":            progressIsWeighted,
+		"NeverFallsWithinARun":  progressNeverFalls,
+		"IsStoredSeldom":        progressIsStoredSeldom,
+		"IsStoredForWatchers":   progressIsStoredForWatchers,
+		"IsStoredAfterAnAttach": progressIsStoredAfterAttach,
+		"EndsAtHundred":         progressEndsAtHundred,
+		"IgnoresNonsense":       progressIgnoresNonsense,
+		"KeepsTheLatest":        progressKeepsTheLatest,
+		"RisesWithoutAWord":     progressRisesWithoutAWord,
+		"TellsWhatIsDoneNow":    progressTellsWhatIsDone,
 	}
 }
 
@@ -78,6 +79,24 @@ func progressIsStoredSeldom(e *env) {
 	require.InDelta(e, 10, e.percent(j.ID), 0.01)
 	e.tell(w, l, 0.3)
 	require.InDelta(e, 30, e.percent(j.ID), 0.01)
+}
+
+// A worker that attaches for every word, as behind a proxy that takes each to
+// another replica, is heard.
+func progressIsStoredAfterAttach(e *env) {
+	w := e.attach("w1")
+	j := e.planned(w, encode(1))
+	l := e.claimOne(w)
+
+	for _, fraction := range []float64{0.1, 0.2} {
+		e.advance(e.T, 3*time.Second)
+
+		_, kept, err := e.store.AttachWorker(e.ctx(), pipeline.Worker{ID: w.id, Held: []pipeline.LeaseRef{l.Ref}}, leaseFor)
+		require.NoError(e, err)
+		require.Len(e, kept, 1)
+		require.Empty(e, e.renew(w, pipeline.Renewal{Ref: l.Ref, Fraction: fraction}))
+		require.InDelta(e, 100*fraction, e.percent(j.ID), 0.01)
+	}
 }
 
 // Somebody who watches reads what they were told.

@@ -8,7 +8,6 @@
 -- Replay   the same; renewed again once that adds enough.
 -- $include(attempt.lua)
 -- $include(request.lua)
-local RENEWED_WITHIN = 1000
 local requests = read_requests()
 local names = {}
 for _, r in ipairs(requests) do
@@ -80,7 +79,7 @@ local function look(at, lease_ms)
   local name = names[at]
   local was = ends[name] or tonumber(deadlines[at])
   local adds = NOW + lease_ms - was
-  local is_fresh = adds >= 0 and adds < math.min(RENEWED_WITHIN, lease_ms / 16)
+  local is_fresh = adds >= 0 and adds < fresh_within(lease_ms)
   if is_fresh and not anybody then return false end
   local m, n = parse_lease(name)
   local id, index = parse_member(m)

@@ -2,6 +2,9 @@
 -- workers that hold them: each as "<worker> <member> <attempt>", which names no other lease ever.
 -- $include(write.lua)
 
+-- fresh_within is what a renewal has to add, in ms, to be worth a write.
+local function fresh_within(lease_ms) return math.min(1000, lease_ms / 16) end
+
 local function lease_name(worker, m, n) return worker .. ' ' .. m .. ' ' .. digits(n) end
 
 -- parse_lease returns the member and the attempt that a lease is of.

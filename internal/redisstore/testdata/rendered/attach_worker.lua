@@ -656,6 +656,9 @@ end
 -- Leases are in LEASES by their deadlines, and in HELD, all scores 0, by the
 -- workers that hold them: each as "<worker> <member> <attempt>", which names no other lease ever.
 
+-- fresh_within is what a renewal has to add, in ms, to be worth a write.
+local function fresh_within(lease_ms) return math.min(1000, lease_ms / 16) end
+
 local function lease_name(worker, m, n) return worker .. ' ' .. m .. ' ' .. digits(n) end
 
 -- parse_lease returns the member and the attempt that a lease is of.
@@ -878,7 +881,9 @@ end
 
 local holds = {}
 for i = 12, #ARGV, 2 do holds[ARGV[i]] = tonumber(ARGV[i + 1]) end
-local deadline = score_text(NOW + tonumber(ARGV[9]))
+local lease_ms = tonumber(ARGV[9])
+-- What the worker says next of its leases is to be taken in, though it attaches for every word.
+local deadline = score_text(NOW + lease_ms - math.ceil(fresh_within(lease_ms)))
 local kept = {}
 for _, name in ipairs(held_by(worker)) do
   local job, index, t, broken = leased_task(name)

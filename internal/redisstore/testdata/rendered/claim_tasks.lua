@@ -138,6 +138,7 @@ local function write_all()
   SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
 end
 
+
 local function lease_name(worker, m, n) return worker .. ' ' .. m .. ' ' .. digits(n) end
 
 

@@ -82,6 +82,7 @@ end
 
 
 
+
 -- held_by lists the leases that a worker holds.
 local function held_by(worker)
   local list = {}

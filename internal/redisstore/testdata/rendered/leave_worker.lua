@@ -46,6 +46,7 @@ local DIGITS = {} -- small numbers as text: most of a call are the same
 
 
 
+
 -- held_by lists the leases that a worker holds.
 local function held_by(worker)
   local list = {}

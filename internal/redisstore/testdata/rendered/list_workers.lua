@@ -408,6 +408,7 @@ end
 -- workers that hold them: each as "<worker> <member> <attempt>", which names no other lease ever.
 
 
+
 -- parse_lease returns the member and the attempt that a lease is of.
 local function parse_lease(name)
   local m, n = string.match(name, '(%S+) (%d+)$')

@@ -118,6 +118,9 @@ local function write_all()
   SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
 end
 
+-- fresh_within is what a renewal has to add, in ms, to be worth a write.
+local function fresh_within(lease_ms) return math.min(1000, lease_ms / 16) end
+
 
 -- parse_lease returns the member and the attempt that a lease is of.
 local function parse_lease(name)
@@ -513,7 +516,6 @@ local function read_requests()
   for i = 2, #ARGV do requests[i - 1] = { cmsgpack.unpack(ARGV[i]) } end
   return requests
 end
-local RENEWED_WITHIN = 1000
 local requests = read_requests()
 local names = {}
 for _, r in ipairs(requests) do
@@ -585,7 +587,7 @@ local function look(at, lease_ms)
   local name = names[at]
   local was = ends[name] or tonumber(deadlines[at])
   local adds = NOW + lease_ms - was
-  local is_fresh = adds >= 0 and adds < math.min(RENEWED_WITHIN, lease_ms / 16)
+  local is_fresh = adds >= 0 and adds < fresh_within(lease_ms)
   if is_fresh and not anybody then return false end
   local m, n = parse_lease(name)
   local id, index = parse_member(m)

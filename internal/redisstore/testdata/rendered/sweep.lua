@@ -714,6 +714,7 @@ end
 -- Leases are in LEASES by their deadlines, and in HELD, all scores 0, by the
 -- workers that hold them: each as "<worker> <member> <attempt>", which names no other lease ever.
 
+
 local function lease_name(worker, m, n) return worker .. ' ' .. m .. ' ' .. digits(n) end
 
 -- parse_lease returns the member and the attempt that a lease is of.
