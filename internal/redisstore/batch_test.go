@@ -83,7 +83,6 @@ func checkPairs(t *testing.T, change func(apart *Store)) {
 // time, and one that gets what is of one verb in one call.
 type pair struct {
 	apart, together *Store
-	client          redis.UniversalClient
 	now             time.Time
 	limit           int // of running tasks of a project
 
@@ -116,7 +115,6 @@ func newPair(t *testing.T, url, tag string) *pair {
 
 	p.apart.jitter = func() float64 { return 0.5 }
 	p.together.jitter = p.apart.jitter
-	p.client = p.apart.client
 	p.setClock(t)
 
 	for _, id := range []string{"w", "w1", "w12"} {
@@ -150,14 +148,12 @@ func (p *pair) setClock(t require.TestingT) {
 	}
 }
 
-// each asks both stores, and returns their common answer.
-func (p *pair) each(t require.TestingT, f ask) any {
+// each asks both stores, which must give the same answer.
+func (p *pair) each(t require.TestingT, f ask) {
 	first, firstErr := f(context.Background(), p.apart)
 	second, secondErr := f(context.Background(), p.together)
 	require.Equal(t, first, second)
 	require.Equal(t, reasonOf(firstErr), reasonOf(secondErr))
-
-	return first
 }
 
 // reasonOf is the reason of an expected refusal; what else went wrong is told in full.
@@ -433,7 +429,7 @@ for _, key in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do
 end
 return all`
 
-	pairs, err := p.client.Eval(context.Background(), script, nil, s.keys.prefix).StringSlice()
+	pairs, err := s.client.Eval(context.Background(), script, nil, s.keys.prefix).StringSlice()
 	require.NoError(r, err)
 
 	all := map[string]string{}

@@ -33,7 +33,7 @@ local holds = {}
 for i = 12, #ARGV, 2 do holds[ARGV[i]] = tonumber(ARGV[i + 1]) end
 local lease_ms = tonumber(ARGV[9])
 -- What the worker says next of its leases is to be taken in, though it attaches for every word.
-local deadline = score_text(NOW + lease_ms - math.ceil(fresh_within(lease_ms)))
+local deadline = deadline_text(lease_ms - math.ceil(fresh_within(lease_ms)))
 local kept = {}
 for _, name in ipairs(held_by(worker)) do
   local job, index, t, broken = leased_task(name)

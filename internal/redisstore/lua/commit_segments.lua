@@ -73,7 +73,7 @@ for _, s in ipairs(order) do
       local at = math.max(NOW, s.at + STREAM_EVERY)
       -- The only task that isn't done may be so at once, and then all is published.
       if s.job.open == 1 and s.job.playable > 0 then at = NOW + STREAM_EVERY end
-      zadd(DUTIES, score_text(at), stream_duty(s.id))
+      zadd(DUTIES, digits(at), stream_duty(s.id))
       due(at)
     end
   end

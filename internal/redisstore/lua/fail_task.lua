@@ -21,7 +21,7 @@ local function delay_task(failures_before, charged)
   local wakes = NOW + math.floor(backoff)
   t.s, t.at = next_state('task', t.s, 'retry'), wakes
   save_task(job, index, t)
-  zadd(DELAYED, score_text(wakes), t.m)
+  zadd(DELAYED, digits(wakes), t.m)
   due(wakes)
   add_event(job, 'TASK_DELAYED', index, attempt, reason, message)
 end

@@ -35,7 +35,7 @@ for i, m in ipairs(members) do
 end
 
 local function tasks_in(queue, from, to)
-  return redis.call('ZCOUNT', queue, score_text(from), to and '(' .. score_text(to) or '+inf')
+  return redis.call('ZCOUNT', queue, digits(from), to and '(' .. digits(to) or '+inf')
 end
 
 -- position_of is how many ready tasks are likely to be leased before one, if
@@ -53,7 +53,7 @@ local function position_of(m, parked)
   local tag = math.floor(at / TAG) == band and at - band * TAG or join_band(job.project, band)
   tag = tag + same -- with which it will be served
   local others, looked = 0, 0
-  local ring = redis.call('ZRANGEBYSCORE', RING, '-inf', score_text(band * TAG + tag), 'WITHSCORES', 'LIMIT', 0, MOST_PROJECTS)
+  local ring = redis.call('ZRANGEBYSCORE', RING, '-inf', digits(band * TAG + tag), 'WITHSCORES', 'LIMIT', 0, MOST_PROJECTS)
   for i = 1, #ring, 2 do
     local name, other = ring[i], queue_key(ring[i])
     if name ~= job.project then
@@ -66,7 +66,7 @@ local function position_of(m, parked)
     end
   end
   if #ring == 2 * MOST_PROJECTS then
-    local all = redis.call('ZCOUNT', RING, '-inf', score_text(band * TAG + tag)) - 1
+    local all = redis.call('ZCOUNT', RING, '-inf', digits(band * TAG + tag)) - 1
     others = math.floor(others * all / looked)
   end
   return before + others

@@ -21,7 +21,7 @@ if ARGV[5] == '1' then
   again = NOW + STREAM_EVERY
 end
 if job.open > 0 and (redis.call('HGET', KEYS[14], 'n') or 0) + 0 > ARGV[4] + 0 then
-  zadd(DUTIES, score_text(again), duty)
+  zadd(DUTIES, digits(again), duty)
   due(again)
 else
   zrem(DUTIES, duty)

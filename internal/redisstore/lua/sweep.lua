@@ -60,7 +60,7 @@ end
 for _, name in ipairs(overdue(LEASES, MOST)) do
   local job, index, t, broken = leased_task(name)
   if broken then
-    zadd(LEASES, score_text(NOW + VISIBILITY), name) -- until it is set aside
+    zadd(LEASES, digits(NOW + VISIBILITY), name) -- until it is set aside
   elseif not t or job.finished > 0 then -- such as that of a job that was set aside
     zrem(LEASES, name) -- it would be due for ever
     zrem(HELD, name)

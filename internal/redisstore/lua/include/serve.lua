@@ -101,10 +101,10 @@ local function settle_served(touched)
       if e.ended then
         leave_band(e.name, band, e.score - band * TAG)
       else
-        append(parked, score_text(e.score), e.name)
+        append(parked, digits(e.score), e.name)
       end
     elseif e.score ~= e.was then
-      append(ring, score_text(e.score), e.name)
+      append(ring, digits(e.score), e.name)
     end
   end
   in_chunks(gone, 'ZREM', RING)
@@ -112,8 +112,8 @@ local function settle_served(touched)
   in_chunks(ring, 'ZADD', RING)
   for band in pairs(bands) do
     local served = served_at(band)
-    redis.call('HSET', TURNS, 'v' .. band, score_text(served))
+    redis.call('HSET', TURNS, 'v' .. band, digits(served))
     -- Whoever left with such a tag would come back with this one anyway.
-    redis.call('ZREMRANGEBYSCORE', PAST, score_text(band * TAG), score_text(band * TAG + served))
+    redis.call('ZREMRANGEBYSCORE', PAST, digits(band * TAG), digits(band * TAG + served))
   end
 end

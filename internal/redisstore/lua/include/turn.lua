@@ -19,17 +19,6 @@ local PROJECTS, PROJECT_ORDER = {}, {}
 local LIMIT
 local SERVED = {} -- by band
 
-local SCORES = {} -- most jobs of a call have the same
-
-local function score_text(score)
-  local text = SCORES[score]
-  if not text then
-    text = string.format('%.0f', score)
-    SCORES[score] = text
-  end
-  return text
-end
-
 -- band_of is the place of a priority: the best is 0.
 local function band_of(priority) return 100 - priority end
 
@@ -45,7 +34,7 @@ end
 
 local function queue_add(name, priority, queued, m)
   local p, band = project_of(name), band_of(priority)
-  append(p.add, score_text(band * BAND + (queued - EPOCH)), m)
+  append(p.add, digits(band * BAND + (queued - EPOCH)), m)
   if not p.band or band < p.band then p.band = band end
 end
 
@@ -71,7 +60,7 @@ end
 
 -- leave_band keeps the tag of a project that leaves a band, while it is ahead of what was served.
 local function leave_band(name, band, tag)
-  if tag > served_at(band) then redis.call('ZADD', PAST, score_text(band * TAG + tag), band .. '|' .. name) end
+  if tag > served_at(band) then redis.call('ZADD', PAST, digits(band * TAG + tag), band .. '|' .. name) end
 end
 
 -- join_band is the tag with which a project comes to a band.
@@ -112,9 +101,9 @@ local function place(p, running)
   if not band then return end
   local score = band * TAG + tag
   if full then
-    redis.call('ZADD', PARKED, score_text(score), name)
+    redis.call('ZADD', PARKED, digits(score), name)
   else
-    if score ~= at or parked then redis.call('ZADD', RING, score_text(score), name) end
+    if score ~= at or parked then redis.call('ZADD', RING, digits(score), name) end
     if #p.add > 0 or parked then WAKES.READY = true end
   end
 end

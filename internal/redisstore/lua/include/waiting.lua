@@ -17,7 +17,7 @@ local function waiting(projects)
       local band = math.floor(score / BAND)
       local queued = score - band * BAND + EPOCH
       if not oldest or queued < oldest then oldest = queued end
-      from = score_text((band + 1) * BAND)
+      from = digits((band + 1) * BAND)
     end
   end
   return ready, oldest and math.max(0, NOW - oldest) or 0

@@ -9,7 +9,7 @@ local function append(list, a, b)
   list[n + 1], list[n + 2] = a, b
 end
 
-local DIGITS = {} -- small numbers as text: most of a call are the same
+local DIGITS = {} -- whole numbers as text: most scores, sequences and attempts of a call are the same
 
 local function digits(n)
   local text = DIGITS[n]

@@ -78,7 +78,7 @@ local function append(list, a, b)
   list[n + 1], list[n + 2] = a, b
 end
 
-local DIGITS = {} -- small numbers as text: most of a call are the same
+local DIGITS = {} -- whole numbers as text: most scores, sequences and attempts of a call are the same
 
 local function digits(n)
   local text = DIGITS[n]
@@ -342,17 +342,6 @@ local PROJECTS, PROJECT_ORDER = {}, {}
 local LIMIT
 local SERVED = {} -- by band
 
-local SCORES = {} -- most jobs of a call have the same
-
-local function score_text(score)
-  local text = SCORES[score]
-  if not text then
-    text = string.format('%.0f', score)
-    SCORES[score] = text
-  end
-  return text
-end
-
 
 local function project_of(name)
   local p = PROJECTS[name]
@@ -386,7 +375,7 @@ end
 
 -- leave_band keeps the tag of a project that leaves a band, while it is ahead of what was served.
 local function leave_band(name, band, tag)
-  if tag > served_at(band) then redis.call('ZADD', PAST, score_text(band * TAG + tag), band .. '|' .. name) end
+  if tag > served_at(band) then redis.call('ZADD', PAST, digits(band * TAG + tag), band .. '|' .. name) end
 end
 
 -- join_band is the tag with which a project comes to a band.
@@ -427,9 +416,9 @@ local function place(p, running)
   if not band then return end
   local score = band * TAG + tag
   if full then
-    redis.call('ZADD', PARKED, score_text(score), name)
+    redis.call('ZADD', PARKED, digits(score), name)
   else
-    if score ~= at or parked then redis.call('ZADD', RING, score_text(score), name) end
+    if score ~= at or parked then redis.call('ZADD', RING, digits(score), name) end
     if #p.add > 0 or parked then WAKES.READY = true end
   end
 end
@@ -672,10 +661,10 @@ local function settle_served(touched)
       if e.ended then
         leave_band(e.name, band, e.score - band * TAG)
       else
-        append(parked, score_text(e.score), e.name)
+        append(parked, digits(e.score), e.name)
       end
     elseif e.score ~= e.was then
-      append(ring, score_text(e.score), e.name)
+      append(ring, digits(e.score), e.name)
     end
   end
   in_chunks(gone, 'ZREM', RING)
@@ -683,9 +672,9 @@ local function settle_served(touched)
   in_chunks(ring, 'ZADD', RING)
   for band in pairs(bands) do
     local served = served_at(band)
-    redis.call('HSET', TURNS, 'v' .. band, score_text(served))
+    redis.call('HSET', TURNS, 'v' .. band, digits(served))
     -- Whoever left with such a tag would come back with this one anyway.
-    redis.call('ZREMRANGEBYSCORE', PAST, score_text(band * TAG), score_text(band * TAG + served))
+    redis.call('ZREMRANGEBYSCORE', PAST, digits(band * TAG), digits(band * TAG + served))
   end
 end
 local find = string.find

@@ -38,7 +38,7 @@ local DEADLINES = {} -- by ms from now
 local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
 
 
-local DIGITS = {} -- small numbers as text: most of a call are the same
+local DIGITS = {} -- whole numbers as text: most scores, sequences and attempts of a call are the same
 
 
 local function list_of(lists, key)

@@ -53,7 +53,7 @@ end
 local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
 
 
-local DIGITS = {} -- small numbers as text: most of a call are the same
+local DIGITS = {} -- whole numbers as text: most scores, sequences and attempts of a call are the same
 
 
 

@@ -198,7 +198,7 @@ local DEADLINES = {} -- by ms from now
 local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
 
 
-local DIGITS = {} -- small numbers as text: most of a call are the same
+local DIGITS = {} -- whole numbers as text: most scores, sequences and attempts of a call are the same
 
 
 
@@ -241,9 +241,6 @@ local EPOCH = 1577836800000  -- 2020-01-01
 local PROJECTS, PROJECT_ORDER = {}, {}
 local LIMIT
 local SERVED = {} -- by band
-
-local SCORES = {} -- most jobs of a call have the same
-
 
 
 

@@ -217,7 +217,7 @@ local function append(list, a, b)
   list[n + 1], list[n + 2] = a, b
 end
 
-local DIGITS = {} -- small numbers as text: most of a call are the same
+local DIGITS = {} -- whole numbers as text: most scores, sequences and attempts of a call are the same
 
 local function digits(n)
   local text = DIGITS[n]
@@ -315,17 +315,6 @@ local PROJECTS, PROJECT_ORDER = {}, {}
 local LIMIT
 local SERVED = {} -- by band
 
-local SCORES = {} -- most jobs of a call have the same
-
-local function score_text(score)
-  local text = SCORES[score]
-  if not text then
-    text = string.format('%.0f', score)
-    SCORES[score] = text
-  end
-  return text
-end
-
 -- band_of is the place of a priority: the best is 0.
 local function band_of(priority) return 100 - priority end
 
@@ -341,7 +330,7 @@ end
 
 local function queue_add(name, priority, queued, m)
   local p, band = project_of(name), band_of(priority)
-  append(p.add, score_text(band * BAND + (queued - EPOCH)), m)
+  append(p.add, digits(band * BAND + (queued - EPOCH)), m)
   if not p.band or band < p.band then p.band = band end
 end
 
@@ -367,7 +356,7 @@ end
 
 -- leave_band keeps the tag of a project that leaves a band, while it is ahead of what was served.
 local function leave_band(name, band, tag)
-  if tag > served_at(band) then redis.call('ZADD', PAST, score_text(band * TAG + tag), band .. '|' .. name) end
+  if tag > served_at(band) then redis.call('ZADD', PAST, digits(band * TAG + tag), band .. '|' .. name) end
 end
 
 -- join_band is the tag with which a project comes to a band.
@@ -408,9 +397,9 @@ local function place(p, running)
   if not band then return end
   local score = band * TAG + tag
   if full then
-    redis.call('ZADD', PARKED, score_text(score), name)
+    redis.call('ZADD', PARKED, digits(score), name)
   else
-    if score ~= at or parked then redis.call('ZADD', RING, score_text(score), name) end
+    if score ~= at or parked then redis.call('ZADD', RING, digits(score), name) end
     if #p.add > 0 or parked then WAKES.READY = true end
   end
 end
@@ -851,7 +840,7 @@ local function delay_task(failures_before, charged)
   local wakes = NOW + math.floor(backoff)
   t.s, t.at = next_state('task', t.s, 'retry'), wakes
   save_task(job, index, t)
-  zadd(DELAYED, score_text(wakes), t.m)
+  zadd(DELAYED, digits(wakes), t.m)
   due(wakes)
   add_event(job, 'TASK_DELAYED', index, attempt, reason, message)
 end

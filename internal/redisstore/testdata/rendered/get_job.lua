@@ -214,8 +214,16 @@ local function append(list, a, b)
   list[n + 1], list[n + 2] = a, b
 end
 
-local DIGITS = {} -- small numbers as text: most of a call are the same
+local DIGITS = {} -- whole numbers as text: most scores, sequences and attempts of a call are the same
 
+local function digits(n)
+  local text = DIGITS[n]
+  if not text then
+    text = string.format('%.0f', n)
+    DIGITS[n] = text
+  end
+  return text
+end
 
 
 
@@ -243,17 +251,6 @@ local EPOCH = 1577836800000  -- 2020-01-01
 local PROJECTS, PROJECT_ORDER = {}, {}
 local LIMIT
 local SERVED = {} -- by band
-
-local SCORES = {} -- most jobs of a call have the same
-
-local function score_text(score)
-  local text = SCORES[score]
-  if not text then
-    text = string.format('%.0f', score)
-    SCORES[score] = text
-  end
-  return text
-end
 
 -- band_of is the place of a priority: the best is 0.
 local function band_of(priority) return 100 - priority end
@@ -490,7 +487,7 @@ for i, m in ipairs(members) do
 end
 
 local function tasks_in(queue, from, to)
-  return redis.call('ZCOUNT', queue, score_text(from), to and '(' .. score_text(to) or '+inf')
+  return redis.call('ZCOUNT', queue, digits(from), to and '(' .. digits(to) or '+inf')
 end
 
 -- position_of is how many ready tasks are likely to be leased before one, if
@@ -508,7 +505,7 @@ local function position_of(m, parked)
   local tag = math.floor(at / TAG) == band and at - band * TAG or join_band(job.project, band)
   tag = tag + same -- with which it will be served
   local others, looked = 0, 0
-  local ring = redis.call('ZRANGEBYSCORE', RING, '-inf', score_text(band * TAG + tag), 'WITHSCORES', 'LIMIT', 0, MOST_PROJECTS)
+  local ring = redis.call('ZRANGEBYSCORE', RING, '-inf', digits(band * TAG + tag), 'WITHSCORES', 'LIMIT', 0, MOST_PROJECTS)
   for i = 1, #ring, 2 do
     local name, other = ring[i], queue_key(ring[i])
     if name ~= job.project then
@@ -521,7 +518,7 @@ local function position_of(m, parked)
     end
   end
   if #ring == 2 * MOST_PROJECTS then
-    local all = redis.call('ZCOUNT', RING, '-inf', score_text(band * TAG + tag)) - 1
+    local all = redis.call('ZCOUNT', RING, '-inf', digits(band * TAG + tag)) - 1
     others = math.floor(others * all / looked)
   end
   return before + others

@@ -206,7 +206,7 @@ local function append(list, a, b)
   list[n + 1], list[n + 2] = a, b
 end
 
-local DIGITS = {} -- small numbers as text: most of a call are the same
+local DIGITS = {} -- whole numbers as text: most scores, sequences and attempts of a call are the same
 
 
 local function list_of(lists, key)
@@ -252,9 +252,6 @@ local EPOCH = 1577836800000  -- 2020-01-01
 local PROJECTS, PROJECT_ORDER = {}, {}
 local LIMIT
 local SERVED = {} -- by band
-
-local SCORES = {} -- most jobs of a call have the same
-
 
 
 

@@ -47,8 +47,16 @@ local DEADLINES = {} -- by ms from now
 local SETS, DELS, ZREMS, ZADDS = {}, {}, {}, {}
 
 
-local DIGITS = {} -- small numbers as text: most of a call are the same
+local DIGITS = {} -- whole numbers as text: most scores, sequences and attempts of a call are the same
 
+local function digits(n)
+  local text = DIGITS[n]
+  if not text then
+    text = string.format('%.0f', n)
+    DIGITS[n] = text
+  end
+  return text
+end
 
 
 
@@ -64,17 +72,6 @@ local EPOCH = 1577836800000  -- 2020-01-01
 local PROJECTS, PROJECT_ORDER = {}, {}
 local LIMIT
 local SERVED = {} -- by band
-
-local SCORES = {} -- most jobs of a call have the same
-
-local function score_text(score)
-  local text = SCORES[score]
-  if not text then
-    text = string.format('%.0f', score)
-    SCORES[score] = text
-  end
-  return text
-end
 
 
 
@@ -104,7 +101,7 @@ local function waiting(projects)
       local band = math.floor(score / BAND)
       local queued = score - band * BAND + EPOCH
       if not oldest or queued < oldest then oldest = queued end
-      from = score_text((band + 1) * BAND)
+      from = digits((band + 1) * BAND)
     end
   end
   return ready, oldest and math.max(0, NOW - oldest) or 0

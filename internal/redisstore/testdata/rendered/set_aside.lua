@@ -211,7 +211,7 @@ local function append(list, a, b)
   list[n + 1], list[n + 2] = a, b
 end
 
-local DIGITS = {} -- small numbers as text: most of a call are the same
+local DIGITS = {} -- whole numbers as text: most scores, sequences and attempts of a call are the same
 
 local function digits(n)
   local text = DIGITS[n]
@@ -309,17 +309,6 @@ local PROJECTS, PROJECT_ORDER = {}, {}
 local LIMIT
 local SERVED = {} -- by band
 
-local SCORES = {} -- most jobs of a call have the same
-
-local function score_text(score)
-  local text = SCORES[score]
-  if not text then
-    text = string.format('%.0f', score)
-    SCORES[score] = text
-  end
-  return text
-end
-
 
 local function project_of(name)
   local p = PROJECTS[name]
@@ -353,7 +342,7 @@ end
 
 -- leave_band keeps the tag of a project that leaves a band, while it is ahead of what was served.
 local function leave_band(name, band, tag)
-  if tag > served_at(band) then redis.call('ZADD', PAST, score_text(band * TAG + tag), band .. '|' .. name) end
+  if tag > served_at(band) then redis.call('ZADD', PAST, digits(band * TAG + tag), band .. '|' .. name) end
 end
 
 -- join_band is the tag with which a project comes to a band.
@@ -394,9 +383,9 @@ local function place(p, running)
   if not band then return end
   local score = band * TAG + tag
   if full then
-    redis.call('ZADD', PARKED, score_text(score), name)
+    redis.call('ZADD', PARKED, digits(score), name)
   else
-    if score ~= at or parked then redis.call('ZADD', RING, score_text(score), name) end
+    if score ~= at or parked then redis.call('ZADD', RING, digits(score), name) end
     if #p.add > 0 or parked then WAKES.READY = true end
   end
 end
