@@ -32,10 +32,23 @@ func hold(t tester, s *Store, verb string) (waiting func(n int), release func())
 	t.Helper()
 
 	c := s.batches[verb]
-	c.mu.Lock()
-	require.Zero(t, c.flights)
-	c.flights = 1
-	c.mu.Unlock()
+
+	// Those of the call before may have been answered while it still counts.
+	take := func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+
+		if c.flights > 0 {
+			return false
+		}
+
+		c.flights = 1
+
+		return true
+	}
+	for deadline := time.Now().Add(patience); !take(); runtime.Gosched() {
+		require.True(t, time.Now().Before(deadline), "a call of %s is in flight", verb)
+	}
 
 	count := func() int {
 		c.mu.Lock()
