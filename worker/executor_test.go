@@ -226,7 +226,7 @@ func TestCancelKills(t *testing.T) {
 			if outOfTime {
 				require.Equal(t, tcoderv1.ErrorReason_ERROR_REASON_TASK_TIMEOUT, report.GetFault().GetFailure().GetReason())
 			} else {
-				require.Less(t, time.Since(start), 2*time.Second)
+				require.Less(t, time.Since(start), 10*time.Second)
 			}
 		})
 	}

@@ -90,5 +90,5 @@ func TestRun(t *testing.T) {
 	first(t, s, getDraining)
 	s.hungUp(t)
 	require.NoError(t, <-result)
-	require.Less(t, time.Since(start), time.Second)
+	require.Less(t, time.Since(start), DefaultDrainGrace)
 }

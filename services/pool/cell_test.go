@@ -34,7 +34,11 @@ import (
 )
 
 // patience is how long a test waits for what has to happen.
-const patience = 15 * time.Second
+const (
+	patience = 15 * time.Second
+	// promptly is sooner than anything that comes by a clock, heartbeats first, and leaves time for a loaded machine.
+	promptly = 4 * time.Second
+)
 
 func TestMain(m *testing.M) { s3test.Main(redistest.Wrap(m)) }
 

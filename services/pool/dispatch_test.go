@@ -73,8 +73,8 @@ func TestUnsentAssignment(t *testing.T) {
 	require.False(t, c.job(t, job.ID).Tasks[0].Attempts[0].Charged)
 }
 
-// TestCancel: a canceled job's attempts are stopped within a second, whichever
-// replica holds the stream.
+// TestCancel: a canceled job's attempts are stopped at once, whichever replica
+// holds the stream.
 func TestCancel(t *testing.T) {
 	t.Parallel()
 	c := newCell(t)
@@ -90,7 +90,7 @@ func TestCancel(t *testing.T) {
 	_, err := c.store.CancelJob(t.Context(), canceled.ID)
 	require.NoError(t, err)
 	stop := expect(w, (*tcoderv1.AttachResponse).GetStop)
-	require.Less(t, time.Since(began), time.Second)
+	require.Less(t, time.Since(began), promptly)
 	require.Equal(t, refs[canceled.ID].GetTaskId(), stop.GetLease().GetTaskId())
 	require.Equal(t, stale, w.report(probed(stop.GetLease())))
 	require.Equal(t, accepted, w.report(probed(refs[other.ID])))
@@ -232,7 +232,7 @@ func TestSilentWorker(t *testing.T) {
 		return again != nil
 	}, patience, 20*time.Millisecond)
 	require.EqualValues(t, 2, again.GetLease().GetAttempt())
-	require.Less(t, time.Since(leased), lease+2*time.Second)
+	require.Less(t, time.Since(leased), lease+promptly)
 	err := silent.ends()
 	require.ErrorContains(t, err, "The worker said nothing for too long.")
 	require.Equal(t, tcoderv1.ErrorReason_ERROR_REASON_SERVER_DRAINING, reasonOf(t, err))
