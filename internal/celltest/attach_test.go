@@ -284,3 +284,37 @@ func TestZombie(t *testing.T) {
 		require.Equal(t, []string{"healthy", "zombie"}, slices.Sorted(slices.Values(a.Attached())))
 	})
 }
+
+// TestAway guarantees that a worker which is away again and again with the same
+// task, and comes back each time, isn't taken for one that the task took down.
+func TestAway(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := celltest.New()
+		w := c.Worker(t, "w", []string{"a"})
+		attached(t, "w", c.Replica(t, "a"))
+		job := c.Submit(t)
+		times := 2 * pipeline.DefaultRetryPolicy().MaxLosses
+
+		for range times {
+			run := started(t, w)
+
+			c.Network.Refuse("w", "", true)
+			c.Network.Lose("w", "")
+			pass(2 * celltest.Lease)
+			c.Network.Refuse("w", "", false)
+			<-run.Context.Done()
+		}
+
+		started(t, w).Finish(t)
+		started(t, w).Finish(t)
+
+		ended := c.Ended(t, job.ID)
+		require.Equal(t, pipeline.JobCompleted, ended.State)
+
+		for n, a := range ended.Tasks[0].Attempts[:times] {
+			require.Equal(t, pipeline.OutcomeReleased, a.Outcome, n)
+			require.False(t, a.Charged, n)
+		}
+	})
+}

@@ -36,6 +36,10 @@ func (s *Store) AttachWorker(
 		s.moveMachine(m, pipeline.MachineAttach)
 	}
 
+	for _, ref := range held {
+		s.absolve(w.ID, ref)
+	}
+
 	kept := []*task{}
 
 	for _, t := range s.held(w.ID) {
@@ -56,6 +60,28 @@ func (s *Store) AttachWorker(
 	}
 
 	return w.Session, leases, nil
+}
+
+// absolve takes it back that a task took a worker down: that lost an attempt of
+// it and is here. Its machine was at fault, or the way to it, which a task
+// survives more often.
+func (s *Store) absolve(workerID string, ref pipeline.LeaseRef) {
+	t := s.task(ref.TaskID)
+	if t == nil || t.job.rec.State.Terminal() || t.losses == 0 || t.spoilt+1 >= maxMachineFaults {
+		return
+	}
+
+	for i, a := range t.rec.Attempts {
+		if a.Number == ref.Attempt && a.WorkerID == workerID && a.Outcome == pipeline.OutcomeLost {
+			t.rec.Attempts = slices.Clone(t.rec.Attempts)
+			t.rec.Attempts[i].Outcome = pipeline.OutcomeReleased
+			t.rec.Attempts[i].Failure = &pipeline.Failure{
+				Reason: pipeline.ReasonWorkerLost, Message: "The worker was silent until its lease ran out, and came back.",
+			}
+			t.losses--
+			t.spoilt++
+		}
+	}
 }
 
 // held are the tasks that a worker holds, by id.

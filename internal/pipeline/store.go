@@ -213,7 +213,10 @@ type PoolStore interface {
 	// Of the leases that it holds, those that are its own are renewed and
 	// returned, for so much less that their next renewal is written; leases of
 	// it that it doesn't hold are released: their assignment was lost on the
-	// way. Its machine moves to RUNNING.
+	// way. An attempt that it holds and that was taken back when its lease ran
+	// out didn't take it down: that counts as a fault of its machine, not as a
+	// loss, unless these were as many in a row as a task survives. Its machine
+	// moves to RUNNING.
 	AttachWorker(ctx context.Context, w Worker, lease time.Duration) (session int64, kept []Lease, err error)
 	// DetachWorker says that a worker's stream of this session is cut. gone
 	// says that it exits and holds nothing: it is forgotten.

@@ -87,7 +87,7 @@ const (
 // RetryPolicy says how often a task is tried and how long it rests between.
 type RetryPolicy struct {
 	MaxFailures int           // charged attempts before the task is dead
-	MaxLosses   int           // leases that may run out before the task is quarantined
+	MaxLosses   int           // workers that may be lost with a task before it is quarantined
 	Backoff     time.Duration // of the first retry; doubles with each
 	MaxBackoff  time.Duration
 	Jitter      float64 // 0.2 is ± 20 %

@@ -23,6 +23,8 @@ func faultTests() map[string]func(*env) {
 		"ReleasesAreNot":            faultReleasesAreNot,
 		"LostIsRequeuedAtOnce":      faultLost,
 		"LostTooOftenIsQuarantined": faultQuarantine,
+		"LostAndBackIsNoLoss":       faultLostAndBack,
+		"LostAndBackHasAnEnd":       faultLostAndBackForEver,
 	}
 }
 
@@ -285,4 +287,56 @@ func faultQuarantine(e *env) {
 	}
 
 	require.Equal(e, pipeline.TaskDead, got.Tasks[0].State)
+}
+
+// A worker that comes back with what it lost was away, and not taken down.
+func faultLostAndBack(e *env) {
+	j := e.job()
+	lose := func(id string) pipeline.LeaseRef {
+		e.Helper()
+
+		l := e.claimOne(e.attach(id))
+		e.pass(leaseFor + time.Second)
+
+		return l.Ref
+	}
+	first := lose("w1")
+
+	e.attach("w2", first) // it isn't that one's
+	require.Equal(e, pipeline.OutcomeLost, e.task(j.ID, 0).Attempts[0].Outcome)
+
+	for range 2 {
+		e.attach("w1", first, first)
+	}
+
+	got := e.task(j.ID, 0)
+	require.Equal(e, pipeline.OutcomeReleased, got.Attempts[0].Outcome)
+	require.Equal(e, pipeline.ReasonWorkerLost, got.Attempts[0].Failure.Reason)
+	require.False(e, got.Attempts[0].Charged)
+	require.Equal(e, pipeline.TaskReady, got.State)
+
+	lose("w2")
+	require.Equal(e, pipeline.TaskReady, e.task(j.ID, 0).State)
+	lose("w3")
+
+	failure := e.get(j.ID).Failure
+	require.Equal(e, pipeline.ReasonQuarantined, failure.Reason)
+	require.Contains(e, failure.Message, "with 2 workers (w2, w3)")
+}
+
+// A worker that is away each time it has the task is given it so often, and no more.
+func faultLostAndBackForEver(e *env) {
+	j := e.job()
+	w := e.attach("w1")
+	times := 0
+
+	for ; e.get(j.ID).Failure == nil; times++ {
+		ref := e.claimOne(w).Ref
+		e.pass(leaseFor + time.Second)
+
+		w = e.attach("w1", ref)
+	}
+
+	require.Equal(e, pipeline.ReasonQuarantined, e.get(j.ID).Failure.Reason)
+	require.Equal(e, 11, times, "nine faults of its machine, and two losses")
 }

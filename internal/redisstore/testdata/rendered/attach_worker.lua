@@ -1,5 +1,6 @@
 -- Records a worker's new stream, renews those of its leases that it holds,
--- gives back those that it doesn't, and moves its machine to RUNNING.
+-- gives back those that it doesn't, takes back that it was lost with those that
+-- ran out, and moves its machine to RUNNING.
 -- KEYS  common; 14 worker, 15 sessions, 16 machines, 17 workers of its machine (left out without one).
 --       Derived: the jobs of its leases, and the workers of the machine that it was on before.
 -- ARGV  prefix, worker id, machine id, version, slots, CPUs, encoders JSON, draining (0, 1), lease ms,
@@ -754,9 +755,16 @@ end
 
 
 
+-- attempts_of lists the attempts that ended, as this script left them.
 local function attempts_of(job, index)
-  local raw = redis.call('HGET', more_key(job.id), 'a' .. index)
-  return raw and cjson.decode(raw) or {}
+  job.attempts = job.attempts or {}
+  local list = job.attempts[index]
+  if not list then
+    local raw = redis.call('HGET', more_key(job.id), 'a' .. index)
+    list = raw and cjson.decode(raw) or {}
+    job.attempts[index] = list
+  end
+  return list
 end
 
 -- end_attempt takes the lease away and writes down how an attempt without a result ended.
@@ -877,8 +885,27 @@ if KEYS[17] then
   end
 end
 
+-- absolve takes it back that a task took the worker down: it lost an attempt of it and is here. Its machine was at fault,
+-- or the way to it, which a task survives more often.
+local function absolve(m, n)
+  local job, index, t = find_task(m)
+  if not t or job.finished > 0 or t.losses == 0 or t.spoilt + 1 >= MAX_MACHINE_FAULTS then return end
+  local list = attempts_of(job, index)
+  for _, a in ipairs(list) do
+    if a.n == n and a.by == worker and a.oc == 'LOST' then
+      a.oc, a.ms = 'RELEASED', 'The worker was silent until its lease ran out, and came back.'
+      put(job, 'a' .. index, cjson.encode(list))
+      t.losses, t.spoilt = t.losses - 1, t.spoilt + 1
+      save_task(job, index, t)
+    end
+  end
+end
+
 local holds = {}
-for i = 12, #ARGV, 2 do holds[ARGV[i]] = tonumber(ARGV[i + 1]) end
+for i = 12, #ARGV, 2 do
+  holds[ARGV[i]] = tonumber(ARGV[i + 1])
+  absolve(ARGV[i], holds[ARGV[i]])
+end
 local lease_ms = tonumber(ARGV[9])
 -- What the worker says next of its leases is to be taken in, though it attaches for every word.
 local deadline = deadline_text(lease_ms - math.ceil(fresh_within(lease_ms)))

@@ -733,9 +733,16 @@ end
 
 
 
+-- attempts_of lists the attempts that ended, as this script left them.
 local function attempts_of(job, index)
-  local raw = redis.call('HGET', more_key(job.id), 'a' .. index)
-  return raw and cjson.decode(raw) or {}
+  job.attempts = job.attempts or {}
+  local list = job.attempts[index]
+  if not list then
+    local raw = redis.call('HGET', more_key(job.id), 'a' .. index)
+    list = raw and cjson.decode(raw) or {}
+    job.attempts[index] = list
+  end
+  return list
 end
 
 -- end_attempt takes the lease away and writes down how an attempt without a result ended.

@@ -1366,14 +1366,14 @@ export enum AttemptOutcome {
   FAILED = 2,
 
   /**
-   * Its lease ran out.
+   * Its lease ran out, and its worker hasn't come back since.
    *
    * @generated from enum value: ATTEMPT_OUTCOME_LOST = 3;
    */
   LOST = 3,
 
   /**
-   * Its worker handed it back.
+   * Its worker handed it back, or came back after its lease ran out.
    *
    * @generated from enum value: ATTEMPT_OUTCOME_RELEASED = 4;
    */
