@@ -18,6 +18,8 @@ func raceTests() map[string]func(*env) {
 		"DeleteThenLateWrites":     raceDeleteThenLateWrites,
 		"LostThenLateResult":       raceLostThenLateResult,
 		"RanOutButNotTakenBack":    raceRanOutButNotTakenBack,
+		"OvertimeThenLateResult":   raceOvertimeThenLateResult,
+		"ResultThenOvertime":       raceResultThenOvertime,
 		"DeadTaskEndsTheOthers":    raceDeadTaskEndsTheOthers,
 		"CancelThenCompleteUpload": raceCancelThenCompleteUpload,
 		"CompleteUploadThenExpire": raceCompleteUploadThenExpire,
@@ -138,6 +140,40 @@ func raceRanOutButNotTakenBack(e *env) {
 	require.Empty(e, e.renew(w, pipeline.Renewal{Ref: leases[0].Ref}))
 	v, _ := e.finish(w, leases[1].Ref)
 	require.Equal(e, pipeline.VerdictAccepted, v)
+}
+
+// An attempt that was ended for its time is over, whatever its worker says of it.
+func raceOvertimeThenLateResult(e *env) {
+	w := e.attach("w1")
+	j := e.planned(w, encode(1))
+	l := e.claimOne(w)
+	require.Equal(e, pipeline.VerdictAccepted, e.fail(w, l.Ref, pipeline.FaultUnknown, pipeline.ReasonTaskTimeout))
+
+	ended := e.get(j.ID)
+	require.Equal(e, pipeline.TaskDelayed, ended.Tasks[1].State)
+
+	v, last := e.finish(w, l.Ref)
+	require.Equal(e, pipeline.VerdictStale, v)
+	require.False(e, last)
+	require.Equal(e, pipeline.VerdictStale, e.release(w, l.Ref))
+	require.Equal(e, []pipeline.LeaseRef{l.Ref}, e.renew(w, pipeline.Renewal{Ref: l.Ref}))
+	// The worker ended it for its time, too.
+	require.Equal(e, pipeline.VerdictAccepted, e.fail(w, l.Ref, pipeline.FaultUnknown, pipeline.ReasonTaskTimeout))
+	require.Equal(e, ended, e.get(j.ID))
+}
+
+// A result that came in time counts.
+func raceResultThenOvertime(e *env) {
+	w := e.attach("w1")
+	j := e.planned(w, encode(1))
+	l := e.claimOne(w)
+	_, last := e.finish(w, l.Ref)
+	require.True(e, last)
+
+	done := e.get(j.ID)
+	require.Equal(e, pipeline.VerdictStale, e.fail(w, l.Ref, pipeline.FaultUnknown, pipeline.ReasonTaskTimeout))
+	require.Equal(e, done, e.get(j.ID))
+	require.True(e, e.complete(j.ID, 1))
 }
 
 // A dead task fails its job; the leases of its other tasks are taken back.
