@@ -15,12 +15,16 @@ func (s *Store) AttachWorker(
 ) (int64, []pipeline.Lease, error) {
 	defer s.begin()()
 
+	known := s.workers[w.ID]
+	if known != nil && known.rec.MachineID != w.MachineID {
+		return 0, nil, refuse(pipeline.ReasonPermissionDenied, "The worker's id is of one on another machine.")
+	}
+
 	held := w.Held
 	w.Held = nil
 	s.session++
 	w.Session, w.Attached, w.FirstSeen, w.LastSeen = s.session, true, s.now, s.now
 
-	known := s.workers[w.ID]
 	if known == nil {
 		known = &worker{}
 		s.workers[w.ID] = known

@@ -217,6 +217,7 @@ type PoolStore interface {
 	// out didn't take it down: that counts as a fault of its machine, not as a
 	// loss, unless these were as many in a row as a task survives. Its machine
 	// moves to RUNNING.
+	// Errors: ReasonPermissionDenied if a worker of another machine has the id.
 	AttachWorker(ctx context.Context, w Worker, lease time.Duration) (session int64, kept []Lease, err error)
 	// DetachWorker says that a worker's stream of this session is cut. gone
 	// says that it exits and holds nothing: it is forgotten.

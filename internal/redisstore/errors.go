@@ -73,6 +73,8 @@ func refusal(reason pipeline.Reason) error {
 	case pipeline.ReasonUploadSizeMismatch:
 		e.Message = "The uploaded object doesn't have the declared size."
 		e.Remedy = "Create a new upload with the right size."
+	case pipeline.ReasonPermissionDenied:
+		e.Message = "The worker's id is of one on another machine."
 	case pipeline.ReasonJobNotFound:
 		e.Message = "There is no such job."
 	case pipeline.ReasonJobTerminal:

@@ -35,8 +35,8 @@ func (credential) WrapStreamingHandler(next connect.StreamingHandlerFunc) connec
 	return next
 }
 
-// TestIdentity: the worker of a machine attaches as that machine alone, and no
-// more once the pool has removed it; the workers' own token is of no machine.
+// TestIdentity: the worker of a machine attaches as that machine and by an id of
+// its own alone, and no more once the pool has removed it; the workers' own token is of no machine.
 func TestIdentity(t *testing.T) {
 	t.Parallel()
 	const secret = "workers"
@@ -89,6 +89,12 @@ func TestIdentity(t *testing.T) {
 	require.Equal(t, connect.CodeUnauthenticated, code, "of a machine that isn't there")
 	_, code = attach(secret, "w4", "", 0)
 	require.Zero(t, code)
+	_, err = c.store.ReserveMachine(t.Context(), pipeline.Machine{ID: "m3", Provider: "process"}, 3, 0)
+	require.NoError(t, err)
+	for _, taken := range []string{"w1", "w4"} {
+		_, code = attach(interceptor.MachineToken(secret, "m3"), taken, "m3", 0)
+		require.Equal(t, connect.CodePermissionDenied, code, "by the id of another's worker")
+	}
 
 	for _, by := range []pipeline.MachineTransition{pipeline.MachineBreak, pipeline.MachineDestroy} {
 		_, err = c.store.MoveMachine(t.Context(), pipeline.MachineMove{ID: "m1", By: by})

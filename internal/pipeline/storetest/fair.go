@@ -243,7 +243,13 @@ func fairLimitChanges(e *env) {
 func fairEveryEnd(e *env) {
 	const limit = 3
 
-	w := e.attach("w1")
+	attach := func() worker {
+		session, _, err := e.store.AttachWorker(e.ctx(), pipeline.Worker{ID: "w1", MachineID: "m1"}, leaseFor)
+		require.NoError(e, err)
+
+		return worker{"w1", session}
+	}
+	w := attach()
 
 	ends := map[string]func(pipeline.Lease){
 		"finish":  func(l pipeline.Lease) { e.plan(w, l) },
@@ -261,7 +267,7 @@ func fairEveryEnd(e *env) {
 			require.NoError(e, err)
 			require.NoError(e, e.store.DeleteJob(e.ctx(), l.Job.ID))
 		},
-		"forgotten by its worker": func(pipeline.Lease) { w = e.attach("w1") },
+		"forgotten by its worker": func(pipeline.Lease) { w = attach() },
 		"lost":                    func(pipeline.Lease) { require.Positive(e, e.pass(leaseFor+time.Second).Requeued) },
 		"quarantined": func(pipeline.Lease) {
 			policy := sweepBy(replica)
@@ -280,10 +286,7 @@ func fairEveryEnd(e *env) {
 	for name, end := range ends {
 		e.queued("a", 8, 0)
 
-		session, _, err := e.store.AttachWorker(e.ctx(), pipeline.Worker{ID: "w1", MachineID: "m1"}, leaseFor)
-		require.NoError(e, err)
-
-		w.session = session
+		w = attach()
 		leases := e.claimed(w, 10, limit).Leases
 		require.Len(e, leases, limit, name)
 
@@ -295,7 +298,7 @@ func fairEveryEnd(e *env) {
 			}
 		}
 
-		w = e.attach("w1") // whatever it still holds is given back
+		w = attach() // whatever it still holds is given back
 		e.drainOne(w, "a")
 
 		for _, id := range e.list(pipeline.JobFilter{

@@ -18,7 +18,7 @@ func machineTests() map[string]func(*env) {
 		"AttachBeforeTheCreateDone": machineAttachBeforeCreated,
 		"UnknownIsNotFound":         machineUnknownIsNotFound,
 		"LoseReleasesItsLeases":     machineLose,
-		"LoseSparesWhoMovedAway":    machineLoseSparesWhoMovedAway,
+		"AttachIsOfOneMachine":      machineAttachIsOfOneMachine,
 	}
 }
 
@@ -198,20 +198,30 @@ func machineLose(e *env) {
 	require.Equal(e, []pipeline.LeaseRef{l.Ref}, e.renew(w, pipeline.Renewal{Ref: l.Ref}))
 }
 
-// A worker that came back on another machine, or on none, isn't the first one's any more.
-func machineLoseSparesWhoMovedAway(e *env) {
-	for id, next := range map[string]string{"moved": "m2", "alone": ""} {
-		_, _, err := e.store.AttachWorker(e.ctx(), pipeline.Worker{ID: id, MachineID: "m1"}, leaseFor)
+// Nobody takes the place of a worker of another machine, or of none.
+func machineAttachIsOfOneMachine(e *env) {
+	for _, is := range []string{"m1", ""} {
+		id := "w" + is
+		mine := pipeline.Worker{ID: id, MachineID: is}
+		session, _, err := e.store.AttachWorker(e.ctx(), mine, leaseFor)
 		require.NoError(e, err)
-
-		session, _, err := e.store.AttachWorker(e.ctx(), pipeline.Worker{ID: id, MachineID: next}, leaseFor)
-		require.NoError(e, err)
-
 		e.job()
-		l := e.claimOne(worker{id, session})
-		require.NoError(e, e.store.LoseMachine(e.ctx(), "m1", 0))
-		require.Empty(e, e.renew(worker{id, session}, pipeline.Renewal{Ref: l.Ref}), id)
-	}
 
-	require.Len(e, e.workers(), 2)
+		l := e.claimOne(worker{id, session})
+
+		for _, other := range []string{"m1", "m2", ""} {
+			if other != is {
+				_, _, err = e.store.AttachWorker(e.ctx(), pipeline.Worker{ID: id, MachineID: other, Held: []pipeline.LeaseRef{l.Ref}}, leaseFor)
+				e.refused(pipeline.ReasonPermissionDenied, err)
+			}
+		}
+
+		require.Empty(e, e.renew(worker{id, session}, pipeline.Renewal{Ref: l.Ref}))
+		require.NoError(e, e.store.DetachWorker(e.ctx(), id, session, false), "its session is the newest")
+
+		mine.Held = []pipeline.LeaseRef{l.Ref}
+		_, kept, err := e.store.AttachWorker(e.ctx(), mine, leaseFor)
+		require.NoError(e, err)
+		require.Len(e, kept, 1)
+	}
 }

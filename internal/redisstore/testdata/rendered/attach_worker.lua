@@ -2,10 +2,10 @@
 -- gives back those that it doesn't, takes back that it was lost with those that
 -- ran out, and moves its machine to RUNNING.
 -- KEYS  common; 14 worker, 15 sessions, 16 machines, 17 workers of its machine (left out without one).
---       Derived: the jobs of its leases, and the workers of the machine that it was on before.
+--       Derived: the jobs of its leases.
 -- ARGV  prefix, worker id, machine id, version, slots, CPUs, encoders JSON, draining (0, 1), lease ms,
 --       reason and message for what is given back, then for each lease it holds: member, attempt
--- Returns  {'', session, lease row (see lease.lua), ...}
+-- Returns  {'', session, lease row (see lease.lua), ...} | {'PERMISSION_DENIED'}, if a worker of another machine has the id
 -- Replay   the next session; the same leases.
 -- Tasks, whole: see record.lua for how they are packed. Of tasks x:<job> has
 -- f<i>, the indexes of those that wait for it, if any; and a<i>, its attempts
@@ -173,7 +173,6 @@ local function spec_key(id) return PREFIX .. 'd:' .. id end -- what never change
 local function probe_key(id) return PREFIX .. 'b:' .. id end -- JSON
 local function plan_key(id) return PREFIX .. 'g:' .. id end -- JSON
 local function standing_key(id) return PREFIX .. 'v:' .. id end -- see worker.lua
-local function machine_workers_key(id) return PREFIX .. 'mw:' .. id end
 local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
 local EXPIRING = PREFIX .. 'expiring' -- see idempotency.lua
@@ -866,15 +865,15 @@ local function save_machine(key, m)
   redis.call('HSET', key, m.id, cjson.encode(m))
 end
 local worker, machine = ARGV[2], ARGV[3]
+local first_seen, is_on = unpack(redis.call('HMGET', KEYS[14], 'fs', 'mid'))
+-- A process stays where it is: who comes with its id from elsewhere is another one.
+if first_seen and is_on ~= machine then return { 'PERMISSION_DENIED' } end
 local session = redis.call('INCR', KEYS[15])
-local first_seen, was_on = unpack(redis.call('HMGET', KEYS[14], 'fs', 'mid'))
 local known, drains, _, answers = standing_of(worker)
 set_standing(worker, session, (ARGV[8] == '1' or drains == '1') and 1 or 0, 1, known and answers or '\n')
 redis.call('HSET', KEYS[14], 'mid', machine, 'ver', ARGV[4], 'sl', ARGV[5], 'cpu', ARGV[6], 'enc', ARGV[7],
   'fs', first_seen or STAMP)
 zadd(WORKERS, STAMP, worker)
--- What becomes of the machine that it was on before doesn't concern it.
-if was_on and was_on ~= '' and was_on ~= machine then redis.call('SREM', machine_workers_key(was_on), worker) end
 if KEYS[17] then
   redis.call('SADD', KEYS[17], worker)
   local m = load_machine(KEYS[16], machine)
