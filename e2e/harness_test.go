@@ -50,7 +50,7 @@ func runTests(m *testing.M) (int, error) {
 
 // Bounds of the tests; nothing waits for their whole length unless it fails.
 const (
-	jobWithin = 3 * time.Minute
+	jobWithin = 8 * time.Minute
 	pollEvery = 50 * time.Millisecond
 )
 
