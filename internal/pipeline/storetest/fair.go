@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -23,6 +24,7 @@ func fairTests() map[string]func(*env) {
 		"EveryEndOfALeaseIsCounted":   fairEveryEnd,
 		"EndOfALeaseWakesItsProject":  fairWakes,
 		"RaisedLimitWakes":            fairRaisedLimitWakes,
+		"RaisedLimitKeepsTurns":       fairRaisedLimitKeepsTurns,
 		"PositionCountsTheOthers":     fairPosition,
 		"ReadyLeavesOutTheLimited":    fairStats,
 		"EachProjectIsServedInTheEnd": fairEverybody,
@@ -315,6 +317,28 @@ func fairEveryEnd(e *env) {
 
 	e.queued("a", 8, 0)
 	require.Len(e, e.claimed(e.attach("w2"), 10, limit).Leases, limit)
+}
+
+// A project that had as many leases as it may isn't paid for the turns of that time when more may run.
+func fairRaisedLimitKeepsTurns(e *env) {
+	w := e.attach("w1")
+	e.queued("a", 10, 0)
+	e.queued("b", 20, 0)
+
+	first := e.claimed(w, 2, 1).Leases
+	require.Len(e, first, 2)
+
+	for running, n := first[1], 0; n < 10; n++ { // of b; a's goes on
+		e.finish(w, running.Ref)
+		running = e.claimed(w, 1, 1).Leases[0]
+	}
+
+	order := []string{}
+	for _, l := range e.claimed(w, 8, 20).Leases {
+		order = append(order, l.Job.Project)
+	}
+
+	require.Equal(e, strings.Split("aabababa", ""), order)
 }
 
 // Whoever has free slots looks again when more may run: it may be another replica that was told the limit.
