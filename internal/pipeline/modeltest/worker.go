@@ -52,6 +52,10 @@ func (w *world) attach(t *rapid.T) {
 		}
 	}
 
+	if rapid.IntRange(0, 9).Draw(t, "no task's") == 9 {
+		worker.Held = append(worker.Held, pipeline.LeaseRef{TaskID: "nonsense", Attempt: 1})
+	}
+
 	w.attachAs(worker)
 }
 

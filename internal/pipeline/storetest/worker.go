@@ -68,7 +68,12 @@ func workerAttachKeeps(e *env) {
 	e.advance(e.T, leaseFor-time.Second)
 
 	session, kept, err := e.store.AttachWorker(e.ctx(), pipeline.Worker{
-		ID: "w1", Held: []pipeline.LeaseRef{leases[1].Ref, leases[0].Ref, {TaskID: j.ID + "-9", Attempt: 1}},
+		ID: "w1", Held: []pipeline.LeaseRef{
+			leases[1].Ref, leases[0].Ref,
+			{TaskID: j.ID + "-9", Attempt: 1},
+			{TaskID: "no task's", Attempt: 1},
+			{TaskID: leases[1].Ref.TaskID, Attempt: 2},
+		},
 	}, leaseFor)
 	require.NoError(e, err)
 	require.Greater(e, session, w.session)

@@ -14,21 +14,6 @@ local worker, machine = ARGV[2], ARGV[3]
 local first_seen, is_on = unpack(redis.call('HMGET', KEYS[14], 'fs', 'mid'))
 -- A process stays where it is: who comes with its id from elsewhere is another one.
 if first_seen and is_on ~= machine then return { 'PERMISSION_DENIED' } end
-local session = redis.call('INCR', KEYS[15])
-local known, drains, _, answers = standing_of(worker)
-set_standing(worker, session, (ARGV[8] == '1' or drains == '1') and 1 or 0, 1, known and answers or '\n')
-redis.call('HSET', KEYS[14], 'mid', machine, 'ver', ARGV[4], 'sl', ARGV[5], 'cpu', ARGV[6], 'enc', ARGV[7],
-  'fs', first_seen or STAMP)
-zadd(WORKERS, STAMP, worker)
-if KEYS[17] then
-  redis.call('SADD', KEYS[17], worker)
-  local m = load_machine(KEYS[16], machine)
-  if m then
-    -- The worker may be here before the provider's answer to the create.
-    if m.state == 'CREATING' then move_machine(m, 'created') end
-    if move_machine(m, 'attach') then save_machine(KEYS[16], m) end
-  end
-end
 
 -- absolve takes it back that a task took the worker down: it lost an attempt of it and is here. Its machine was at fault,
 -- or the way to it, which a task survives more often.
@@ -48,8 +33,8 @@ end
 
 local holds = {}
 for i = 12, #ARGV, 2 do
-  holds[ARGV[i]] = tonumber(ARGV[i + 1])
-  absolve(ARGV[i], holds[ARGV[i]])
+  holds[ARGV[i] .. ' ' .. ARGV[i + 1]] = true
+  absolve(ARGV[i], tonumber(ARGV[i + 1]))
 end
 local lease_ms = tonumber(ARGV[9])
 -- What the worker says next of its leases is to be taken in, though it attaches for every word.
@@ -61,11 +46,27 @@ for _, name in ipairs(held_by(worker)) do
     -- The sweeper ends it.
   elseif not job then
     zrem(HELD, name)
-  elseif holds[t.m] == t.n then
+  elseif holds[t.m .. ' ' .. digits(t.n)] then
     zadd(LEASES, deadline, name)
     append(kept, name, deadline)
   else
     return_task(job, index, t, 'release', 'RELEASED', ARGV[10], ARGV[11])
+  end
+end
+
+local session = redis.call('INCR', KEYS[15])
+local known, drains, _, answers = standing_of(worker)
+set_standing(worker, session, (ARGV[8] == '1' or drains == '1') and 1 or 0, 1, known and answers or '\n')
+redis.call('HSET', KEYS[14], 'mid', machine, 'ver', ARGV[4], 'sl', ARGV[5], 'cpu', ARGV[6], 'enc', ARGV[7],
+  'fs', first_seen or STAMP)
+zadd(WORKERS, STAMP, worker)
+if KEYS[17] then
+  redis.call('SADD', KEYS[17], worker)
+  local m = load_machine(KEYS[16], machine)
+  if m then
+    -- The worker may be here before the provider's answer to the create.
+    if m.state == 'CREATING' then move_machine(m, 'created') end
+    if move_machine(m, 'attach') then save_machine(KEYS[16], m) end
   end
 end
 flush()

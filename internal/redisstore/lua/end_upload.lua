@@ -5,6 +5,7 @@
 --          'UPLOAD_ABORTED' | 'UPLOAD_SIZE_MISMATCH'}
 -- Replay   an upload that ended the same way is returned as it is.
 -- $include(upload.lua)
+-- $include(task.lua)
 local id, by = ARGV[2], ARGV[3]
 local state, job_id = unpack(redis.call('HMGET', KEYS[14], 's', 'j'))
 if not state then return { 'UPLOAD_NOT_FOUND' } end
@@ -13,14 +14,11 @@ if not move_upload(id, state, by) then
   return { ENDED_UPLOAD[state] }
 end
 
-local job = load_job(job_id)
-if by == 'abort' then
-  move_job(job, 'cancel')
-  end_job(job, 'CANCELED', ARGV[4], ARGV[5])
-else
-  move_job(job, 'upload_failed')
-  end_job(job, 'FAILED', ARGV[4], ARGV[5])
+local job = find_task(member(job_id, 0))
+local aborts = by == 'abort'
+if job and move_job(job, aborts and 'cancel' or 'upload_failed') then -- else it can't be read, or was set aside for that
+  end_job(job, aborts and 'CANCELED' or 'FAILED', ARGV[4], ARGV[5])
+  clean_later(job.id, job.lease_ms)
 end
-clean_later(job.id, job.lease_ms)
 flush()
 return { '', id, upload_row(id) }

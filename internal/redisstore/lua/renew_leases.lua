@@ -54,11 +54,19 @@ local told = {}
 local function renew(l, worker, fraction, saying)
   local raw, id, index, m = READ[l.key], l.id, l.index, l.m
   if not raw then return false end
-  local project, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable, finished, weight, done,
-    percent, behind = unpack_struct(HEAD, raw)
-  local task, at = task_in(raw, behind, index, m)
-  if not task then return false end
-  local s, last, n, began, share, fraction_told, kept, follow, by, task_behind = unpack_struct(HOT, task, at)
+  local whole, project, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable, finished,
+    weight, done, percent, behind = pcall(unpack_struct, HEAD, raw)
+  local task, at
+  if whole then task, at = task_in(raw, behind, index, m) end
+  if whole and not task then return false end
+  local s, last, n, began, share, fraction_told, kept, follow, by, task_behind
+  if task then
+    whole, s, last, n, began, share, fraction_told, kept, follow, by, task_behind = pcall(unpack_struct, HOT, task, at)
+  end
+  if not whole then
+    found_broken(id, '')
+    return false
+  end
   if s ~= LEASED or n ~= l.n or by ~= worker then return false end
   zadd(LEASES, l.deadline, l.name)
   if share > 0 then

@@ -83,7 +83,7 @@ end
 for _, m in ipairs(overdue(DELAYED, MOST)) do
   zrem(DELAYED, m)
   local job, index, t = find_task(m)
-  if t and make_ready(job, index, t, 'wake') then woken = woken + 1 end
+  if t and job.finished == 0 and make_ready(job, index, t, 'wake') then woken = woken + 1 end
 end
 
 -- What was read and is past its retention goes; before the duties, so that its purge is among them.

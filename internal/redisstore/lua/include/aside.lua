@@ -9,9 +9,11 @@ local function set_aside(id, project, certain)
   local key = job_key(id)
   local raw = read(key)
   if not raw then return end
+  local count = 0
   local whole = pcall(function()
     local job = load_job(id)
-    for index = 0, job.count - 1 do load_task(job, index) end
+    count = job.count
+    for index = 0, count - 1 do load_task(job, index) end
   end)
   if whole and not certain then return end
   JOBS[id] = nil
@@ -25,13 +27,11 @@ local function set_aside(id, project, certain)
   for _, state in ipairs(JOB_STATES) do
     if state ~= 'FAILED' then zrem(index_of(project, state), id) end
   end
-  for _, held in ipairs(redis.call('ZRANGE', HELD, 0, -1)) do
-    if parse_member((parse_lease(held))) == id then
-      zrem(HELD, held)
-      zrem(LEASES, held)
-      count_leases(project, -1)
-      WAKES.WORKER = true
-    end
+  drop_leases(project, function(m) return parse_member(m) == id end)
+  for index = 0, count - 1 do -- a retry numbers its tasks anew
+    local m = member(id, index)
+    del(task_key(m))
+    del(result_key(m))
   end
   local job = new_job(id, project, 0, 'FAILED', 0)
   put(job, 'broken', raw)

@@ -681,6 +681,11 @@ local ENDED_UPLOAD = {
 
 local function lease_name(worker, m, n) return worker .. ' ' .. m .. ' ' .. digits(n) end
 
+-- parse_lease returns the member and the attempt that a lease is of.
+local function parse_lease(name)
+  local m, n = string.match(name, '(%S+) (%d+)$')
+  return m, tonumber(n)
+end
 
 -- Leases as a reader needs them: {member, deadline, job, spec}, and of
 -- one that doesn't start its job, or whose source was uploaded, its task if it isn't the
@@ -739,7 +744,8 @@ local function attempts_of(job, index)
   local list = job.attempts[index]
   if not list then
     local raw = redis.call('HGET', more_key(job.id), 'a' .. index)
-    list = raw and cjson.decode(raw) or {}
+    local whole, kept = pcall(cjson.decode, raw or '[]')
+    list = whole and kept or {} -- a damaged list ends with its task going on
     job.attempts[index] = list
   end
   return list
@@ -769,12 +775,33 @@ local function read_tasks(job, from)
   read_all(keys)
 end
 
+-- drop_leases takes the leases of tasks off all lists whose records don't tell who holds them, and what is left of the
+-- records: no word of their workers counts any more. It looks at all leases that there are.
+local function drop_leases(project, is_of)
+  for _, name in ipairs(redis.call('ZRANGE', HELD, 0, -1)) do
+    local m = parse_lease(name)
+    if is_of(m) then
+      zrem(HELD, name)
+      zrem(LEASES, name)
+      del(task_key(m))
+      count_leases(project, -1)
+      WAKES.WORKER = true
+    end
+  end
+end
+
 -- cancel_tasks ends every task of the run that hasn't ended.
 local function cancel_tasks(job)
   read_tasks(job, job.first)
+  local unknown
   for index = job.first, job.count - 1 do
-    local t = load_task(job, index)
-    -- One whose record is gone has ended: its job, and who sweeps, go on.
+    local whole, t = pcall(load_task, job, index)
+    if not whole or not t and index > 0 then
+      -- One whose record is gone, or can't be read, has ended: its job, and who sweeps, go on.
+      unknown = unknown or {}
+      unknown[member(job.id, index)] = true
+      t = nil
+    end
     local to = t and next_state('task', t.s, 'cancel')
     if to then
       if t.s == 'READY' then
@@ -788,6 +815,10 @@ local function cancel_tasks(job)
       t.s, t.at = to, 0
       save_task(job, index, t)
     end
+  end
+  if unknown then
+    for m in pairs(unknown) do del(task_key(m)) end
+    drop_leases(job.project, function(m) return unknown[m] end)
   end
 end
 

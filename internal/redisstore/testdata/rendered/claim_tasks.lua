@@ -571,8 +571,10 @@ local function set_limit(limit)
     local parked = redis.call('ZRANGE', PARKED, 0, -1, 'WITHSCORES')
     for i = 1, #parked, 2 do
       if limit == 0 or running_of(parked[i]) < limit then
+        local at = tonumber(parked[i + 1])
+        local band = math.floor(at / TAG)
         redis.call('ZREM', PARKED, parked[i])
-        redis.call('ZADD', RING, parked[i + 1], parked[i])
+        redis.call('ZADD', RING, digits(band * TAG + math.max(at - band * TAG, served_at(band))), parked[i])
         WAKES.READY = true
       end
     end

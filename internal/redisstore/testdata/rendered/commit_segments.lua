@@ -636,6 +636,7 @@ end
 
 
 
+
 local STREAM_EVERY = 1000
 
 local function stream_duty(id) return 'STREAM|' .. id end

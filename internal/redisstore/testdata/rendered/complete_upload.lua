@@ -269,6 +269,9 @@ end
 local WAKES = {}
 local EARLIEST -- the earliest deadline that this script set
 
+local function due(at)
+  if not EARLIEST or at < EARLIEST then EARLIEST = at end
+end
 
 local function publish_wakes()
   if EARLIEST then
@@ -450,6 +453,11 @@ local TASK_STATES = { 'BLOCKED', 'READY', 'LEASED', 'DELAYED', 'DONE', 'DEAD', '
 local EVENTS_BEHIND = 50 -- a job at most, and in each chunk at least
 local pack, unpack_struct, sub = struct.pack, struct.unpack, string.sub
 
+-- found_broken notes a job of which a record can't be read: the sweeper sets it aside, see aside.lua.
+local function found_broken(id, project)
+  zadd(BROKEN, STAMP, id .. ' ' .. project)
+  due(NOW)
+end
 -- Duties: work outside the store, in DUTIES as kind|id by when to hand it out.
 -- Later than any URL that was signed for a lease: they live 5 minutes longer than it.
 local CLEAN_AFTER = 6 * 60 * 1000
@@ -654,6 +662,12 @@ local ENDED_UPLOAD = {
 -- In queues and keys a task is named by its job's id and its index, padded, so that equal scores sort by it.
 local function member(id, index) return string.format('%s-%05d', id, index) end
 
+local function parse_member(m)
+  local n = #m
+  if string.byte(m, n - 5) == 45 then return string.sub(m, 1, n - 6), string.sub(m, n - 4) + 0 end
+  local id, index = string.match(m, '^(.*)%-(%d+)$') -- 100,000 or more
+  return id, tonumber(index)
+end
 
 
 
@@ -662,6 +676,19 @@ local MAX_ATTEMPTS_KEPT = 16
 local MAX_MACHINE_FAULTS = 10
 local TASK = HOT .. COLD
 
+-- load_task returns a task by its index, or nil; its member where the caller has it.
+local function load_task(job, index, m)
+  local t = job.tasks[index]
+  if t then return t end
+  if index == 0 then return nil end
+  m = m or member(job.id, index)
+  local raw = read(task_key(m))
+  if not raw then return nil end
+  t = task_record(unpack_struct(TASK, raw))
+  t.m = m
+  job.tasks[index] = t
+  return t
+end
 
 local function save_task(job, index, t)
   job.tasks[index] = t
@@ -719,16 +746,36 @@ end
 
 
 
+local function load_both(id, index, m)
+  local job = load_job(id)
+  return job, job and load_task(job, index, m)
+end
+
+-- find_task returns the job, the index and the task of a member, nil for what isn't there. Of what can't be read it returns
+-- nothing but that.
+local function find_task(m)
+  local id, index = parse_member(m)
+  if not id then return end
+  local whole, job, t = pcall(load_both, id, index, m)
+  if whole then return job, index, t end
+  found_broken(id, '')
+  return nil, nil, nil, true
+end
 
 
 local id = ARGV[2]
 local state, job_id = unpack(redis.call('HMGET', KEYS[14], 's', 'j'))
 if not state then return { 'UPLOAD_NOT_FOUND' } end
 if state == 'COMPLETED' then return { '', id, upload_row(id) } end
-if not move_upload(id, state, 'complete') then return { ENDED_UPLOAD[state] } end
+if not next_state('upload', state, 'complete') then return { ENDED_UPLOAD[state] } end
 
-local job = load_job(job_id)
-move_job(job, 'uploaded')
+local job = find_task(member(job_id, 0))
+if not job or not move_job(job, 'uploaded') then -- it can't be read, or was set aside for that
+  move_upload(id, state, 'abort')
+  write_out()
+  return { ENDED_UPLOAD.ABORTED }
+end
+move_upload(id, state, 'complete')
 put(job, 'sr', ARGV[3])
 start_run(job, ARGV[4], tonumber(ARGV[5]))
 flush()

@@ -635,6 +635,7 @@ local TASK = HOT .. COLD
 
 
 
+
 -- delete_job removes a terminal job with its tasks, events and results, and
 -- leaves the duty to purge its objects. Its upload goes with the last job that
 -- has it as its source; until then the source isn't among what is purged.

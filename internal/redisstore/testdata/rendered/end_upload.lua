@@ -161,6 +161,7 @@ local RING, PARKED, PAST, TURNS, ENDED, HELD = unpack(KEYS, 8, 13)
 local PREFIX = ARGV[1]
 
 local function job_key(id) return PREFIX .. 'j:' .. id end -- what changes of a job, packed: see job.lua
+local function task_key(m) return PREFIX .. 't:' .. m end -- a task but the first, packed: see task.lua
 local function more_key(id) return PREFIX .. 'x:' .. id end -- hash: what few jobs have and few scripts need
 local function events_key(id) return PREFIX .. 'e:' .. id end -- list: older events, packed
 local function stream_key(id) return PREFIX .. 'c:' .. id end -- hash: see stream.lua
@@ -439,6 +440,11 @@ local TASK_STATES = { 'BLOCKED', 'READY', 'LEASED', 'DELAYED', 'DONE', 'DEAD', '
 local EVENTS_BEHIND = 50 -- a job at most, and in each chunk at least
 local pack, unpack_struct, sub = struct.pack, struct.unpack, string.sub
 
+-- found_broken notes a job of which a record can't be read: the sweeper sets it aside, see aside.lua.
+local function found_broken(id, project)
+  zadd(BROKEN, STAMP, id .. ' ' .. project)
+  due(NOW)
+end
 -- Duties: work outside the store, in DUTIES as kind|id by when to hand it out.
 -- Later than any URL that was signed for a lease: they live 5 minutes longer than it.
 local CLEAN_AFTER = 6 * 60 * 1000
@@ -650,6 +656,80 @@ local ENDED_UPLOAD = {
   COMPLETED = 'UPLOAD_COMPLETED', ABORTED = 'UPLOAD_ABORTED',
   EXPIRED = 'UPLOAD_EXPIRED', FAILED = 'UPLOAD_SIZE_MISMATCH',
 }
+-- Tasks, whole: see record.lua for how they are packed. Of tasks x:<job> has
+-- f<i>, the indexes of those that wait for it, if any; and a<i>, its attempts
+-- that ended without a result, JSON.
+-- Leases are in LEASES by their deadlines, and in HELD, all scores 0, by the
+-- workers that hold them: each as "<worker> <member> <attempt>", which names no other lease ever.
+
+
+
+
+-- Leases as a reader needs them: {member, deadline, job, spec}, and of
+-- one that doesn't start its job, or whose source was uploaded, its task if it isn't the
+-- first, attempts JSON, sr, probe JSON, plan JSON. Jobs and tasks are as they are stored.
+-- In queues and keys a task is named by its job's id and its index, padded, so that equal scores sort by it.
+local function member(id, index) return string.format('%s-%05d', id, index) end
+
+local function parse_member(m)
+  local n = #m
+  if string.byte(m, n - 5) == 45 then return string.sub(m, 1, n - 6), string.sub(m, n - 4) + 0 end
+  local id, index = string.match(m, '^(.*)%-(%d+)$') -- 100,000 or more
+  return id, tonumber(index)
+end
+
+
+
+local MAX_ATTEMPTS_KEPT = 16
+-- A task that spoils every machine, or finds none that works, would go round for ever.
+local MAX_MACHINE_FAULTS = 10
+local TASK = HOT .. COLD
+
+-- load_task returns a task by its index, or nil; its member where the caller has it.
+local function load_task(job, index, m)
+  local t = job.tasks[index]
+  if t then return t end
+  if index == 0 then return nil end
+  m = m or member(job.id, index)
+  local raw = read(task_key(m))
+  if not raw then return nil end
+  t = task_record(unpack_struct(TASK, raw))
+  t.m = m
+  job.tasks[index] = t
+  return t
+end
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+local function load_both(id, index, m)
+  local job = load_job(id)
+  return job, job and load_task(job, index, m)
+end
+
+-- find_task returns the job, the index and the task of a member, nil for what isn't there. Of what can't be read it returns
+-- nothing but that.
+local function find_task(m)
+  local id, index = parse_member(m)
+  if not id then return end
+  local whole, job, t = pcall(load_both, id, index, m)
+  if whole then return job, index, t end
+  found_broken(id, '')
+  return nil, nil, nil, true
+end
+
+
 local id, by = ARGV[2], ARGV[3]
 local state, job_id = unpack(redis.call('HMGET', KEYS[14], 's', 'j'))
 if not state then return { 'UPLOAD_NOT_FOUND' } end
@@ -658,14 +738,11 @@ if not move_upload(id, state, by) then
   return { ENDED_UPLOAD[state] }
 end
 
-local job = load_job(job_id)
-if by == 'abort' then
-  move_job(job, 'cancel')
-  end_job(job, 'CANCELED', ARGV[4], ARGV[5])
-else
-  move_job(job, 'upload_failed')
-  end_job(job, 'FAILED', ARGV[4], ARGV[5])
+local job = find_task(member(job_id, 0))
+local aborts = by == 'abort'
+if job and move_job(job, aborts and 'cancel' or 'upload_failed') then -- else it can't be read, or was set aside for that
+  end_job(job, aborts and 'CANCELED' or 'FAILED', ARGV[4], ARGV[5])
+  clean_later(job.id, job.lease_ms)
 end
-clean_later(job.id, job.lease_ms)
 flush()
 return { '', id, upload_row(id) }

@@ -943,6 +943,7 @@ end
 
 
 
+
 local function finish_any(r)
   local id, index, m, n, worker = r[1], r[2], r[3], r[4], r[5]
   local job = load_job(id)

@@ -456,6 +456,7 @@ end
 
 
 
+
 local WORKER_SEEN = 60000
 local MOST_PROJECTS = 200
 

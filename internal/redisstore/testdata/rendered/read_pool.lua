@@ -482,6 +482,7 @@ end
 
 
 
+
 local function load_both(id, index, m)
   local job = load_job(id)
   return job, job and load_task(job, index, m)
@@ -491,6 +492,7 @@ end
 -- nothing but that.
 local function find_task(m)
   local id, index = parse_member(m)
+  if not id then return end
   local whole, job, t = pcall(load_both, id, index, m)
   if whole then return job, index, t end
   found_broken(id, '')

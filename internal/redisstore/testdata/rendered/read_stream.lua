@@ -406,6 +406,7 @@ local TASK = HOT .. COLD
 
 
 
+
 local STREAM_EVERY = 1000
 
 local job = load_job(ARGV[2])

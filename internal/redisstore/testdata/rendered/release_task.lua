@@ -692,7 +692,8 @@ local function attempts_of(job, index)
   local list = job.attempts[index]
   if not list then
     local raw = redis.call('HGET', more_key(job.id), 'a' .. index)
-    list = raw and cjson.decode(raw) or {}
+    local whole, kept = pcall(cjson.decode, raw or '[]')
+    list = whole and kept or {} -- a damaged list ends with its task going on
     job.attempts[index] = list
   end
   return list
@@ -719,6 +720,7 @@ local function ended_as(job, index, worker, attempt, outcome)
   end
   return false
 end
+
 
 
 

@@ -293,6 +293,9 @@ end
 local WAKES = {}
 local EARLIEST -- the earliest deadline that this script set
 
+local function due(at)
+  if not EARLIEST or at < EARLIEST then EARLIEST = at end
+end
 
 local function publish_wakes()
   if EARLIEST then
@@ -451,6 +454,11 @@ local TASK_STATES = { 'BLOCKED', 'READY', 'LEASED', 'DELAYED', 'DONE', 'DEAD', '
 local EVENTS_BEHIND = 50 -- a job at most, and in each chunk at least
 local pack, unpack_struct, sub = struct.pack, struct.unpack, string.sub
 
+-- found_broken notes a job of which a record can't be read: the sweeper sets it aside, see aside.lua.
+local function found_broken(id, project)
+  zadd(BROKEN, STAMP, id .. ' ' .. project)
+  due(NOW)
+end
 
 
 
@@ -559,11 +567,19 @@ local told = {}
 local function renew(l, worker, fraction, saying)
   local raw, id, index, m = READ[l.key], l.id, l.index, l.m
   if not raw then return false end
-  local project, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable, finished, weight, done,
-    percent, behind = unpack_struct(HEAD, raw)
-  local task, at = task_in(raw, behind, index, m)
-  if not task then return false end
-  local s, last, n, began, share, fraction_told, kept, follow, by, task_behind = unpack_struct(HOT, task, at)
+  local whole, project, progress, state, run, sequence, base, open, lease_ms, left, stream, uploaded, started, playable, finished,
+    weight, done, percent, behind = pcall(unpack_struct, HEAD, raw)
+  local task, at
+  if whole then task, at = task_in(raw, behind, index, m) end
+  if whole and not task then return false end
+  local s, last, n, began, share, fraction_told, kept, follow, by, task_behind
+  if task then
+    whole, s, last, n, began, share, fraction_told, kept, follow, by, task_behind = pcall(unpack_struct, HOT, task, at)
+  end
+  if not whole then
+    found_broken(id, '')
+    return false
+  end
   if s ~= LEASED or n ~= l.n or by ~= worker then return false end
   zadd(LEASES, l.deadline, l.name)
   if share > 0 then

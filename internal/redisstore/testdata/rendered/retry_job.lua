@@ -708,6 +708,7 @@ end
 
 
 
+
 -- How many jobs of a project wait, and whether one more may.
 local WAITING, ADMITTED = {}, {} -- by project: before this script, and by it
 

@@ -168,6 +168,7 @@ local function task_key(m) return PREFIX .. 't:' .. m end -- a task but the firs
 local function more_key(id) return PREFIX .. 'x:' .. id end -- hash: what few jobs have and few scripts need
 local function events_key(id) return PREFIX .. 'e:' .. id end -- list: older events, packed
 local function spec_key(id) return PREFIX .. 'd:' .. id end -- what never changes, packed by spec.go
+local function result_key(m) return PREFIX .. 'r:' .. m end -- JSON, of a task
 local function stream_key(id) return PREFIX .. 'c:' .. id end -- hash: see stream.lua
 local function queue_key(project) return PREFIX .. 'q:' .. project end -- zset: its ready tasks
 local function index_key(project, state) return PREFIX .. 'i:' .. project .. ':' .. state end
@@ -696,6 +697,21 @@ end
 
 
 
+-- drop_leases takes the leases of tasks off all lists whose records don't tell who holds them, and what is left of the
+-- records: no word of their workers counts any more. It looks at all leases that there are.
+local function drop_leases(project, is_of)
+  for _, name in ipairs(redis.call('ZRANGE', HELD, 0, -1)) do
+    local m = parse_lease(name)
+    if is_of(m) then
+      zrem(HELD, name)
+      zrem(LEASES, name)
+      del(task_key(m))
+      count_leases(project, -1)
+      WAKES.WORKER = true
+    end
+  end
+end
+
 
 
 
@@ -711,9 +727,11 @@ local function set_aside(id, project, certain)
   local key = job_key(id)
   local raw = read(key)
   if not raw then return end
+  local count = 0
   local whole = pcall(function()
     local job = load_job(id)
-    for index = 0, job.count - 1 do load_task(job, index) end
+    count = job.count
+    for index = 0, count - 1 do load_task(job, index) end
   end)
   if whole and not certain then return end
   JOBS[id] = nil
@@ -727,13 +745,11 @@ local function set_aside(id, project, certain)
   for _, state in ipairs(JOB_STATES) do
     if state ~= 'FAILED' then zrem(index_of(project, state), id) end
   end
-  for _, held in ipairs(redis.call('ZRANGE', HELD, 0, -1)) do
-    if parse_member((parse_lease(held))) == id then
-      zrem(HELD, held)
-      zrem(LEASES, held)
-      count_leases(project, -1)
-      WAKES.WORKER = true
-    end
+  drop_leases(project, function(m) return parse_member(m) == id end)
+  for index = 0, count - 1 do -- a retry numbers its tasks anew
+    local m = member(id, index)
+    del(task_key(m))
+    del(result_key(m))
   end
   local job = new_job(id, project, 0, 'FAILED', 0)
   put(job, 'broken', raw)

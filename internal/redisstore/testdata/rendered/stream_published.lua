@@ -639,6 +639,7 @@ local TASK = HOT .. COLD
 
 
 
+
 local STREAM_EVERY = 1000
 
 local function stream_duty(id) return 'STREAM|' .. id end
