@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tcoder-dev/tcoder/internal/objectstore"
@@ -18,6 +19,8 @@ import (
 // Objects is a bucket in memory. An upload that is signed has happened: nobody
 // sends bytes in a cell.
 type Objects struct {
+	Begun atomic.Int32 // multipart uploads
+
 	mu      sync.Mutex
 	objects map[string]object
 }
@@ -49,8 +52,11 @@ func (o *Objects) PresignPart(
 	return signed("PUT", key, expires), nil
 }
 
-// CreateMultipart implements [objectstore.Multipart].
+// CreateMultipart takes the time of a call.
 func (o *Objects) CreateMultipart(context.Context, string, objectstore.MultipartOptions) (string, error) {
+	time.Sleep(20 * time.Millisecond)
+	o.Begun.Add(1)
+
 	return "upload", nil
 }
 

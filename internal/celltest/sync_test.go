@@ -222,6 +222,35 @@ func TestSyncGoesRound(t *testing.T) {
 	})
 }
 
+// TestSyncGoesRoundBeside guarantees that behind such a proxy a worker gets the
+// answer to what its control plane does beside the call that asked for it.
+func TestSyncGoesRoundBeside(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := celltest.New()
+		c.Replica(t, "a")
+		c.Replica(t, "b")
+
+		var calls atomic.Int32
+
+		c.Proxy(t, "front", "a", celltest.Proxy{Route: func(*http.Request) string {
+			pass(time.Millisecond)
+
+			return []string{"a", "b"}[calls.Add(1)%2]
+		}})
+		w := c.Worker(t, "w", []string{"front"}, transport(worker.TransportSync))
+		c.Submit(t)
+		started(t, w).Finish(t)
+
+		run := started(t, w)
+		object := &tcoderv1.EncodedObject{Name: "720p.mp4", SizeBytes: 1000, ContentType: "video/mp4"}
+		answer, err := run.Parts(run.Context, object, &tcoderv1.PartsStep{})
+		require.NoError(t, err)
+		require.Equal(t, "upload", answer.GetParts().GetUploadId())
+		require.EqualValues(t, 1, c.Out.Begun.Load())
+	})
+}
+
 // TestSyncHandover guarantees that a worker which makes calls keeps its attempt
 // when its control plane stops, and when it dies.
 func TestSyncHandover(t *testing.T) {

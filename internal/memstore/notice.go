@@ -50,7 +50,7 @@ func (w *jobWatcher) push(n pipeline.JobNotice) {
 	case unread := <-w.out:
 		n.Sequence = max(n.Sequence, unread.Sequence)
 		if n.Progress == nil {
-			n.Progress = unread.Progress
+			n.Run, n.Progress = unread.Run, unread.Progress
 		}
 	default:
 	}

@@ -13,6 +13,9 @@ const (
 	// silentCalls is how many heartbeats may pass without a call before a session
 	// of calls is over, as a stream is that was cut.
 	silentCalls = 2
+	// answerWithin is how long a call of another replica's session waits for what
+	// its messages ask for, which is worked on beside it.
+	answerWithin = time.Second
 	// unreadMessages is how many messages may wait for a worker to acknowledge them.
 	unreadMessages = 4 * outboundMessages
 )
@@ -98,7 +101,7 @@ func (s *Service) Sync(ctx context.Context, req *tcoderv1.SyncRequest) (*tcoderv
 	if id, bound := interceptor.Machine(ctx); sess != nil && bound && id != sess.worker.MachineID {
 		return nil, errOtherMachine
 	}
-	greeted := 0
+	greeted, wait := 0, req.GetWait().AsDuration()
 	if sess == nil {
 		var err error
 		if sess, err = s.openCalls(ctx, req.GetHello()); err != nil {
@@ -108,6 +111,9 @@ func (s *Service) Sync(ctx context.Context, req *tcoderv1.SyncRequest) (*tcoderv
 			// Another replica's: a proxy that goes round may take each call elsewhere.
 			// A welcome alone is no answer then, or there would be nothing but those.
 			greeted = 1
+			if len(req.GetMessages()) > 0 {
+				wait = max(wait, answerWithin)
+			}
 		}
 	}
 	ctx, leave, err := sess.calls.enter(ctx, silentCalls*s.cfg.Heartbeat)
@@ -125,7 +131,7 @@ func (s *Service) Sync(ctx context.Context, req *tcoderv1.SyncRequest) (*tcoderv
 			return nil, err
 		}
 	}
-	if err := s.await(ctx, sess, greeted, req.GetWait().AsDuration()); err != nil {
+	if err := s.await(ctx, sess, greeted, wait); err != nil {
 		return nil, err
 	}
 	return &tcoderv1.SyncResponse{Session: sess.number, Messages: sess.calls.unread, Position: sess.calls.position}, nil
