@@ -19,7 +19,8 @@ import (
 // Objects is a bucket in memory. An upload that is signed has happened: nobody
 // sends bytes in a cell.
 type Objects struct {
-	Begun atomic.Int32 // multipart uploads
+	Begun atomic.Int32  // multipart uploads
+	Slow  time.Duration // what it takes to begin one
 
 	mu      sync.Mutex
 	objects map[string]object
@@ -31,7 +32,9 @@ type object struct {
 }
 
 // NewObjects returns an empty bucket.
-func NewObjects() *Objects { return &Objects{objects: map[string]object{}} }
+func NewObjects() *Objects {
+	return &Objects{objects: map[string]object{}, Slow: 20 * time.Millisecond}
+}
 
 // PresignGet implements [objectstore.Signer].
 func (o *Objects) PresignGet(_ context.Context, key string, opts objectstore.GetOptions) (objectstore.SignedRequest, error) {
@@ -52,9 +55,14 @@ func (o *Objects) PresignPart(
 	return signed("PUT", key, expires), nil
 }
 
-// CreateMultipart takes the time of a call.
-func (o *Objects) CreateMultipart(context.Context, string, objectstore.MultipartOptions) (string, error) {
-	time.Sleep(20 * time.Millisecond)
+// CreateMultipart takes its time.
+func (o *Objects) CreateMultipart(ctx context.Context, _ string, _ objectstore.MultipartOptions) (string, error) {
+	select {
+	case <-time.After(o.Slow):
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+
 	o.Begun.Add(1)
 
 	return "upload", nil

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 	"github.com/tcoder-dev/tcoder/internal/celltest"
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
 	"github.com/tcoder-dev/tcoder/internal/redisstore"
@@ -140,6 +141,34 @@ func connections(t *testing.T) func() pipeline.Store {
 
 		return store
 	}
+}
+
+// TestStopDuringParts guarantees that a control plane which stops doesn't wait
+// for an object store that begins an upload.
+func TestStopDuringParts(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := celltest.New()
+		c.Out.Slow = time.Hour
+		a := c.Replica(t, "a")
+		w := c.Worker(t, "w", []string{"a"})
+		c.Submit(t)
+		started(t, w).Finish(t)
+
+		run := started(t, w)
+		go func() { _, _ = run.Parts(run.Context, largeFile(), &tcoderv1.PartsStep{}) }()
+
+		pass(time.Second)
+
+		now := time.Now()
+		a.Stop()
+		require.LessOrEqual(t, time.Since(now), 10*time.Second)
+	})
+}
+
+// largeFile is one that a store may take in parts alone.
+func largeFile() *tcoderv1.EncodedObject {
+	return &tcoderv1.EncodedObject{Name: "720p.mp4", SizeBytes: 1000, ContentType: "video/mp4"}
 }
 
 // TestPushOnRedis guarantees that a task which somebody else made ready reaches

@@ -243,8 +243,7 @@ func TestSyncGoesRoundBeside(t *testing.T) {
 		started(t, w).Finish(t)
 
 		run := started(t, w)
-		object := &tcoderv1.EncodedObject{Name: "720p.mp4", SizeBytes: 1000, ContentType: "video/mp4"}
-		answer, err := run.Parts(run.Context, object, &tcoderv1.PartsStep{})
+		answer, err := run.Parts(run.Context, largeFile(), &tcoderv1.PartsStep{})
 		require.NoError(t, err)
 		require.Equal(t, "upload", answer.GetParts().GetUploadId())
 		require.EqualValues(t, 1, c.Out.Begun.Load())

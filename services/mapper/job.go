@@ -93,7 +93,7 @@ func FailureToProto(f *pipeline.Failure) *tcoderv1.Failure {
 
 // FailureFromProto returns the failure of a message; INTERNAL for nil.
 func FailureFromProto(f *tcoderv1.Failure) pipeline.Failure {
-	return pipeline.Failure{Reason: ReasonFromProto(f.GetReason()), Message: f.GetMessage()}
+	return pipeline.Failure{Reason: ReasonFromProto(f.GetReason()), Message: cut(f.GetMessage(), maxMessageBytes)}
 }
 
 // TaskToProto returns the message of a task.

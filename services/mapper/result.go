@@ -93,8 +93,8 @@ func renditionResultToProto(r media.RenditionResult) *tcoderv1.RenditionResult {
 
 func renditionResultFromProto(r *tcoderv1.RenditionResult) media.RenditionResult {
 	return media.RenditionResult{
-		Name:              r.GetName(),
-		Codecs:            r.GetCodecs(),
+		Name:              word(r.GetName()),
+		Codecs:            word(r.GetCodecs()),
 		Width:             int(r.GetWidth()),
 		Height:            int(r.GetHeight()),
 		FrameRate:         rationalFromProto(r.GetFrameRate()),
@@ -104,9 +104,9 @@ func renditionResultFromProto(r *tcoderv1.RenditionResult) media.RenditionResult
 		PeakBitrateBPS:    sizeFromProto(r.GetPeakBitrateBps()),
 		FrameCount:        sizeFromProto(r.GetFrameCount()),
 		Copied:            r.GetCopied(),
-		Codec:             r.GetCodec(),
-		Profile:           r.GetProfile(),
-		Level:             r.GetLevel(),
+		Codec:             word(r.GetCodec()),
+		Profile:           word(r.GetProfile()),
+		Level:             word(r.GetLevel()),
 		SourceDamaged:     r.GetSourceDamaged(),
 	}
 }

@@ -3,6 +3,7 @@ package mapper
 import (
 	"math"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -53,6 +54,29 @@ func optional[T comparable](v T) *T {
 	}
 
 	return &v
+}
+
+// What a worker says is kept as long as its job, and read by each call that
+// concerns it.
+const (
+	maxWordBytes    = 100
+	maxMessageBytes = 1000
+)
+
+// word is what a worker calls a thing, such as a codec or a language.
+func word(s string) string { return cut(s, maxWordBytes) }
+
+// cut returns what of a text fits, in whole characters.
+func cut(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+
+	for most > 0 && !utf8.RuneStart(s[most]) {
+		most--
+	}
+
+	return s[:most]
 }
 
 // mapSlice returns f of each element; nil for none.

@@ -2,12 +2,14 @@ package pool
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"runtime"
 	"sync"
 	"time"
 
 	"github.com/oklog/ulid/v2"
+	"google.golang.org/protobuf/proto"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
@@ -22,6 +24,9 @@ const (
 	// maxClaims is how many claims are in flight at most. There is one while
 	// tasks are few, and more the longer claims come back full.
 	maxClaims = 8
+	// maxAssignmentBytes is far below what a worker reads, which would end its
+	// stream otherwise, and get the task again. A long film's has less than a tenth.
+	maxAssignmentBytes = 4 << 20
 )
 
 // dispatcher gives ready tasks to free slots.
@@ -238,6 +243,9 @@ func (s *Service) assign(ctx context.Context, sess *session, l *lease) bool {
 	var m *tcoderv1.AttachResponse
 	if err := pipeline.Contain(func() (err error) {
 		m, err = s.assignment(ctx, l)
+		if size := proto.Size(m); err == nil && size > maxAssignmentBytes {
+			err = fmt.Errorf("its assignment has %d bytes, more than the %d that a worker is sent", size, maxAssignmentBytes)
+		}
 		return err
 	}); err != nil {
 		sess.log.ErrorContext(ctx, "task can't be assigned", ids, slog.Any("error", err))

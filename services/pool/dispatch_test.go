@@ -4,11 +4,13 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
@@ -236,4 +238,40 @@ func TestSilentWorker(t *testing.T) {
 	err := silent.ends()
 	require.ErrorContains(t, err, "The worker said nothing for too long.")
 	require.Equal(t, tcoderv1.ErrorReason_ERROR_REASON_SERVER_DRAINING, reasonOf(t, err))
+}
+
+// TestOversizedAssignment: a task whose assignment nobody could read fails, and
+// its worker's stream lives.
+func TestOversizedAssignment(t *testing.T) {
+	t.Parallel()
+	c := newCell(t)
+	r := c.replica(t)
+	w, _ := r.attach(t, &tcoderv1.Hello{Slots: 2})
+	job := c.submit(t)
+	report := probed(w.assignment().GetLease())
+	probe := report.GetProbe()
+	stream := &tcoderv1.StreamInfo{Kind: tcoderv1.StreamKind_STREAM_KIND_AUDIO, Codec: "aac", Language: "eng"}
+	probe.Streams = append(probe.Streams, slices.Repeat([]*tcoderv1.StreamInfo{stream}, (4<<20-400)/(proto.Size(stream)+2))...)
+	require.Equal(t, accepted, w.report(report))
+	require.Eventually(t, func() bool {
+		attempts := c.job(t, job.ID).Tasks[1].Attempts
+		return len(attempts) > 0 && attempts[0].Outcome == pipeline.OutcomeFailed
+	}, patience, 20*time.Millisecond)
+	attempt := c.job(t, job.ID).Tasks[1].Attempts[0]
+	require.Equal(t, pipeline.ReasonInternal, attempt.Failure.Reason)
+	require.True(t, attempt.Charged)
+	require.Equal(t, c.submit(t).ID, w.assignment().GetJobId())
+}
+
+// TestLongWords: what a worker says at length is kept in short.
+func TestLongWords(t *testing.T) {
+	t.Parallel()
+	c := newCell(t)
+	r := c.replica(t)
+	w, _ := r.attach(t, &tcoderv1.Hello{})
+	job := c.submit(t)
+	report := failed(w.assignment().GetLease(), tcoderv1.FaultClass_FAULT_CLASS_INPUT, tcoderv1.ErrorReason_ERROR_REASON_INPUT_CORRUPT)
+	report.GetFault().GetFailure().Message = strings.Repeat("\u00e9", 1<<20)
+	require.Equal(t, accepted, w.report(report))
+	require.Equal(t, strings.Repeat("\u00e9", 500), c.job(t, job.ID).Failure.Message)
 }

@@ -39,7 +39,7 @@ func (s *Service) partSize(sizeBytes int64) int64 {
 // takeParts answers a step beside the stream: it asks the store.
 func (s *Service) takeParts(ctx context.Context, sess *session, req *tcoderv1.SignRequest) {
 	s.beside(ctx, sess, func(ctx context.Context) {
-		ctx, cancel := context.WithTimeout(ctx, partsTimeout)
+		ctx, cancel := s.whileServing(ctx, partsTimeout)
 		defer cancel()
 		s.answerSign(ctx, sess, req, s.parts)
 	})

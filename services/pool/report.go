@@ -16,8 +16,8 @@ import (
 
 const (
 	publishTimeout = 2 * time.Minute
-	// publishGrace is how long publishing may still take when the server stops.
-	publishGrace = 5 * time.Second
+	// stopGrace is how long publishing, or a step of an upload, may still take when the server stops.
+	stopGrace = 5 * time.Second
 )
 
 // settled is what became of a report.
@@ -81,19 +81,25 @@ func (s *Service) report(ctx context.Context, sess *session, l *lease, ref pipel
 // publish publishes a job whose tasks are all done. If it can't, or the server
 // stops meanwhile, the job's duty stays and the sweeper of a replica does it.
 func (s *Service) publish(ctx context.Context, sess *session, jobID string) {
-	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	ctx, cancel := s.whileServing(ctx, publishTimeout)
 	defer cancel()
+	if err := pipeline.Contain(func() error { return s.deps.Publish(ctx, jobID) }); err != nil {
+		sess.log.WarnContext(ctx, "job can't be published yet", "job_id", jobID, "error", err)
+	}
+}
+
+// whileServing bounds what may take long: by a time, and by a grace once the server stops.
+func (s *Service) whileServing(ctx context.Context, most time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, most)
 	go func() {
 		select {
 		case <-s.draining:
-			sleep(ctx, publishGrace)
+			sleep(ctx, stopGrace)
 			cancel()
 		case <-ctx.Done():
 		}
 	}()
-	if err := pipeline.Contain(func() error { return s.deps.Publish(ctx, jobID) }); err != nil {
-		sess.log.WarnContext(ctx, "job can't be published yet", "job_id", jobID, "error", err)
-	}
+	return ctx, cancel
 }
 
 // persist repeats f while a store can't be reached and the stream lives: once

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 	"github.com/tcoder-dev/tcoder/services/interceptor"
 )
@@ -16,6 +18,8 @@ const (
 	// answerWithin is how long a call of another replica's session waits for what
 	// its messages ask for, which is worked on beside it.
 	answerWithin = time.Second
+	// maxAnswerBytes bounds an answer. More comes with the next.
+	maxAnswerBytes = 8 << 20
 	// unreadMessages is how many messages may wait for a worker to acknowledge them.
 	unreadMessages = 4 * outboundMessages
 )
@@ -90,6 +94,20 @@ func (c *calls) add(m *tcoderv1.AttachResponse) {
 	c.position++
 }
 
+// answer is what isn't acknowledged, or as much of it as a worker reads at a time.
+func (c *calls) answer(session int64) *tcoderv1.SyncResponse {
+	n, size := 0, 0
+	for ; n < len(c.unread); n++ {
+		size += proto.Size(c.unread[n])
+		if n > 0 && size > maxAnswerBytes {
+			break
+		}
+	}
+	return &tcoderv1.SyncResponse{
+		Session: session, Messages: c.unread[:n], Position: c.position - uint64(len(c.unread)-n),
+	}
+}
+
 // Sync serves one call of a worker whose streams don't live.
 func (s *Service) Sync(ctx context.Context, req *tcoderv1.SyncRequest) (*tcoderv1.SyncResponse, error) {
 	if !s.begin() {
@@ -134,7 +152,7 @@ func (s *Service) Sync(ctx context.Context, req *tcoderv1.SyncRequest) (*tcoderv
 	if err := s.await(ctx, sess, greeted, wait); err != nil {
 		return nil, err
 	}
-	return &tcoderv1.SyncResponse{Session: sess.number, Messages: sess.calls.unread, Position: sess.calls.position}, nil
+	return sess.calls.answer(sess.number), nil
 }
 
 // calling returns a worker's session of calls, if this replica holds it.
