@@ -2,6 +2,7 @@ package memstore
 
 import (
 	"context"
+	"time"
 
 	"github.com/tcoder-dev/tcoder/internal/media"
 	"github.com/tcoder-dev/tcoder/internal/pipeline"
@@ -177,9 +178,18 @@ func (s *Store) deleteJob(j *job) {
 		}
 	}
 
-	// A URL to write may outlive the job: what comes late is purged when it would have been cleaned.
-	if clean, ok := s.duties[dutyName{pipeline.DutyClean, id}]; ok && !s.passed(clean) {
-		left.again = clean
+	// A URL to write may outlive the job: what comes late is purged when none can any more.
+	var last time.Duration
+	if j.maxLease > 0 {
+		last = j.maxLease + cleanAfter
+	}
+
+	if j.upload != "" {
+		last = max(last, pipeline.UploadURLLife)
+	}
+
+	if end := j.rec.Times.Finished.Add(last); last > 0 && !s.passed(end) {
+		left.again = end
 	}
 
 	s.dropDuties(j)

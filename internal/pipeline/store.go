@@ -35,6 +35,10 @@ type Admission struct {
 	WaitingLimit int
 }
 
+// UploadURLLife is how long a client's URL to write may work: what it writes
+// after its job was deleted is purged when none works any more.
+const UploadURLLife = time.Hour
+
 // UploadStore keeps uploads. Times of the given records are ignored: the
 // store's clock sets them.
 type UploadStore interface {

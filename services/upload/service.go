@@ -34,7 +34,8 @@ type Config struct {
 	// SinglePutBytes is the largest upload sent in one PUT; a larger one is
 	// sent in parts (0: 64 MiB).
 	SinglePutBytes int64
-	// URLExpiry is how long a presigned request works (0: 1 h).
+	// URLExpiry is how long a presigned request works (0: 1 h, which is the most:
+	// after that the store takes it that nobody can write to the object).
 	URLExpiry time.Duration
 	// Deadline is how long an upload stays open (0: 24 h).
 	Deadline time.Duration
@@ -46,7 +47,7 @@ const (
 	maxObjectBytes        = 5<<40 - 5<<30
 	defaultMaxSizeBytes   = 100 << 30
 	defaultSinglePutBytes = 64 << 20
-	defaultURLExpiry      = time.Hour
+	defaultURLExpiry      = pipeline.UploadURLLife
 	defaultDeadline       = 24 * time.Hour
 	defaultIdempotencyTTL = 7 * 24 * time.Hour
 )

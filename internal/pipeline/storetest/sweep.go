@@ -36,6 +36,7 @@ func dutyTests() map[string]func(*env) {
 		"RemovalsPutOff":           dutyPutOff,
 		"NewerCleanStays":          dutyNewerCleanStays,
 		"LateWritesArePurged":      dutyPurgesLateWrites,
+		"LateUploadsArePurged":     dutyPurgesLateUploads,
 	}
 }
 
@@ -351,4 +352,23 @@ func dutyPurgesLateWrites(e *env) {
 	require.Equal(e, first, second)
 	require.NoError(e, e.store.EndDuty(e.ctx(), second[0]))
 	require.Empty(e, e.pass(10*time.Minute).Duties)
+}
+
+// Who deletes a job whose upload was given up leaves nothing that a client still sent.
+func dutyPurgesLateUploads(e *env) {
+	u := e.upload(24 * time.Hour)
+	_, err := e.store.CancelJob(e.ctx(), u.JobID)
+	require.NoError(e, err)
+	require.NoError(e, e.store.DeleteJob(e.ctx(), u.JobID))
+
+	first := e.sweep().Duties
+	require.Len(e, first, 1)
+	require.NoError(e, e.store.EndDuty(e.ctx(), first[0]))
+	require.Empty(e, e.pass(pipeline.UploadURLLife-time.Minute).Duties)
+
+	second := e.pass(time.Minute + 5*time.Second).Duties
+	require.Equal(e, first, second)
+	require.Equal(e, u.ObjectKey, second[0].Source.ObjectKey)
+	require.NoError(e, e.store.EndDuty(e.ctx(), second[0]))
+	require.Empty(e, e.pass(2*pipeline.UploadURLLife).Duties)
 }

@@ -636,6 +636,8 @@ local TASK = HOT .. COLD
 
 
 
+local UPLOAD_URL_LIFE = 60 * 60 * 1000 -- pipeline.UploadURLLife
+
 -- delete_job removes a terminal job with its tasks, events and results, and
 -- leaves the duty to purge its objects. Its upload goes with the last job that
 -- has it as its source; until then the source isn't among what is purged.
@@ -652,9 +654,12 @@ local function delete_job(job, purges)
   end
   if stays or not purge then purge = pack('>I3c0I3I3I3I3i8I3', #job.project, job.project, 0, 0, 0, 0, 0, 0) end
   redis.call('HSET', purges, id, purge)
-  -- A URL to write may outlive the job: what comes late is purged when the duty to clean would have seen it.
-  local clean = redis.call('ZSCORE', DUTIES, 'CLEAN|' .. id)
-  if clean and tonumber(clean) > NOW then redis.call('HSET', purges, purge_again_field(id), clean) end
+  -- A URL to write may outlive the job: what comes late is purged when none can any more.
+  local last = job.lease_ms > 0 and job.lease_ms + CLEAN_AFTER or 0
+  if uploaded or job.uploaded ~= 0 then last = math.max(last, UPLOAD_URL_LIFE) end
+  if last > 0 and job.finished + last > NOW then
+    redis.call('HSET', purges, purge_again_field(id), string.format('%.0f', job.finished + last))
+  end
   drop_duties(job)
   zadd(DUTIES, STAMP, 'PURGE|' .. id)
   due(NOW)
