@@ -176,23 +176,31 @@ func (l *loop) signObjects(ctx context.Context, call *signCall) ([]*tcoderv1.Sig
 	return response.GetRequests(), err
 }
 
-// askPlane has the loop ask, and waits for the answer.
+// askPlane has the loop ask, and waits for the answer. The context may outlive
+// the task: what was begun is to be given up even then, if that is quickly done.
 func (l *loop) askPlane(ctx context.Context, call *signCall) (*tcoderv1.SignResponse, error) {
 	call.answer = make(chan *tcoderv1.SignResponse, 1)
 
 	select {
 	case l.asked <- call:
+	case <-l.closing:
+		return nil, errStopped
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
 
 	select {
 	case response := <-call.answer:
-		if response.GetRefused() != nil {
+		switch {
+		case ctx.Err() != nil: // why it has ended says more than a refusal
+			return nil, context.Cause(ctx)
+		case response.GetRefused() != nil:
 			return nil, &signRefusedError{failure: response.GetRefused()}
+		default:
+			return response, nil
 		}
-
-		return response, nil
+	case <-l.closing:
+		return nil, errStopped
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
@@ -202,7 +210,9 @@ func (l *loop) askPlane(ctx context.Context, call *signCall) (*tcoderv1.SignResp
 // answered.
 func (l *loop) askToSign(call *signCall) {
 	if !l.holds(call.task) || call.task.report != nil {
-		return // it is being stopped, and waits for its context
+		call.refuse() // nobody would: it is being stopped
+
+		return
 	}
 
 	l.lastSign++
@@ -366,6 +376,7 @@ func (l *loop) signing(task *heldTask) bool {
 func (l *loop) dropSigns(task *heldTask) {
 	for id, call := range l.signs {
 		if call.task == task {
+			call.refuse()
 			delete(l.signs, id)
 		}
 	}

@@ -19,6 +19,13 @@ type signCall struct {
 	answer  chan *tcoderv1.SignResponse // takes one
 }
 
+// refuse answers in the control plane's place, which has no more to say to the task.
+func (c *signCall) refuse() {
+	c.answer <- &tcoderv1.SignResponse{Refused: &tcoderv1.Failure{
+		Reason: tcoderv1.ErrorReason_ERROR_REASON_LEASE_LOST, Message: "The task is no longer this worker's.",
+	}}
+}
+
 // signRefusedError is the control plane's no to a request for URLs.
 type signRefusedError struct {
 	failure *tcoderv1.Failure

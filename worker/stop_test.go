@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"context"
 	"errors"
 	"os"
 	"testing"
@@ -155,6 +156,60 @@ func TestStopNow(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, left)
 	})
+}
+
+// TestStopGivesUpParts guarantees that a task which is stopped while it writes an
+// object in parts ends at once, however it is stopped and whether or not it has
+// asked to give the parts up: nobody would answer it.
+func TestStopGivesUpParts(t *testing.T) {
+	t.Parallel()
+
+	for name, stop := range map[string]func(t *testing.T, b *bundle, s *planeStream){
+		"by the control plane": func(t *testing.T, _ *bundle, s *planeStream) {
+			t.Helper()
+			s.send(t, &tcoderv1.AttachResponse{Message: &tcoderv1.AttachResponse_Stop{
+				Stop: &tcoderv1.StopTask{Lease: task("job-0", 1).GetLease()},
+			}})
+		},
+		"by a drain":   func(_ *testing.T, b *bundle, _ *planeStream) { b.worker.Drain() },
+		"by its owner": func(_ *testing.T, b *bundle, _ *planeStream) { b.cancel(errors.New("second signal")) },
+	} {
+		for when, asksFirst := range map[string]bool{", before it asks": false, ", while it asks": true} {
+			t.Run(name+when, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					ended := make(chan error, 1)
+					b := setup(t, func(cfg *Config) {
+						cfg.Execute = func(ctx context.Context, a Attempt) (*tcoderv1.TaskReport, error) {
+							a.Progress(&tcoderv1.TaskProgress{Lease: a.Assignment.GetLease(), Fraction: 0.1})
+
+							if !asksFirst {
+								<-ctx.Done()
+							}
+
+							patient, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Hour)
+							defer cancel()
+
+							_, err := a.Parts(patient, &tcoderv1.EncodedObject{Name: "a"}, &tcoderv1.PartsStep{UploadId: "id", Abort: true})
+							ended <- err
+
+							return nil, err
+						}
+					})
+					s, _ := b.plane.welcomed(t, &tcoderv1.Welcome{})
+					s.assign(t, task("job-0", 1))
+
+					<-time.After(10 * time.Second) // a drain won't wait for the rest
+
+					start := time.Now()
+
+					stop(t, b, s)
+					require.Error(t, <-ended)
+					require.Zero(t, time.Since(start))
+				})
+			})
+		}
+	}
 }
 
 // TestTaskFaults guarantees that whatever a task does it ends in a report, and
