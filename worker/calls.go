@@ -15,6 +15,9 @@ import (
 const (
 	// maxCallMessages is how many messages a call may carry.
 	maxCallMessages = 256
+	// maxCallBytes is how large they may be together: one that is larger goes
+	// alone, so that what is refused for its size is refused for itself.
+	maxCallBytes = 4 << 20
 	// busyWait is how long a call of a worker with tasks waits for something to
 	// hear: progress goes with the next.
 	busyWait = time.Second
@@ -57,9 +60,9 @@ func (s *session) call(ctx context.Context, pool tcoderv1connect.PoolServiceClie
 			return err
 		}
 
-		more, closed := s.out.takeAll(maxCallMessages - len(c.said))
-		c.said = append(c.said, more...)
+		var closed bool
 
+		c.said, closed = s.out.takeAll(c.said, maxCallMessages, maxCallBytes)
 		if closed && len(c.said) == 0 {
 			return nil
 		}
@@ -85,7 +88,7 @@ func (c *caller) exchange(ctx context.Context, hello *tcoderv1.Hello) error {
 		return context.Cause(ctx)
 	case errors.Is(err, errMoreToSay):
 		return nil
-	case refusal(err) != nil:
+	case refusal(err) != nil || refusedMessage(err):
 		return err
 	default:
 		return c.failure(ctx, err, request.GetWait().AsDuration(), time.Since(start))

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 
+	"google.golang.org/protobuf/proto"
+
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 )
 
@@ -69,17 +71,33 @@ func (o *outbox) next(ctx context.Context) (*tcoderv1.AttachRequest, bool) {
 	}
 }
 
-// takeAll takes what waits, at most so many messages, without waiting.
-func (o *outbox) takeAll(most int) (messages []*tcoderv1.AttachRequest, closed bool) {
-	for len(messages) < most {
-		var message *tcoderv1.AttachRequest
+// takeAll takes what waits without waiting for more: at most so many messages of
+// so many bytes together, beside those that were taken before, but always one if
+// there are none.
+func (o *outbox) takeAll(before []*tcoderv1.AttachRequest, most, mostBytes int) (messages []*tcoderv1.AttachRequest, closed bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 
-		message, closed = o.take()
+	messages = before
+
+	size := 0
+	for _, message := range before {
+		size += proto.Size(message)
+	}
+
+	for len(messages) < most {
+		message := o.front()
 		if message == nil {
-			return messages, closed
+			return messages, o.closed
+		}
+
+		size += proto.Size(message)
+		if size > mostBytes && len(messages) > 0 {
+			break
 		}
 
 		messages = append(messages, message)
+		o.drop()
 	}
 
 	return messages, false
@@ -108,12 +126,27 @@ func (o *outbox) take() (message *tcoderv1.AttachRequest, closed bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 
-	switch {
-	case len(o.queue) > 0:
-		message, o.queue = o.queue[0], o.queue[1:]
-	case o.heartbeat != nil:
-		message, o.heartbeat = o.heartbeat, nil
+	if message = o.front(); message != nil {
+		o.drop()
 	}
 
 	return message, o.closed
+}
+
+// front is the next message, nil if there is none. Its caller holds the lock.
+func (o *outbox) front() *tcoderv1.AttachRequest {
+	if len(o.queue) > 0 {
+		return o.queue[0]
+	}
+
+	return o.heartbeat
+}
+
+// drop takes the next message away. Its caller holds the lock.
+func (o *outbox) drop() {
+	if len(o.queue) > 0 {
+		o.queue = o.queue[1:]
+	} else {
+		o.heartbeat = nil
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -40,6 +41,10 @@ const (
 	minStreamPause = 5 * time.Minute
 	maxStreamPause = time.Hour
 )
+
+// tooLarge begins the error of a call that a proxy refused for its size: Connect
+// has no code for that.
+const tooLarge = "413 "
 
 // errTryStream ends a session of calls that go well.
 var errTryStream = errors.New("time to try a stream again")
@@ -129,7 +134,7 @@ func (r *route) judge(end outcome, lived time.Duration, now time.Time) {
 	case end.calls:
 		// Where calls fail, too, each is tried in turn.
 		r.calling = end.welcomed
-	case end.err == nil || refusal(end.err) != nil || end.welcomed && lived >= streamLife:
+	case end.err == nil || refusal(end.err) != nil || refusedMessage(end.err) || end.welcomed && lived >= streamLife:
 		r.strikes = 0 // it came through
 
 		if lived >= streamLife {
@@ -179,9 +184,24 @@ func refusal(err error) *tcoderv1.ErrorDetail {
 }
 
 // refusedMessage tells whether the control plane ended a session because it
-// takes no such message.
+// takes no such message. One that it can't even read is refused before anything
+// of ours could add a detail, and a proxy refuses a large one by its status.
 func refusedMessage(err error) bool {
-	return refusal(err).GetReason() == tcoderv1.ErrorReason_ERROR_REASON_REQUEST_INVALID
+	if detail := refusal(err); detail != nil {
+		return detail.GetReason() == tcoderv1.ErrorReason_ERROR_REASON_REQUEST_INVALID
+	}
+
+	var coded *connect.Error
+	if !errors.As(err, &coded) {
+		return false
+	}
+
+	switch coded.Code() {
+	case connect.CodeInvalidArgument, connect.CodeResourceExhausted:
+		return connect.IsWireError(err) // else it is this side that can't read
+	default:
+		return strings.HasPrefix(coded.Message(), tooLarge)
+	}
 }
 
 // incompatible tells whether the control plane refused this worker for good.

@@ -22,6 +22,8 @@ type Proxy struct {
 	Buffer bool
 	// Cut is after how long it cuts whatever is still open (0: never).
 	Cut time.Duration
+	// Limit is the largest call that it takes, in bytes (0: any).
+	Limit int64
 	// Route chooses the replica that a call goes to. Nil: the one that it is before.
 	Route func(r *http.Request) string
 	// Called is called with each call. May be nil.
@@ -64,6 +66,12 @@ func (c *Cell) Proxy(t testing.TB, name, replica string, p Proxy) {
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if p.Called != nil {
 			p.Called(r)
+		}
+
+		if p.Limit > 0 && r.ContentLength > p.Limit {
+			http.Error(w, "too large", http.StatusRequestEntityTooLarge)
+
+			return
 		}
 
 		if p.Cut > 0 {
