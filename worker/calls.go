@@ -130,7 +130,12 @@ func (c *caller) do(ctx context.Context, request *tcoderv1.SyncRequest) (*tcoder
 	defer cancel()
 
 	if len(request.GetMessages()) > 0 {
-		return c.pool.Sync(ctx, request)
+		response, err := c.pool.Sync(ctx, request)
+		if err != nil {
+			err = orUnsayable(err, request)
+		}
+
+		return response, err
 	}
 
 	ctx, giveUp := context.WithCancelCause(ctx)

@@ -311,7 +311,7 @@ func (l *loop) greeting() *tcoderv1.Hello {
 // detached plans the next attempt to attach. An error means that there is no
 // point in one.
 func (l *loop) detached() error {
-	s, first := l.session, l.route.failed == 0
+	s := l.session
 	l.session = nil
 
 	if incompatible(s.err) && len(l.tasks) == 0 {
@@ -321,7 +321,11 @@ func (l *loop) detached() error {
 	l.judge(s.err)
 
 	server, now := l.route.server(), time.Now()
-	pause := l.route.after(outcome{err: s.err, calls: s.calls, welcomed: s.welcomed, began: s.began}, now)
+	end := outcome{err: s.err, calls: s.calls, welcomed: s.welcomed, lived: now.Sub(s.began)}
+	l.route.forgive(end)
+
+	first := l.route.failed == 0
+	pause := l.route.after(end, now)
 	l.attachAt = now.Add(pause)
 
 	if l.draining {

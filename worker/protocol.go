@@ -62,7 +62,6 @@ func (l *loop) welcomed(welcome *tcoderv1.Welcome, now time.Time) {
 	l.silence = silenceOf(lease)
 	l.idleThreshold = welcome.GetIdleThreshold().AsDuration()
 	l.session.welcomed = true
-	l.route.welcomed()
 	l.beatAt = now.Add(l.heartbeat)
 
 	l.renewed(welcome.GetKept())

@@ -32,6 +32,8 @@ const (
 	// handoverPause is within which the workers of a control plane that stops
 	// attach to the others.
 	handoverPause = 200 * time.Millisecond
+	// settledLife is after how long the failures before a session are forgotten.
+	settledLife = 5 * time.Second
 	// streamLife is how long a stream lives at least where streams can.
 	streamLife = 10 * time.Second
 	// maxStrikes is after how many streams in a row that didn't live calls are made.
@@ -56,7 +58,7 @@ type route struct {
 
 	at      int // of servers
 	pause   time.Duration
-	failed  int // servers in a row that didn't welcome the worker
+	failed  int // sessions in a row that didn't last
 	calling bool
 	strikes int // streams in a row that didn't live
 
@@ -78,23 +80,27 @@ func newRoute(servers []string, transport Transport, workerID string) *route {
 
 func (r *route) server() string { return r.servers[r.at] }
 
-// welcomed notes that the control plane answers.
-func (r *route) welcomed() { r.pause, r.failed = minAttachPause, 0 }
-
 // outcome is how a session ended.
 type outcome struct {
 	err      error
 	calls    bool // it was no stream
 	welcomed bool
-	began    time.Time
+	lived    time.Duration
+}
+
+// forgive forgets the failures before a session that did its work for a while.
+// A welcome alone is none: what ends the session may do so each time.
+func (r *route) forgive(end outcome) {
+	if end.welcomed && end.lived >= settledLife {
+		r.pause, r.failed = minAttachPause, 0
+	}
 }
 
 // after takes in how a session ended, and returns the pause before the next.
 // A control plane that stops says so: its workers go elsewhere at once. A pause
 // grows when all servers have failed.
 func (r *route) after(end outcome, now time.Time) time.Duration {
-	lived := now.Sub(end.began)
-	r.judge(end, lived, now)
+	r.judge(end, now)
 
 	if errors.Is(end.err, errTryStream) {
 		return 0
@@ -102,7 +108,7 @@ func (r *route) after(end outcome, now time.Time) time.Duration {
 
 	r.at = (r.at + 1) % len(r.servers)
 
-	if end.welcomed && lived >= time.Second && refusal(end.err).GetReason() == tcoderv1.ErrorReason_ERROR_REASON_SERVER_DRAINING {
+	if end.welcomed && end.lived >= time.Second && refusal(end.err).GetReason() == tcoderv1.ErrorReason_ERROR_REASON_SERVER_DRAINING {
 		return rand.N(handoverPause) //nolint:gosec // not a secret
 	}
 
@@ -121,7 +127,7 @@ func (r *route) after(end outcome, now time.Time) time.Duration {
 }
 
 // judge decides between streams and calls.
-func (r *route) judge(end outcome, lived time.Duration, now time.Time) {
+func (r *route) judge(end outcome, now time.Time) {
 	if r.transport != TransportAuto {
 		return
 	}
@@ -134,10 +140,10 @@ func (r *route) judge(end outcome, lived time.Duration, now time.Time) {
 	case end.calls:
 		// Where calls fail, too, each is tried in turn.
 		r.calling = end.welcomed
-	case end.err == nil || refusal(end.err) != nil || refusedMessage(end.err) || end.welcomed && lived >= streamLife:
+	case end.err == nil || refusal(end.err) != nil || refusedMessage(end.err) || end.welcomed && end.lived >= streamLife:
 		r.strikes = 0 // it came through
 
-		if lived >= streamLife {
+		if end.lived >= streamLife {
 			r.streamPause = minStreamPause
 		}
 	case errors.As(end.err, &unreached) && unreached.Op == "dial":
@@ -183,10 +189,15 @@ func refusal(err error) *tcoderv1.ErrorDetail {
 	return nil
 }
 
-// refusedMessage tells whether the control plane ended a session because it
-// takes no such message. One that it can't even read is refused before anything
-// of ours could add a detail, and a proxy refuses a large one by its status.
+// refusedMessage tells whether a session ended because of a message that the
+// control plane doesn't take, or that can't be sent. One that it can't even read
+// is refused before anything of ours could add a detail, and a proxy refuses a
+// large one by its status.
 func refusedMessage(err error) bool {
+	if errors.Is(err, errUnsayable) {
+		return true
+	}
+
 	if detail := refusal(err); detail != nil {
 		return detail.GetReason() == tcoderv1.ErrorReason_ERROR_REASON_REQUEST_INVALID
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	tcoderv1 "github.com/tcoder-dev/tcoder/gen/go/tcoder/v1"
 	"github.com/tcoder-dev/tcoder/gen/go/tcoder/v1/tcoderv1connect"
@@ -23,8 +24,13 @@ const (
 	dialTimeout = 10 * time.Second
 )
 
-// errNoAnswer ends a stream on which the control plane has gone quiet.
-var errNoAnswer = errors.New("the control plane said nothing for too long")
+// Why a session ends on this side.
+var (
+	// errNoAnswer ends a stream on which the control plane has gone quiet.
+	errNoAnswer = errors.New("the control plane said nothing for too long")
+	// errUnsayable ends one on which the worker would say what no bytes can be made of.
+	errUnsayable = errors.New("no bytes can be made of a message")
+)
 
 // session is one stream to the control plane, or the calls that stand for one.
 // It only moves messages; what they mean is the loop's affair. It ends with the
@@ -138,7 +144,7 @@ func (s *session) send(ctx context.Context, stream *attachStream, hello *tcoderv
 	for ok := true; ok; message, ok = s.out.next(ctx) {
 		if err := stream.Send(message); err != nil {
 			if !errors.Is(err, io.EOF) {
-				s.cancel(fmt.Errorf("send: %w", err))
+				s.cancel(fmt.Errorf("send: %w", orUnsayable(err, message)))
 			}
 
 			break // with EOF, Receive tells the reason
@@ -146,6 +152,16 @@ func (s *session) send(ctx context.Context, stream *attachStream, hello *tcoderv
 	}
 
 	_ = stream.CloseRequest() // it fails if the stream has
+}
+
+// orUnsayable prefers it over the error of sending a message that no bytes can be
+// made of: Connect's is that of a connection which breaks.
+func orUnsayable(err error, message proto.Message) error {
+	if _, cause := proto.Marshal(message); cause != nil {
+		return fmt.Errorf("%w: %w", errUnsayable, cause)
+	}
+
+	return err
 }
 
 // bearer sends the worker's credential.

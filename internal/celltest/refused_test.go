@@ -16,7 +16,7 @@ import (
 
 // TestUnsayable guarantees that a result which can't be told ends its attempt,
 // and the worker does other work, however it talks to its control plane and
-// whoever finds out: the control plane, or a proxy.
+// whoever finds out: the control plane, a proxy, or the worker itself.
 func TestUnsayable(t *testing.T) {
 	t.Parallel()
 
@@ -26,6 +26,7 @@ func TestUnsayable(t *testing.T) {
 	}{
 		"larger than the control plane takes": {strings.Repeat("x", 17<<20), 0},
 		"larger than a proxy takes":           {strings.Repeat("x", 2<<20), 1 << 20},
+		"no bytes can be made of it":          {"a\xff", 0},
 	} {
 		for _, kind := range []worker.Transport{worker.TransportStream, worker.TransportSync} {
 			if test.limit > 0 && kind == worker.TransportStream {
