@@ -21,7 +21,6 @@ const (
 	ackWait          = 2 * time.Second        // for the last reports of a drain, of a control plane that is there
 	hangUpWait       = time.Second            // for the last messages to leave
 	resendHeartbeats = 3                      // a report that got no answer for so many is sent again
-	maxRefused       = 3                      // sessions in a row that end because a message is refused
 )
 
 // loop owns all that the worker holds. One goroutine runs it, no call in it
@@ -343,34 +342,6 @@ func (l *loop) detached() error {
 	return nil
 }
 
-// judge takes in whether a session ended because the control plane refuses a
-// message of it. The same ones are said again on the next: in the end the tasks
-// that say more than that they run are ended in a few words, as the machine's
-// fault, since most of them are innocent: others make them.
-func (l *loop) judge(err error) {
-	if !refusedMessage(err) {
-		l.refused = 0
-
-		return
-	}
-
-	l.refused++
-	if l.refused%maxRefused != 0 {
-		return
-	}
-
-	for _, task := range l.tasks.inOrder() {
-		switch {
-		case task.report.GetFault() != nil || task.report.GetReleased() != nil:
-			l.forget(task, "the control plane refuses its report")
-		case task.report != nil || task.segments.waiting != nil || l.signing(task):
-			task.log.Error("the control plane refuses what is said of the task", "error", err)
-			task.cancel(errStopped)
-			l.report(task, faultReport(task.lease, refusedFault()))
-		}
-	}
-}
-
 // beat renews every lease, and tells progress.
 func (l *loop) beat(now time.Time) {
 	message := &tcoderv1.Heartbeat{}
@@ -431,10 +402,7 @@ func (l *loop) resendSigns() {
 }
 
 func (l *loop) sendSign(id uint64) {
-	call := l.signs[id]
-	l.send(&tcoderv1.AttachRequest{Message: &tcoderv1.AttachRequest_Sign{Sign: &tcoderv1.SignRequest{
-		RequestId: id, Lease: call.task.lease, Objects: call.objects, Read: call.read, Parts: call.parts,
-	}}})
+	l.send(&tcoderv1.AttachRequest{Message: &tcoderv1.AttachRequest_Sign{Sign: l.signs[id].request(id)}})
 }
 
 // stoppedByUs tells whether err is one of the loop's own reasons to end a task.

@@ -361,17 +361,6 @@ func (l *loop) handBack(task *heldTask) {
 // holds tells whether the worker still answers for a task.
 func (l *loop) holds(task *heldTask) bool { return l.tasks[keyOf(task.lease)] == task }
 
-// signing tells whether a task waits for URLs.
-func (l *loop) signing(task *heldTask) bool {
-	for _, call := range l.signs {
-		if call.task == task {
-			return true
-		}
-	}
-
-	return false
-}
-
 func (l *loop) dropSigns(task *heldTask) {
 	for id, call := range l.signs {
 		if call.task == task {

@@ -19,6 +19,11 @@ type signCall struct {
 	answer  chan *tcoderv1.SignResponse // takes one
 }
 
+// request is how it is asked for under a number.
+func (c *signCall) request(id uint64) *tcoderv1.SignRequest {
+	return &tcoderv1.SignRequest{RequestId: id, Lease: c.task.lease, Objects: c.objects, Read: c.read, Parts: c.parts}
+}
+
 // refuse answers in the control plane's place, which has no more to say to the task.
 func (c *signCall) refuse() {
 	c.answer <- &tcoderv1.SignResponse{Refused: &tcoderv1.Failure{
