@@ -44,6 +44,9 @@ type Config struct {
 	// ShutdownTimeout is how long calls may take to end when the server stops
 	// (0: 15 s). Then they are cut.
 	ShutdownTimeout time.Duration
+	// BodyTimeout is how long a client may take to send what a call says (0:
+	// 30 s). A worker's stream is bounded by its heartbeats instead.
+	BodyTimeout time.Duration
 	// TracerProvider turns tracing on.
 	TracerProvider trace.TracerProvider
 }
@@ -78,6 +81,7 @@ type Deps struct {
 
 const (
 	defaultShutdownTimeout = 15 * time.Second
+	defaultBodyTimeout     = 30 * time.Second
 	readHeaderTimeout      = 5 * time.Second
 	idleTimeout            = 2 * time.Minute
 	readyTimeout           = 2 * time.Second
@@ -113,6 +117,9 @@ type Server struct {
 func New(cfg Config, deps Deps) (*Server, error) {
 	if cfg.ShutdownTimeout == 0 {
 		cfg.ShutdownTimeout = defaultShutdownTimeout
+	}
+	if cfg.BodyTimeout == 0 {
+		cfg.BodyTimeout = defaultBodyTimeout
 	}
 	address := cfg.Listen
 	if deps.Listener != nil {
@@ -181,8 +188,9 @@ func (s *Server) routes(registry *prometheus.Registry, guard *guard) http.Handle
 	// Probes come by any name or address, and tell nothing worth guarding.
 	root.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, "ok") })
 	root.HandleFunc("GET /readyz", s.serveReady)
-	root.Handle("/", guard.protect(bounded(api, watchWriteTimeout,
-		tcoderv1connect.JobServiceWatchJobProcedure, tcoderv1connect.PoolServiceWatchPoolProcedure)))
+	root.Handle("/", guard.protect(timely(bounded(api, watchWriteTimeout,
+		tcoderv1connect.JobServiceWatchJobProcedure, tcoderv1connect.PoolServiceWatchPoolProcedure),
+		s.cfg.BodyTimeout, tcoderv1connect.PoolServiceAttachProcedure)))
 
 	return interceptor.WithRequestID(s.calls.count(root))
 }
@@ -253,8 +261,9 @@ func (s *Server) httpServer(ctx context.Context) *http.Server {
 	return &http.Server{
 		Handler:   s.handler,
 		Protocols: protocols,
-		// No read or write timeout: it would cut every stream at that age.
-		// Calls are bounded by the chain, streams by their heartbeats.
+		// No read or write timeout: it would cut every stream at that age. What
+		// calls say is bounded by timely, what they do by the chain, streams by their
+		// heartbeats.
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,

@@ -16,8 +16,9 @@ const (
 	// maxCallMessages is how many messages a call may carry.
 	maxCallMessages = 256
 	// maxCallBytes is how large they may be together: one that is larger goes
-	// alone, so that what is refused for its size is refused for itself.
-	maxCallBytes = 4 << 20
+	// alone, so that what is refused for its size is refused for itself. Proxies
+	// take a megabyte and more.
+	maxCallBytes = 512 << 10
 	// busyWait is how long a call of a worker with tasks waits for something to
 	// hear: progress goes with the next.
 	busyWait = time.Second
@@ -36,7 +37,7 @@ const (
 var errMoreToSay = errors.New("there is more to say")
 
 // caller stands for a stream by one call after the other. A call that says
-// something is answered at once; one that only listens waits for an answer, and
+// something is answered soon; one that only listens waits for an answer, and
 // is given up as soon as there is something to say. What a call without an
 // answer said is said again.
 type caller struct {

@@ -348,7 +348,7 @@ func (l *loop) beat(now time.Time) {
 
 	for _, task := range l.tasks.inOrder() {
 		progress := task.progress.Load()
-		if progress == nil {
+		if progress == nil || task.report != nil { // its end tells more, and it may have been refused for its progress
 			progress = &tcoderv1.TaskProgress{Lease: task.lease}
 		}
 

@@ -36,7 +36,7 @@ func (l *loop) judge(err error) {
 			speaking = append(speaking, task)
 		}
 
-		if progress := task.progress.Load(); progress != nil {
+		if progress := task.progress.Load(); progress != nil && task.report == nil {
 			words = append(words, progress) // a heartbeat's part
 		}
 
@@ -55,9 +55,9 @@ func (l *loop) judge(err error) {
 }
 
 // endRefused ends a task in a few words, as the machine's fault: the task may be
-// innocent, since others make its words. One whose end is that already is forgotten.
+// innocent, since others make its words. One of which these are refused is forgotten.
 func (l *loop) endRefused(task *heldTask, err error) {
-	if task.report.GetFault() != nil || task.report.GetReleased() != nil {
+	if task.refused {
 		l.forget(task, "the control plane refuses its report")
 
 		return
@@ -65,7 +65,7 @@ func (l *loop) endRefused(task *heldTask, err error) {
 
 	task.log.Error("the control plane refuses what is said of the task", "error", err)
 	task.cancel(errStopped)
-	task.progress.Store(nil)
+	task.refused = true
 	l.report(task, faultReport(task.lease, refusedFault()))
 }
 

@@ -36,7 +36,9 @@ type heldTask struct {
 	report *tcoderv1.TaskReport
 	// resendAt is when to send the report again if nothing has acknowledged it.
 	resendAt time.Time
-	log      *slog.Logger
+	// refused says that the report is what the worker says in place of words that are refused.
+	refused bool
+	log     *slog.Logger
 }
 
 // endsWithin guesses from the progress so far whether the task ends soon. One

@@ -178,14 +178,15 @@ func (s *Store) deleteJob(j *job) {
 		}
 	}
 
-	// A URL to write may outlive the job: what comes late is purged when none can any more.
+	// A URL to write may outlive the job: what comes late is purged
+	// when none works any more, and what began with it is over.
 	var last time.Duration
 	if j.maxLease > 0 {
 		last = j.maxLease + cleanAfter
 	}
 
 	if j.upload != "" {
-		last = max(last, pipeline.UploadURLLife)
+		last = max(last, pipeline.UploadURLLife+cleanAfter)
 	}
 
 	if end := j.rec.Times.Finished.Add(last); last > 0 && !s.passed(end) {

@@ -246,3 +246,24 @@ func TestBrokenUpload(t *testing.T) {
 		})
 	}
 }
+
+// TestLostSiblingCountsOnce guarantees that a lease whose task's record is gone
+// counts once less, though its job ends in the sweep that finds it.
+func TestLostSiblingCountsOnce(t *testing.T) {
+	t.Parallel()
+
+	d := newDamaged(t)
+	require.NoError(t, d.client.Del(t.Context(), d.keys.prefix+"t:j-00001").Err())
+
+	d.lose(func() {
+		var renewals []pipeline.Renewal
+		for _, ref := range d.probes {
+			renewals = append(renewals, pipeline.Renewal{Ref: ref})
+		}
+
+		_, err := d.RenewLeases(t.Context(), "w", time.Minute, renewals)
+		require.NoError(t, err)
+	})
+	require.Equal(t, pipeline.JobFailed, d.state("j"))
+	require.Equal(t, "3", d.running())
+}

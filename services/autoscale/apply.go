@@ -118,6 +118,8 @@ func (r *Reconciler) settle(ctx context.Context, a Action, err error, log *slog.
 		log.DebugContext(ctx, "the limit is reached by now")
 		r.brakes.slow(r.deps.Now(), 0)
 		return
+	case a.MachineID == "" && a.ProviderID == "": // a creation that the store doesn't take
+		r.brakes.slow(r.deps.Now(), soonTick)
 	default:
 		r.brakes.leave(cmp.Or(a.MachineID, a.ProviderID), r.deps.Now(), soonTick)
 	}
@@ -294,11 +296,9 @@ func (st *step) refused(ctx context.Context, a Action, err error) error {
 	return errors.Join(err, st.move(ctx, a, pipeline.MachineBreak, f))
 }
 
-// drain tells the workers of a machine to finish and leave.
+// drain tells the workers of a machine to finish and leave. The machine is moved
+// last: one that is DRAINING isn't looked at again.
 func (st *step) drain(ctx context.Context, a Action) error {
-	if err := st.move(ctx, a, pipeline.MachineDrain, nil); err != nil {
-		return err
-	}
 	for _, w := range st.workers {
 		if w.MachineID != a.MachineID {
 			continue
@@ -307,7 +307,7 @@ func (st *step) drain(ctx context.Context, a Action) error {
 			return fmt.Errorf("drain worker %s: %w", w.ID, err)
 		}
 	}
-	return nil
+	return st.move(ctx, a, pipeline.MachineDrain, nil)
 }
 
 // adopt records a machine that is there and works.

@@ -33,7 +33,7 @@ func (s *Service) ListOutputObjects(
 	var start int
 	var version int64
 	if position != "" {
-		if _, err := fmt.Sscanf(position, "%d %d", &start, &version); err != nil {
+		if _, err := fmt.Sscanf(position, "%d %d", &start, &version); err != nil || start < 0 || version < 0 {
 			return nil, errPageToken()
 		}
 	}

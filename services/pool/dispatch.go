@@ -24,9 +24,10 @@ const (
 	// maxClaims is how many claims are in flight at most. There is one while
 	// tasks are few, and more the longer claims come back full.
 	maxClaims = 8
-	// maxAssignmentBytes is far below what a worker reads, which would end its
-	// stream otherwise, and get the task again. A long film's has less than a tenth.
-	maxAssignmentBytes = 4 << 20
+	// maxAssignmentBytes is far below what a worker reads: a larger one would end
+	// its stream, and the task would come to it again. A long film's has less than
+	// a tenth.
+	maxAssignmentBytes = 2 << 20
 )
 
 // dispatcher gives ready tasks to free slots.

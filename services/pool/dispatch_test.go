@@ -250,8 +250,12 @@ func TestOversizedAssignment(t *testing.T) {
 	job := c.submit(t)
 	report := probed(w.assignment().GetLease())
 	probe := report.GetProbe()
-	stream := &tcoderv1.StreamInfo{Kind: tcoderv1.StreamKind_STREAM_KIND_AUDIO, Codec: "aac", Language: "eng"}
-	probe.Streams = append(probe.Streams, slices.Repeat([]*tcoderv1.StreamInfo{stream}, (4<<20-400)/(proto.Size(stream)+2))...)
+	word := strings.Repeat("x", 100)
+	stream := &tcoderv1.StreamInfo{
+		Kind: tcoderv1.StreamKind_STREAM_KIND_AUDIO, Codec: word, Profile: word, PixelFormat: word, ColorTransfer: word,
+		ColorPrimaries: word, ColorSpace: word, FieldOrder: word, Language: word,
+	}
+	probe.Streams = append(probe.Streams, slices.Repeat([]*tcoderv1.StreamInfo{stream}, 3<<20/proto.Size(stream))...)
 	require.Equal(t, accepted, w.report(report))
 	require.Eventually(t, func() bool {
 		attempts := c.job(t, job.ID).Tasks[1].Attempts

@@ -12,7 +12,7 @@ type guard struct {
 	timer *time.Timer
 
 	mu      sync.Mutex
-	running bool
+	expires time.Time // zero while nothing is bounded
 }
 
 // newGuard returns a guard that gives up by setting a deadline that has passed.
@@ -21,7 +21,8 @@ func newGuard(setDeadline func(time.Time) error) *guard {
 	g.timer = time.AfterFunc(time.Hour, func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		if g.running {
+		// It may have been stopped, or be for the next operation, since it went off.
+		if !g.expires.IsZero() && !time.Now().Before(g.expires) {
 			_ = setDeadline(time.Unix(1, 0)) // it fails if the connection has ended
 		}
 	})
@@ -32,7 +33,7 @@ func newGuard(setDeadline func(time.Time) error) *guard {
 func (g *guard) start(d time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.running = true
+	g.expires = time.Now().Add(d)
 	g.timer.Reset(d)
 }
 
@@ -41,6 +42,6 @@ func (g *guard) start(d time.Duration) {
 func (g *guard) stop() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.running = false
+	g.expires = time.Time{}
 	g.timer.Stop()
 }

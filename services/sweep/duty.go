@@ -71,12 +71,13 @@ func (s *Sweeper) do(ctx context.Context, d pipeline.Duty) {
 	if d.Kind == pipeline.DutyStream {
 		timeout = streamTimeout
 	}
+	stopping := ctx
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	started := time.Now()
 	log := s.deps.Log.With("duty", string(d.Kind), "id", d.ID)
 	if err := pipeline.Contain(func() error { return s.perform(ctx, d) }); err != nil {
-		if ctx.Err() == nil {
+		if stopping.Err() == nil {
 			log.WarnContext(ctx, "duty failed, it comes again", "error", err)
 		}
 		return

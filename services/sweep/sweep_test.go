@@ -176,11 +176,16 @@ func TestExpiredLease(t *testing.T) {
 	wakes, err := b.store.Wakes(t.Context())
 	require.NoError(t, err)
 	expires, other := leases[0].Expires, b.attach(t, "other")
-	for leases = nil; len(leases) == 0; {
-		if wake := <-wakes; wake == pipeline.WakeReady { // that of the submission may come late
-			leases = b.claim(t, "other", other)
+	require.Eventually(t, func() bool {
+		select {
+		case wake := <-wakes: // that of the submission may come late
+			if wake == pipeline.WakeReady {
+				leases = b.claim(t, "other", other)
+			}
+		default:
 		}
-	}
+		return leases[0].Ref.Attempt == 2
+	}, patience, time.Millisecond)
 	require.WithinDuration(t, expires, time.Now(), 2*time.Second)
 	require.Equal(t, pipeline.LeaseRef{TaskID: media.TaskID(job.ID, 0), Attempt: 2}, leases[0].Ref)
 }
@@ -365,7 +370,8 @@ type looks struct {
 	*memstore.Store
 
 	n    atomic.Int64
-	hang atomic.Bool // until the call is given up
+	hang atomic.Bool  // until the call is given up
+	late atomic.Int64 // nanoseconds that an answer takes
 }
 
 func (l *looks) Sweep(ctx context.Context, r pipeline.SweepRequest) (pipeline.Swept, error) {
@@ -373,6 +379,9 @@ func (l *looks) Sweep(ctx context.Context, r pipeline.SweepRequest) (pipeline.Sw
 	if l.hang.Load() {
 		<-ctx.Done()
 		return pipeline.Swept{}, ctx.Err() //nolint:wrapcheck // as it is
+	}
+	if late := time.Duration(l.late.Load()); late > 0 {
+		<-time.After(late)
 	}
 	return l.Store.Sweep(ctx, r)
 }
@@ -398,6 +407,30 @@ func TestLeadRunsOut(t *testing.T) {
 		l.hang.Store(false)
 		<-time.After(12 * time.Second)
 		require.NotZero(t, s.Term())
+		cancel()
+		running.Wait()
+	})
+}
+
+// TestLeadLapses: a leader whose sweep is answered late, but before another one
+// leads, is told that it leads again: it has rested meanwhile.
+func TestLeadLapses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := &looks{Store: memstore.New(memstore.Config{Clock: time.Now})}
+		s := sweep.New(sweep.Config{Replica: "a", Lease: 20 * time.Second}, sweep.Deps{Store: l, Log: slog.New(slog.DiscardHandler)})
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = s.Run(ctx) })
+		<-s.Elected()
+		term := s.Term()
+		l.late.Store(int64(6 * time.Second))
+		for s.Term() != 0 {
+			<-time.After(100 * time.Millisecond)
+		}
+		l.late.Store(0)
+		<-s.Elected()
+		require.Equal(t, term, s.Term())
 		cancel()
 		running.Wait()
 	})

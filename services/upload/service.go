@@ -91,6 +91,7 @@ func New(cfg Config, deps Deps) *Service {
 		cfg.SinglePutBytes = defaultSinglePutBytes
 	}
 	cfg.SinglePutBytes = min(cfg.SinglePutBytes, objectstore.MaxPutSizeBytes)
+	cfg.URLExpiry = min(cfg.URLExpiry, pipeline.UploadURLLife)
 	if cfg.URLExpiry == 0 {
 		cfg.URLExpiry = defaultURLExpiry
 	}

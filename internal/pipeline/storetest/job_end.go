@@ -40,7 +40,7 @@ func jobDeleteForgets(e *env) {
 	require.Equal(e, u.ObjectKey, duties[0].Source.ObjectKey)
 
 	require.NoError(e, e.store.EndDuty(e.ctx(), duties[0]))
-	require.Equal(e, duties, e.pass(pipeline.UploadURLLife).Duties, "once more")
+	require.Equal(e, duties, e.pass(pipeline.UploadURLLife+6*time.Minute).Duties, "once more")
 	require.NoError(e, e.store.EndDuty(e.ctx(), duties[0]))
 	require.Empty(e, e.pass(10*time.Minute).Duties)
 	e.refused(pipeline.ReasonJobNotFound, e.store.DeleteJob(e.ctx(), u.JobID))

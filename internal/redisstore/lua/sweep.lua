@@ -63,7 +63,7 @@ for _, name in ipairs(overdue(LEASES, MOST)) do
     zadd(LEASES, digits(NOW + VISIBILITY), name) -- until it is set aside
   elseif not t or job.finished > 0 then -- such as that of a job that was set aside
     zrem(LEASES, name) -- it would be due for ever
-    zrem(HELD, name)
+    redis.call('ZREM', HELD, name) -- at once: whatever ends its job in this sweep looks there
     job = find_task((parse_lease(name)))
     if job and job.finished == 0 then count_leases(job.project, -1) end
   else

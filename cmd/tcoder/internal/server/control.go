@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -97,8 +98,12 @@ func (s *controlSettings) read(program *cli.Program) error {
 	return nil
 }
 
+// projectName is what a project may be called: its name is part of keys in Redis
+// and of paths in the buckets.
+var projectName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
 // parseAPIKeys reads "key" or "project=key", separated by commas, into the
-// project of each key.
+// project of each key. It tells no key in an error.
 func parseAPIKeys(list string) (map[string]string, error) {
 	keys := map[string]string{}
 	for _, item := range splitList(list) {
@@ -106,8 +111,13 @@ func parseAPIKeys(list string) (map[string]string, error) {
 		if !found {
 			project, key = pipeline.DefaultProject, item
 		}
-		if project == "" || key == "" {
-			return nil, cli.Usagef("%s: write key or project=key, separated by commas", apiKeysEnv)
+		switch other, taken := keys[key]; {
+		case project == "" || strings.Trim(key, "=") == "": // the end of one in Base64, perhaps
+			return nil, cli.Usagef("%s: write key or project=key, separated by commas, and project=key for a key with a = in it", apiKeysEnv)
+		case !projectName.MatchString(project):
+			return nil, cli.Usagef("%s: a project is named by up to 63 letters, digits, dots, dashes and underscores, and begins with one of the first two", apiKeysEnv)
+		case taken && other != project:
+			return nil, cli.Usagef("%s: projects %s and %s have the same key", apiKeysEnv, other, project)
 		}
 		keys[key] = project
 	}

@@ -123,6 +123,14 @@ func TestAPIKeys(t *testing.T) {
 	keys, err := parseAPIKeys("one, team=two")
 	require.NoError(t, err)
 	require.Equal(t, map[string]string{"one": "default", "two": "team"}, keys)
+	keys, err = parseAPIKeys("default=c2VjcmV0c2VjcmV0==, one, default=one")
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"c2VjcmV0c2VjcmV0==": "default", "one": "default"}, keys)
+	for _, bad := range []string{"c2VjcmV0c2VjcmV0==", "c2VjcmV0c2VjcmV0=", "=key", "a:b=key", "a/b=key", ".=key", "a=key,b=key"} {
+		_, err = parseAPIKeys(bad)
+		require.Error(t, err, bad)
+		require.NotContains(t, err.Error(), "c2Vj")
+	}
 }
 
 // The keys of the object store come from our names, or else from those of AWS

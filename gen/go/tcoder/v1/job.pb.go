@@ -245,7 +245,7 @@ const (
 	AttemptOutcome_ATTEMPT_OUTCOME_DONE AttemptOutcome = 1
 	// It reported a fault.
 	AttemptOutcome_ATTEMPT_OUTCOME_FAILED AttemptOutcome = 2
-	// Its lease ran out, and its worker hasn't come back since.
+	// Its lease ran out, and its worker hasn't come back to go on with the job.
 	AttemptOutcome_ATTEMPT_OUTCOME_LOST AttemptOutcome = 3
 	// Its worker handed it back, or came back after its lease ran out.
 	AttemptOutcome_ATTEMPT_OUTCOME_RELEASED AttemptOutcome = 4

@@ -2718,7 +2718,8 @@ type SyncRequest struct {
 	Received uint64 `protobuf:"varint,3,opt,name=received,proto3" json:"received,omitempty"`
 	// What it says, in order; never a Hello. What got no answer is said again.
 	Messages []*AttachRequest `protobuf:"bytes,4,rep,name=messages,proto3" json:"messages,omitempty"`
-	// How long the answer may wait for something to say; 0 means not at all.
+	// How long the answer may wait for something to say; 0 means not at all, but
+	// for a second where the session is another server's.
 	Wait          *durationpb.Duration `protobuf:"bytes,5,opt,name=wait,proto3" json:"wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2795,7 +2796,8 @@ type SyncResponse struct {
 	// The session. Another one than was asked for begins with a Welcome and
 	// counts its positions from 1.
 	Session int64 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
-	// The messages after `received`, in order.
+	// The messages after `received`, in order, or as many as fit: the rest comes
+	// with the next answer.
 	Messages []*AttachResponse `protobuf:"bytes,2,rep,name=messages,proto3" json:"messages,omitempty"`
 	// Position of the last of them in the session.
 	Position      uint64 `protobuf:"varint,3,opt,name=position,proto3" json:"position,omitempty"`

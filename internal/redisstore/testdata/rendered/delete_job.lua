@@ -654,9 +654,9 @@ local function delete_job(job, purges)
   end
   if stays or not purge then purge = pack('>I3c0I3I3I3I3i8I3', #job.project, job.project, 0, 0, 0, 0, 0, 0) end
   redis.call('HSET', purges, id, purge)
-  -- A URL to write may outlive the job: what comes late is purged when none can any more.
+  -- A URL to write may outlive the job: what comes late is purged when none works any more, and what began with it is over.
   local last = job.lease_ms > 0 and job.lease_ms + CLEAN_AFTER or 0
-  if uploaded or job.uploaded ~= 0 then last = math.max(last, UPLOAD_URL_LIFE) end
+  if uploaded or job.uploaded ~= 0 then last = math.max(last, UPLOAD_URL_LIFE + CLEAN_AFTER) end
   if last > 0 and job.finished + last > NOW then
     redis.call('HSET', purges, purge_again_field(id), string.format('%.0f', job.finished + last))
   end

@@ -60,7 +60,8 @@ type PoolServiceClient interface {
 	// A worker's stream: assignments and cancels come down; heartbeats,
 	// progress and results go up. For workers only.
 	// Errors: FAILED_PRECONDITION with WORKER_INCOMPATIBLE; UNAVAILABLE with
-	// SERVER_DRAINING: attach again; UNAUTHENTICATED.
+	// SERVER_DRAINING: attach again; UNAUTHENTICATED; PERMISSION_DENIED by the
+	// credential or the id of a worker of another machine.
 	Attach(context.Context) (*connect.BidiStreamForClientSimple[v1.AttachRequest, v1.AttachResponse], error)
 	// The same conversation in unary calls, for workers behind a proxy that
 	// cuts long streams. The worker has one call in flight at a time and makes
@@ -253,7 +254,8 @@ type PoolServiceHandler interface {
 	// A worker's stream: assignments and cancels come down; heartbeats,
 	// progress and results go up. For workers only.
 	// Errors: FAILED_PRECONDITION with WORKER_INCOMPATIBLE; UNAVAILABLE with
-	// SERVER_DRAINING: attach again; UNAUTHENTICATED.
+	// SERVER_DRAINING: attach again; UNAUTHENTICATED; PERMISSION_DENIED by the
+	// credential or the id of a worker of another machine.
 	Attach(context.Context, *connect.BidiStream[v1.AttachRequest, v1.AttachResponse]) error
 	// The same conversation in unary calls, for workers behind a proxy that
 	// cuts long streams. The worker has one call in flight at a time and makes

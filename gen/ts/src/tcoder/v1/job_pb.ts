@@ -1366,7 +1366,7 @@ export enum AttemptOutcome {
   FAILED = 2,
 
   /**
-   * Its lease ran out, and its worker hasn't come back since.
+   * Its lease ran out, and its worker hasn't come back to go on with the job.
    *
    * @generated from enum value: ATTEMPT_OUTCOME_LOST = 3;
    */

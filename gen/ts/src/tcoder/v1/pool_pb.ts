@@ -999,7 +999,8 @@ export const PoolService: GenService<{
    * A worker's stream: assignments and cancels come down; heartbeats,
    * progress and results go up. For workers only.
    * Errors: FAILED_PRECONDITION with WORKER_INCOMPATIBLE; UNAVAILABLE with
-   * SERVER_DRAINING: attach again; UNAUTHENTICATED.
+   * SERVER_DRAINING: attach again; UNAUTHENTICATED; PERMISSION_DENIED by the
+   * credential or the id of a worker of another machine.
    *
    * @generated from rpc tcoder.v1.PoolService.Attach
    */

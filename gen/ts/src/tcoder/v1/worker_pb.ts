@@ -1418,7 +1418,8 @@ export type SyncRequest = Message<"tcoder.v1.SyncRequest"> & {
   messages: AttachRequest[];
 
   /**
-   * How long the answer may wait for something to say; 0 means not at all.
+   * How long the answer may wait for something to say; 0 means not at all, but
+   * for a second where the session is another server's.
    *
    * @generated from field: google.protobuf.Duration wait = 5;
    */
@@ -1447,7 +1448,8 @@ export type SyncResponse = Message<"tcoder.v1.SyncResponse"> & {
   session: bigint;
 
   /**
-   * The messages after `received`, in order.
+   * The messages after `received`, in order, or as many as fit: the rest comes
+   * with the next answer.
    *
    * @generated from field: repeated tcoder.v1.AttachResponse messages = 2;
    */
