@@ -110,12 +110,19 @@ func (s *Store) EndUpload(
 	return u.rec, nil
 }
 
-// moveUpload moves an open upload, which has no deadline then.
+// moveUpload moves an open upload. One that is complete has no deadline any
+// more. Of any other what was stored is to be removed: the duty comes in a
+// while, in case whoever ended it doesn't get to that.
 func (s *Store) moveUpload(u *upload, by pipeline.UploadTransition) bool {
 	to, ok := u.rec.State.Next(by)
 	if ok {
 		u.rec.State = to
-		delete(s.duties, dutyName{pipeline.DutyExpireUpload, u.rec.ID})
+
+		if to == pipeline.UploadCompleted {
+			delete(s.duties, dutyName{pipeline.DutyExpireUpload, u.rec.ID})
+		} else {
+			s.duty(pipeline.DutyExpireUpload, u.rec.ID, s.now.Add(visibility))
+		}
 	}
 
 	return ok

@@ -79,7 +79,11 @@ func (w *world) settle(keep time.Duration) {
 
 				return got, got, err
 			}})
-			require.NoError(w, err)
+			if err != nil { // it ended otherwise: what was stored of it is to be removed
+				require.Contains(w, []pipeline.Reason{
+					pipeline.ReasonUploadAborted, pipeline.ReasonUploadSizeMismatch, pipeline.ReasonUploadNotFound,
+				}, pipeline.ReasonOf(err))
+			}
 		case pipeline.DutyPublish:
 			w.complete(d.ID, w.last.Jobs[d.ID].Run)
 		case pipeline.DutyStream:

@@ -37,6 +37,7 @@ func dutyTests() map[string]func(*env) {
 		"NewerCleanStays":          dutyNewerCleanStays,
 		"LateWritesArePurged":      dutyPurgesLateWrites,
 		"LateUploadsArePurged":     dutyPurgesLateUploads,
+		"EndedUploadsAreSettled":   dutySettlesEndedUploads,
 	}
 }
 
@@ -354,6 +355,25 @@ func dutyPurgesLateWrites(e *env) {
 	require.Empty(e, e.pass(10*time.Minute).Duties)
 }
 
+// What was stored of an upload that ended without its bytes is removed, though
+// who ended it doesn't get to that.
+func dutySettlesEndedUploads(e *env) {
+	u := e.upload(24 * time.Hour)
+	_, err := e.store.CancelJob(e.ctx(), u.JobID)
+	require.NoError(e, err)
+	require.Empty(e, e.sweep().Duties)
+
+	for range 2 { // until it is done
+		duties := e.pass(time.Minute + 5*time.Second).Duties
+		require.Len(e, duties, 1)
+		require.Equal(e, pipeline.DutyExpireUpload, duties[0].Kind)
+		require.Equal(e, u.ID, duties[0].ID)
+	}
+
+	require.NoError(e, e.store.EndDuty(e.ctx(), pipeline.Duty{Kind: pipeline.DutyExpireUpload, ID: u.ID}))
+	require.Empty(e, e.pass(2*time.Minute).Duties)
+}
+
 // Who deletes a job whose upload was given up leaves nothing that a client still sent.
 func dutyPurgesLateUploads(e *env) {
 	u := e.upload(24 * time.Hour)
@@ -364,6 +384,7 @@ func dutyPurgesLateUploads(e *env) {
 	first := e.sweep().Duties
 	require.Len(e, first, 1)
 	require.NoError(e, e.store.EndDuty(e.ctx(), first[0]))
+	require.NoError(e, e.store.EndDuty(e.ctx(), pipeline.Duty{Kind: pipeline.DutyExpireUpload, ID: u.ID}))
 	require.Empty(e, e.pass(pipeline.UploadURLLife+5*time.Minute).Duties)
 
 	second := e.pass(time.Minute + 5*time.Second).Duties
