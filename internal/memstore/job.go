@@ -175,6 +175,7 @@ func (s *Store) deleteJob(j *job) {
 			left.source = pipeline.Source{}
 		} else {
 			delete(s.uploads, j.upload)
+			delete(s.duties, dutyName{pipeline.DutyExpireUpload, j.upload})
 		}
 	}
 

@@ -384,7 +384,6 @@ func dutyPurgesLateUploads(e *env) {
 	first := e.sweep().Duties
 	require.Len(e, first, 1)
 	require.NoError(e, e.store.EndDuty(e.ctx(), first[0]))
-	require.NoError(e, e.store.EndDuty(e.ctx(), pipeline.Duty{Kind: pipeline.DutyExpireUpload, ID: u.ID}))
 	require.Empty(e, e.pass(pipeline.UploadURLLife+5*time.Minute).Duties)
 
 	second := e.pass(time.Minute + 5*time.Second).Duties

@@ -986,7 +986,10 @@ local function delete_job(job, purges)
   if uploaded then
     local upload = upload_key(uploaded)
     stays = redis.call('HINCRBY', upload, 'n', -1) > 0
-    if not stays then del(upload) end
+    if not stays then
+      del(upload)
+      zrem(UPLOADS, uploaded)
+    end
   end
   if stays or not purge then purge = pack('>I3c0I3I3I3I3i8I3', #job.project, job.project, 0, 0, 0, 0, 0, 0) end
   redis.call('HSET', purges, id, purge)
