@@ -96,7 +96,7 @@ func TestWorkFaults(t *testing.T) {
 
 	encode := func(b *workBundle) *tcoderv1.Assignment { return b.encode(tcoderv1.OutputKind_OUTPUT_KIND_HLS) }
 	probe := (*workBundle).probe
-	down := func(b *workBundle) { b.store.Close() }
+	down := func(b *workBundle) { b.store.fall() }
 
 	for name, test := range map[string]struct {
 		clip    mediatest.ID

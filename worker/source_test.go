@@ -305,7 +305,7 @@ func TestSourceFaults(t *testing.T) {
 			tcoderv1.FaultClass_FAULT_CLASS_UNKNOWN, tcoderv1.ErrorReason_ERROR_REASON_TRANSFER_FAILED,
 		},
 		"nobody there": {
-			func(b *sourceBundle) { b.store.Close() },
+			func(b *sourceBundle) { b.store.fall() },
 			tcoderv1.FaultClass_FAULT_CLASS_UNKNOWN, tcoderv1.ErrorReason_ERROR_REASON_TRANSFER_FAILED,
 		},
 		"not a store": {

@@ -100,6 +100,12 @@ func (s *store) interfere(before func(w http.ResponseWriter, r *http.Request) bo
 	s.before = before
 }
 
+// fall cuts every connection from now on. The port stays the store's: that of a
+// server which was closed may be another test's a moment later.
+func (s *store) fall() {
+	s.interfere(func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) })
+}
+
 func (s *store) ranges() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
