@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,12 +19,15 @@ import (
 type half struct {
 	autoscale.Store
 
+	mu              sync.Mutex
 	view            pipeline.PoolView
 	reserved, drain int
 	refuses         error
 }
 
 func (h *half) ReadPool(context.Context) (pipeline.PoolView, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.view.Now = time.Now()
 	return h.view, nil
 }
@@ -31,11 +35,15 @@ func (h *half) ReadPool(context.Context) (pipeline.PoolView, error) {
 func (*half) ReportPool(context.Context, pipeline.PoolReport, int64) error { return nil }
 
 func (h *half) ReserveMachine(context.Context, pipeline.Machine, int, int64) (bool, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.reserved++
 	return false, h.refuses
 }
 
 func (h *half) MoveMachine(_ context.Context, m pipeline.MachineMove) (pipeline.Machine, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	for i := range h.view.Machines {
 		if h.view.Machines[i].ID == m.ID && m.By == pipeline.MachineDrain {
 			h.view.Machines[i].State = pipeline.MachineDraining
@@ -45,6 +53,8 @@ func (h *half) MoveMachine(_ context.Context, m pipeline.MachineMove) (pipeline.
 }
 
 func (h *half) DrainWorker(context.Context, string) (pipeline.Worker, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.drain++
 	return pipeline.Worker{}, h.refuses
 }
