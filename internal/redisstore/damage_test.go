@@ -99,6 +99,21 @@ func (d *damaged) state(id string) pipeline.JobState {
 	return job.State
 }
 
+// renew renews leases, and returns those that are lost.
+func (d *damaged) renew(refs []pipeline.LeaseRef) []pipeline.LeaseRef {
+	d.t.Helper()
+
+	renewals := make([]pipeline.Renewal, len(refs))
+	for i, ref := range refs {
+		renewals[i].Ref = ref
+	}
+
+	renewed, err := d.RenewLeases(d.t.Context(), "w", time.Minute, renewals)
+	require.NoError(d.t, err)
+
+	return renewed.Lost
+}
+
 // lose lets a lease pass in which nothing is heard of the worker, but for what f says.
 func (d *damaged) lose(f func()) {
 	d.t.Helper()
@@ -187,15 +202,9 @@ func TestBrokenRenewal(t *testing.T) {
 			require.NoError(t, d.client.Set(t.Context(), d.keys.prefix+key, "\x01p\x00\x02cut short", 0).Err())
 
 			d.lose(func() {
-				var renewals []pipeline.Renewal
-				for _, ref := range append(d.probes, d.encodes...) {
-					renewals = append(renewals, pipeline.Renewal{Ref: ref})
-				}
-
-				renewed, err := d.RenewLeases(t.Context(), "w", time.Minute, renewals)
-				require.NoError(t, err)
-				require.Subset(t, d.encodes, renewed.Lost)
-				require.GreaterOrEqual(t, len(renewed.Lost), lost)
+				gone := d.renew(append(d.probes, d.encodes...))
+				require.Subset(t, d.encodes, gone)
+				require.GreaterOrEqual(t, len(gone), lost)
 			})
 
 			require.Equal(t, pipeline.JobFailed, d.state("j"))
@@ -255,15 +264,7 @@ func TestLostSiblingCountsOnce(t *testing.T) {
 	d := newDamaged(t)
 	require.NoError(t, d.client.Del(t.Context(), d.keys.prefix+"t:j-00001").Err())
 
-	d.lose(func() {
-		var renewals []pipeline.Renewal
-		for _, ref := range d.probes {
-			renewals = append(renewals, pipeline.Renewal{Ref: ref})
-		}
-
-		_, err := d.RenewLeases(t.Context(), "w", time.Minute, renewals)
-		require.NoError(t, err)
-	})
+	d.lose(func() { d.renew(d.probes) })
 	require.Equal(t, pipeline.JobFailed, d.state("j"))
 	require.Equal(t, "3", d.running())
 }

@@ -20,12 +20,41 @@ import (
 	"github.com/tcoder-dev/tcoder/services/autoscale"
 )
 
-// counted counts what a reconciler asks of its store.
+// counted counts what a reconciler asks of its store, which may refuse to write.
 type counted struct {
 	*memstore.Store
 
-	mu    sync.Mutex
-	calls int
+	mu      sync.Mutex
+	calls   int
+	refuses error
+	refused int
+	drained int
+}
+
+func (c *counted) ReserveMachine(ctx context.Context, m pipeline.Machine, limit int, term int64) (bool, error) {
+	if err := c.refusal(); err != nil {
+		return false, err
+	}
+	return c.Store.ReserveMachine(ctx, m, limit, term)
+}
+
+func (c *counted) DrainWorker(ctx context.Context, id string) (pipeline.Worker, error) {
+	if err := c.refusal(); err != nil {
+		return pipeline.Worker{}, err
+	}
+	c.mu.Lock()
+	c.drained++
+	c.mu.Unlock()
+	return c.Store.DrainWorker(ctx, id)
+}
+
+func (c *counted) refusal() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.refuses != nil {
+		c.refused++
+	}
+	return c.refuses
 }
 
 func (c *counted) ReadPool(ctx context.Context) (pipeline.PoolView, error) {

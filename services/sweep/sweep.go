@@ -240,12 +240,9 @@ func (s *Sweeper) took(ctx context.Context, swept pipeline.Swept, began time.Tim
 	}
 	s.held = swept.Term
 	was := s.lead.Swap(&lead{swept.Term, began.Add(s.cfg.LeaderTTL)})
-	switch {
-	case was == nil || was.term != swept.Term:
+	// Where a lead has lapsed and goes on in its term, what is done as the leader rests.
+	if was == nil || was.term != swept.Term || !time.Now().Before(was.until) {
 		s.deps.Log.InfoContext(ctx, "leading", "replica", s.cfg.Replica, "term", swept.Term)
-		signal(s.elected)
-	case !time.Now().Before(was.until): // it led no more meanwhile: what it does as the leader rests
-		s.deps.Log.InfoContext(ctx, "leading again", "replica", s.cfg.Replica, "term", swept.Term)
 		signal(s.elected)
 	}
 }

@@ -47,7 +47,6 @@ const (
 	maxObjectBytes        = 5<<40 - 5<<30
 	defaultMaxSizeBytes   = 100 << 30
 	defaultSinglePutBytes = 64 << 20
-	defaultURLExpiry      = pipeline.UploadURLLife
 	defaultDeadline       = 24 * time.Hour
 	defaultIdempotencyTTL = 7 * 24 * time.Hour
 )
@@ -91,10 +90,10 @@ func New(cfg Config, deps Deps) *Service {
 		cfg.SinglePutBytes = defaultSinglePutBytes
 	}
 	cfg.SinglePutBytes = min(cfg.SinglePutBytes, objectstore.MaxPutSizeBytes)
-	cfg.URLExpiry = min(cfg.URLExpiry, pipeline.UploadURLLife)
 	if cfg.URLExpiry == 0 {
-		cfg.URLExpiry = defaultURLExpiry
+		cfg.URLExpiry = pipeline.UploadURLLife
 	}
+	cfg.URLExpiry = min(cfg.URLExpiry, pipeline.UploadURLLife)
 	if cfg.Deadline == 0 {
 		cfg.Deadline = defaultDeadline
 	}

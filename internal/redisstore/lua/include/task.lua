@@ -146,11 +146,12 @@ local function cancel_tasks(job)
     local whole, t = pcall(load_task, job, index)
     if not whole or not t and index > 0 then
       -- One whose record is gone, or can't be read, has ended: its job, and who sweeps, go on.
+      local m = member(job.id, index)
+      del(task_key(m))
       unknown = unknown or {}
-      unknown[member(job.id, index)] = true
-      t = nil
+      unknown[m] = true
     end
-    local to = t and next_state('task', t.s, 'cancel')
+    local to = whole and t and next_state('task', t.s, 'cancel')
     if to then
       if t.s == 'READY' then
         queue_drop(job.project, t.m)
@@ -164,10 +165,7 @@ local function cancel_tasks(job)
       save_task(job, index, t)
     end
   end
-  if unknown then
-    for m in pairs(unknown) do del(task_key(m)) end
-    drop_leases(job.project, function(m) return unknown[m] end)
-  end
+  if unknown then drop_leases(job.project, function(m) return unknown[m] end) end
 end
 
 -- kill_task ends a leased task for good, and its job with it.

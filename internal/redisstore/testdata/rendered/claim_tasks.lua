@@ -574,7 +574,7 @@ local function set_limit(limit)
         local at = tonumber(parked[i + 1])
         local band = math.floor(at / TAG)
         redis.call('ZREM', PARKED, parked[i])
-        redis.call('ZADD', RING, digits(band * TAG + math.max(at - band * TAG, served_at(band))), parked[i])
+        redis.call('ZADD', RING, digits(math.max(at, band * TAG + served_at(band))), parked[i])
         WAKES.READY = true
       end
     end
